@@ -1,0 +1,53 @@
+// A conversation's channel: a SOCK_SEQPACKET connection that carries messages
+// and descriptors. No call waits longer than its deadline.
+#pragma once
+
+#include <span>
+#include <vector>
+
+#include "core/clock.hpp"
+#include "core/owned_fd.hpp"
+#include "core/wire.hpp"
+
+namespace continuity {
+
+struct Received {
+  Message message;
+  std::vector<OwnedFd> fds;
+};
+
+struct Credentials {
+  pid_t pid = 0;
+  uid_t uid = 0;
+};
+
+class Channel {
+ public:
+  Channel() = default;
+  Channel(const Sys& sys, OwnedFd fd) : sys_(&sys), fd_(std::move(fd)) {}
+
+  [[nodiscard]] int fd() const { return fd_.get(); }
+  [[nodiscard]] bool is_open() const { return fd_.is_open(); }
+  void close() { fd_.reset(); }
+
+  // Descriptors stay the caller's. ETIMEDOUT after `deadline` (monotonic);
+  // EPIPE or ECONNRESET when nobody is on the other side any more.
+  Status send(const Message& message, std::span<const int> fds, Nanoseconds deadline);
+  Status send(const Message& message, Nanoseconds deadline) { return send(message, {}, deadline); }
+
+  // ECONNRESET when the other side is gone; EPROTO for anything that is not a
+  // message of ours: then every descriptor that came with it has been closed.
+  Result<Received> receive(Nanoseconds deadline);
+
+  // Who is on the other side, as the kernel recorded it at connect or listen.
+  Result<Credentials> peer() const;
+
+ private:
+  Status wait_for(short events, Nanoseconds deadline);
+
+  const Sys* sys_ = nullptr;
+  OwnedFd fd_;
+  std::uint32_t sequence_ = 0;
+};
+
+}  // namespace continuity

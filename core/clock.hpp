@@ -1,0 +1,33 @@
+// Time for deadlines: the monotonic clock, in nanoseconds.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+
+#include "core/sys.hpp"
+
+namespace continuity {
+
+using Nanoseconds = std::int64_t;
+constexpr Nanoseconds microsecond = 1'000;
+constexpr Nanoseconds millisecond = 1'000'000;
+constexpr Nanoseconds second = 1'000'000'000;
+constexpr Nanoseconds never = INT64_MAX;
+
+inline Nanoseconds now(const Sys& sys) {
+  timespec time{};
+  sys.clock_gettime(CLOCK_MONOTONIC, &time);
+  return static_cast<Nanoseconds>(time.tv_sec) * second + time.tv_nsec;
+}
+
+inline Nanoseconds after(const Sys& sys, Nanoseconds wait) {
+  return wait >= never / 2 ? never : now(sys) + wait;
+}
+
+inline timespec to_timespec(Nanoseconds time) {
+  time = std::max<Nanoseconds>(time, 0);
+  return {.tv_sec = static_cast<time_t>(time / second),
+          .tv_nsec = static_cast<long>(time % second)};
+}
+
+}  // namespace continuity

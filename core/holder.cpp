@@ -1,0 +1,548 @@
+#include "core/holder.hpp"
+
+#include <algorithm>
+#include <csignal>
+
+namespace continuity {
+namespace {
+
+constexpr std::size_t max_conversations = 32;
+constexpr Nanoseconds greeting_time = 2 * second;
+constexpr Nanoseconds send_time = 100 * millisecond;
+// A predecessor that has not said by then that our probation is over is stopped.
+constexpr Nanoseconds answer_time = 5 * second;
+// The longest time in which nobody accepts, if a thread cannot be woken.
+constexpr Nanoseconds retire_time = 200 * millisecond;
+constexpr Nanoseconds first_look = 5 * millisecond;
+constexpr Nanoseconds longest_look = 100 * millisecond;
+constexpr Nanoseconds report_interval = 60 * second;
+// A look at the descriptors may cost this share of one processor: 1 in 100.
+constexpr Nanoseconds look_cost_factor = 100;
+
+}  // namespace
+
+std::string join_addresses(const std::vector<std::string>& addresses) {
+  constexpr std::size_t most = 4;
+  std::string text;
+  for (std::size_t i = 0; i < std::min(addresses.size(), most); ++i) {
+    text += (i == 0 ? "" : ", ") + addresses[i];
+  }
+  if (addresses.size() > most) {
+    text += compose(", and {} more", addresses.size() - most);
+  }
+  return text;
+}
+
+Holder::Holder(const Sys& sys, Log& log, const Options& options, Owner& owner, Self self, int door,
+               int wake)
+    : sys_(&sys),
+      log_(&log),
+      options_(&options),
+      owner_(&owner),
+      self_(std::move(self)),
+      door_(door),
+      wake_(wake) {}
+
+void Holder::watch_predecessor(Channel channel, Nanoseconds until) {
+  predecessors_.push_back({std::move(channel), until + answer_time, true});
+}
+
+// ---- The loop ----------------------------------------------------------------
+
+void Holder::run_once() {
+  std::vector<pollfd> fds{{.fd = wake_, .events = POLLIN, .revents = 0},
+                          {.fd = door_, .events = POLLIN, .revents = 0}};
+  for (const Conversation& conversation : conversations_) {
+    fds.push_back({.fd = conversation.channel.fd(), .events = POLLIN, .revents = 0});
+  }
+  for (const Predecessor& predecessor : predecessors_) {
+    fds.push_back({.fd = predecessor.channel.fd(), .events = POLLIN, .revents = 0});
+  }
+  const Nanoseconds deadline = next_deadline();
+  const timespec timeout = to_timespec(deadline == never ? never : deadline - now(*sys_));
+  if (sys_->ppoll(fds.data(), fds.size(), deadline == never ? nullptr : &timeout) > 0) {
+    // Messages before deadlines: whoever was stopped for a while must not
+    // take an answer that is there for one that never came.
+    if (fds[0].revents != 0) {
+      std::uint64_t count = 0;
+      sys_->read(wake_, &count, sizeof count);
+    }
+    std::size_t index = 2;
+    for (Conversation& conversation : conversations_) {
+      if (fds[index++].revents != 0) {
+        listen_to(conversation);
+      }
+    }
+    for (Predecessor& predecessor : predecessors_) {
+      if (fds[index++].revents != 0) {
+        listen_to(predecessor);
+      }
+    }
+    if (fds[1].revents != 0) {
+      welcome();
+    }
+  }
+  look_at_timers();
+  std::erase_if(predecessors_, [](const Predecessor& one) { return !one.channel.is_open(); });
+  end_of_own_probation();
+  conversations_.remove_if([](const Conversation& one) { return one.over; });
+}
+
+Nanoseconds Holder::next_deadline() const {
+  Nanoseconds earliest = std::min({phase_deadline_, unclaimed_deadline_, next_look_});
+  for (const Conversation& conversation : conversations_) {
+    earliest = std::min(earliest, conversation.deadline);
+  }
+  for (const Predecessor& predecessor : predecessors_) {
+    if (predecessor.watches) {
+      earliest = std::min(earliest, predecessor.until);
+    }
+  }
+  return earliest;
+}
+
+void Holder::look_at_timers() {
+  const Nanoseconds time = now(*sys_);
+  for (Conversation& conversation : conversations_) {
+    if (time >= conversation.deadline && !conversation.over) {
+      log_->debug("pid {} stays silent; its conversation is closed", conversation.peer.pid);
+      conversation.over = true;
+    }
+  }
+  for (Predecessor& predecessor : predecessors_) {
+    // It should have told us by now. The channel stays open: closing it would
+    // tell it that we are dead.
+    predecessor.watches = predecessor.watches && time < predecessor.until;
+  }
+  if (time >= unclaimed_deadline_) {
+    unclaimed_deadline_ = never;
+    close_unclaimed();
+  }
+  if (time >= phase_deadline_) {
+    phase_deadline_ = never;
+    switch (phase_) {
+      case HolderPhase::granted: apply(HolderEvent::ready_timeout); break;
+      case HolderPhase::probation: apply(HolderEvent::probation_over); break;
+      case HolderPhase::leaving:
+        log_->warn("still here {} s after {}; ending with SIGKILL",
+                   in_seconds(options_->stop_timeout), signal_name(options_->stop_signal));
+        owner_->send_signal(SIGKILL);
+        break;
+      default: break;
+    }
+  }
+  if (time >= next_look_) {
+    look_at_drain();
+  }
+}
+
+// ---- Conversations -------------------------------------------------------------
+
+void Holder::welcome() {
+  const int fd = sys_->accept4(door_, nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK);
+  if (fd < 0) {
+    return;
+  }
+  Conversation conversation{.channel = Channel(*sys_, OwnedFd(*sys_, fd))};
+  const auto peer = conversation.channel.peer();
+  if (!peer || (peer->uid != sys_->geteuid() && peer->uid != 0)) {
+    log_->warn("user {} knocked at the rendezvous socket; ignored", peer ? peer->uid : 0);
+    return;
+  }
+  if (conversations_.size() >= max_conversations) {
+    log_->warn("{} conversations are open already; pid {} is turned away", max_conversations,
+               peer->pid);
+    return;
+  }
+  conversation.peer = *peer;
+  conversation.deadline = after(*sys_, greeting_time);
+  conversations_.push_back(std::move(conversation));
+  listen_to(conversations_.back());
+}
+
+void Holder::listen_to(Conversation& conversation) {
+  while (!conversation.over) {
+    auto received = conversation.channel.receive(0);
+    if (!received) {
+      if (received.error().code == ETIMEDOUT) {
+        return;  // nothing more for now
+      }
+      if (received.error().code != ECONNRESET) {
+        hang_up(conversation, "said something that is not ours");
+      }
+      on_gone(conversation, HolderEvent::gone);
+      return;
+    }
+    on_message(conversation, *received);
+  }
+}
+
+// Never without a word: a channel that is closed in silence means death.
+void Holder::hang_up(Conversation& conversation, const char* what) {
+  log_->warn("pid {} {}; its conversation is closed", conversation.peer.pid, what);
+  Message abort{.type = MessageType::abort, .code = EPROTO};
+  abort.text = compose("it {}", what);
+  reply(conversation, abort);
+  on_gone(conversation, HolderEvent::gone);
+}
+
+void Holder::listen_to(Predecessor& predecessor) {
+  // Whatever it says, or if it is gone: it does not watch us any more.
+  auto received = predecessor.channel.receive(0);
+  if (!received && received.error().code == ETIMEDOUT) {
+    return;
+  }
+  predecessor.channel.close();
+}
+
+void Holder::on_message(Conversation& conversation, Received& received) {
+  const Message& message = received.message;
+  switch (message.type) {
+    case MessageType::hello: on_hello(conversation, message); break;
+    case MessageType::claim: on_claim(conversation, message); break;
+    case MessageType::got: send_grant(conversation); break;
+    case MessageType::ready: on_ready(conversation, message); break;
+    case MessageType::goodbye:
+    case MessageType::abort: on_gone(conversation, HolderEvent::goodbye); break;
+    default:
+      hang_up(conversation, "sent a message out of turn");
+  }
+}
+
+void Holder::on_hello(Conversation& conversation, const Message& hello) {
+  conversation.identity = hello.identity;
+  if (conversation.stage != Stage::greeting || hello.protocol_min > protocol_version ||
+      hello.protocol_max < protocol_version) {
+    log_->warn("pid {} speaks protocol {} to {}, we speak {}; its conversation is closed",
+               conversation.peer.pid, hello.protocol_min, hello.protocol_max, protocol_version);
+    Message no{.type = MessageType::abort, .code = EPROTONOSUPPORT};
+    no.protocol_min = no.protocol_max = protocol_version;
+    reply(conversation, no);
+    conversation.over = true;
+    return;
+  }
+  send_inventory(conversation);
+}
+
+HolderState Holder::state() const {
+  if (phase_ != HolderPhase::active) {
+    return HolderState::busy;
+  }
+  const bool watched = std::any_of(predecessors_.begin(), predecessors_.end(),
+                                   [](const Predecessor& one) { return one.watches; });
+  return watched ? HolderState::on_probation : HolderState::active;
+}
+
+void Holder::send_inventory(Conversation& conversation) {
+  const HolderState current = state();
+  Message inventory{.type = MessageType::inventory};
+  inventory.protocol_min = inventory.protocol_max = protocol_version;
+  inventory.generation = self_.generation;
+  inventory.identity = self_.identity;
+  inventory.pid = sys_->getpid();
+  inventory.state = current;
+  if (current == HolderState::busy) {
+    inventory.rival_pid = successor_;
+    inventory.duration = now(*sys_) - attempt_began_;
+  } else if (current == HolderState::on_probation) {
+    inventory.duration = predecessors_.front().until - answer_time - now(*sys_);
+  }
+  // Parked until the attempt, or our own probation, has ended: then it is told
+  // anew. One that does not want to wait closes the channel.
+  conversation.stage = current == HolderState::active ? Stage::looking : Stage::parked;
+  conversation.deadline = current == HolderState::active ? after(*sys_, options_->ready_timeout) : never;
+  // What has been retired is nobody's to claim from us.
+  conversation.offered.clear();
+  if (phase_ == HolderPhase::active || phase_ == HolderPhase::granted) {
+    conversation.offered = owner_->inventory();
+  }
+  std::uint32_t id = 0;
+  for (Owner::Item& item : conversation.offered) {
+    item.listener.id = ++id;
+  }
+  inventory.total = static_cast<std::uint32_t>(conversation.offered.size());
+  constexpr std::size_t room = max_message_size / 2;
+  std::size_t used = 0;
+  for (const Owner::Item& item : conversation.offered) {
+    used += encoded_size(item.listener);
+    if (used > room) {
+      inventory.more = true;
+      reply(conversation, inventory);
+      inventory.listeners.clear();
+      inventory.more = false;
+      used = encoded_size(item.listener);
+    }
+    inventory.listeners.push_back(item.listener);
+  }
+  reply(conversation, inventory);
+}
+
+void Holder::reply(Conversation& conversation, const Message& message, std::span<const int> fds) {
+  if (conversation.over) {
+    return;
+  }
+  if (const auto sent = conversation.channel.send(message, fds, after(*sys_, send_time)); !sent) {
+    log_->debug("pid {}: {}: {}", conversation.peer.pid, sent.error().step,
+                error_text(sent.error().code));
+    on_gone(conversation, HolderEvent::gone);
+  }
+}
+
+void Holder::refuse(Conversation& conversation, std::string reason) {
+  log_->info("refused pid {}: {}", conversation.peer.pid, reason);
+  Message no{.type = MessageType::refused, .rival_pid = successor_};
+  no.text = std::move(reason);
+  no.duration = attempt_began_ == 0 ? 0 : now(*sys_) - attempt_began_;
+  reply(conversation, no);
+  conversation.over = true;
+}
+
+Holder::Conversation* Holder::attempt() {
+  for (Conversation& conversation : conversations_) {
+    if (conversation.stage == Stage::attempt && !conversation.over) {
+      return &conversation;
+    }
+  }
+  return nullptr;
+}
+
+std::string Holder::claimed_addresses(const Conversation& conversation) const {
+  std::vector<std::string> addresses;
+  for (const Owner::Item& item : conversation.offered) {
+    if (std::find(conversation.claimed.begin(), conversation.claimed.end(), item.listener.id) !=
+        conversation.claimed.end()) {
+      addresses.push_back(to_string(item.listener.address));
+    }
+  }
+  return join_addresses(addresses);
+}
+
+// ---- An attempt ------------------------------------------------------------------
+
+void Holder::on_claim(Conversation& conversation, const Message& claim) {
+  const bool known = std::all_of(claim.ids.begin(), claim.ids.end(), [&](std::uint32_t id) {
+    return id >= 1 && id <= conversation.offered.size();
+  });
+  if (conversation.stage == Stage::greeting || !known || claim.ids.empty()) {
+    hang_up(conversation, "claims what it was not offered");
+    return;
+  }
+  conversation.claimed.insert(conversation.claimed.end(), claim.ids.begin(), claim.ids.end());
+  if (conversation.stage == Stage::attempt) {
+    return;  // one more address of what it has already been granted
+  }
+  if (phase_ != HolderPhase::active) {
+    refuse(conversation, compose("pid {} is handing over to pid {}", sys_->getpid(), successor_));
+    return;
+  }
+  if (const auto prepared = owner_->prepare(conversation.offered); !prepared) {
+    refuse(conversation, compose("pid {} cannot hand over: {}: {}", sys_->getpid(),
+                                     prepared.error().step, error_text(prepared.error().code)));
+    return;
+  }
+  conversation.stage = Stage::attempt;
+  conversation.deadline = never;
+  successor_ = conversation.peer.pid;
+  attempt_began_ = now(*sys_);
+  apply(HolderEvent::claim);
+}
+
+void Holder::send_grant(Conversation& conversation) {
+  if (conversation.stage != Stage::attempt || conversation.granted >= conversation.offered.size()) {
+    return;
+  }
+  Message grant{.type = MessageType::grant};
+  grant.total = static_cast<std::uint32_t>(conversation.offered.size());
+  std::vector<int> fds;
+  while (conversation.granted < conversation.offered.size() && fds.size() < max_fds_per_message) {
+    const std::uint32_t id = conversation.offered[conversation.granted++].listener.id;
+    grant.ids.push_back(id);
+    fds.push_back(owner_->descriptor(id));
+  }
+  reply(conversation, grant, fds);
+}
+
+void Holder::on_ready(Conversation& conversation, const Message& ready) {
+  if (conversation.stage != Stage::attempt) {
+    hang_up(conversation, "is ready without a claim");
+    return;
+  }
+  std::erase_if(conversation.claimed, [&](std::uint32_t id) {
+    return std::find(ready.ids.begin(), ready.ids.end(), id) == ready.ids.end();
+  });
+  apply(HolderEvent::ready);
+}
+
+void Holder::on_gone(Conversation& conversation, HolderEvent event) {
+  if (conversation.over) {
+    return;
+  }
+  const bool was_attempt = conversation.stage == Stage::attempt;
+  conversation.over = true;
+  if (was_attempt) {
+    conversation.channel.close();
+    apply(event);
+  }
+}
+
+void Holder::apply(HolderEvent event) {
+  const HolderPhase before = phase_;
+  const HolderStep next = step(phase_, event);
+  phase_ = next.next;
+  if (phase_ != before) {
+    phase_deadline_ = never;
+  }
+  act(next.action);
+}
+
+void Holder::act(HolderAction action) {
+  switch (action) {
+    case HolderAction::none:
+    case HolderAction::refuse:
+      break;
+    case HolderAction::grant:
+      phase_deadline_ = after(*sys_, options_->ready_timeout);
+      log_->debug("pid {} begins to take over {}", successor_, claimed_addresses(*attempt()));
+      send_grant(*attempt());
+      break;
+    case HolderAction::retire:
+      go_deaf();
+      break;
+    case HolderAction::forget:
+      owner_->abandon();
+      log_->warn("pid {} ended before it was ready; serving on", successor_);
+      end_of_own_probation();
+      break;
+    case HolderAction::abort: {
+      log_->warn("pid {} was not ready within {} s (CONTINUITY_READY_TIMEOUT); it is told to "
+                 "end; serving on",
+                 successor_, in_seconds(options_->ready_timeout));
+      Message abort{.type = MessageType::abort, .code = ETIMEDOUT};
+      abort.text = "it was not ready in time";
+      Conversation* late = attempt();
+      reply(*late, abort);
+      late->over = true;
+      sys_->kill(late->peer.pid, SIGTERM);
+      owner_->abandon();
+      end_of_own_probation();
+      break;
+    }
+    case HolderAction::revive:
+      owner_->revive();
+      next_look_ = unclaimed_deadline_ = never;
+      log_->warn("pid {} ended {} s after it took over; serving again", successor_,
+                 in_seconds(now(*sys_) - retired_at_));
+      end_of_own_probation();
+      break;
+    case HolderAction::succeed:
+      succeed();
+      break;
+    case HolderAction::leave:
+      log_->info("no connection left; leaving ({})", signal_name(options_->stop_signal));
+      next_look_ = next_report_ = never;
+      phase_deadline_ = after(*sys_, options_->stop_timeout);
+      owner_->withdraw();
+      owner_->send_signal(options_->stop_signal);
+      break;
+  }
+}
+
+void Holder::go_deaf() {
+  Conversation& successor = *attempt();
+  const Nanoseconds began = now(*sys_);
+  const bool clear = owner_->retire(successor.claimed, began + retire_time);
+  retired_at_ = now(*sys_);
+  Message retired{.type = MessageType::retired};
+  retired.ids = successor.claimed;
+  retired.duration = options_->probation;
+  phase_deadline_ = retired_at_ + options_->probation;
+  reply(successor, retired);
+  if (phase_ != HolderPhase::probation) {
+    return;  // it was gone before it could hear of it
+  }
+  log_->info("handed {} over to pid {} in {} ms", claimed_addresses(successor), successor_,
+             in_milliseconds(retired_at_ - began));
+  if (!clear) {
+    log_->warn("a thread did not come back from accept within {} ms; it may take one more "
+               "connection",
+               retire_time / millisecond);
+  }
+  owner_->sweep();
+  unclaimed_.clear();
+  for (const Owner::Item& item : successor.offered) {
+    if (std::find(successor.claimed.begin(), successor.claimed.end(), item.listener.id) ==
+        successor.claimed.end()) {
+      unclaimed_.push_back(item.listener.id);
+      log_->info("pid {} did not claim {}; it is served here for {} s more", successor_,
+                 to_string(item.listener.address), in_seconds(options_->unclaimed));
+    }
+  }
+  unclaimed_deadline_ = unclaimed_.empty() ? never : retired_at_ + options_->unclaimed;
+}
+
+void Holder::close_unclaimed() {
+  owner_->close_listeners(unclaimed_);
+  unclaimed_.clear();
+  log_->info("what pid {} did not claim is closed", successor_);
+  next_look_ = phase_ == HolderPhase::draining ? now(*sys_) : never;
+}
+
+void Holder::succeed() {
+  if (Conversation* successor = attempt(); successor != nullptr) {
+    Message healthy{.type = MessageType::healthy};
+    if (!successor->channel.send(healthy, now(*sys_))) {
+      log_->debug("pid {} does not hear that it has succeeded", successor_);
+    }
+    successor->over = true;
+  }
+  owner_->forget_listeners();
+  if (options_->success_signal != 0) {
+    owner_->send_signal(options_->success_signal);
+  }
+  if (options_->retire_signal != 0) {
+    owner_->send_signal(options_->retire_signal);
+  }
+  last_count_ = owner_->connections();
+  if (last_count_ > 0) {
+    log_->info("finishing {} connection{}", last_count_, last_count_ == 1 ? "" : "s");
+  }
+  look_interval_ = first_look;
+  next_look_ = now(*sys_);
+  next_report_ = after(*sys_, report_interval);
+}
+
+// ---- Draining --------------------------------------------------------------------
+
+void Holder::look_at_drain() {
+  if (!unclaimed_.empty()) {
+    next_look_ = unclaimed_deadline_;
+    return;
+  }
+  const Nanoseconds began = now(*sys_);
+  const unsigned count = owner_->connections();
+  const Nanoseconds ended = now(*sys_);
+  if (count == 0) {
+    apply(HolderEvent::drained);
+    return;
+  }
+  look_interval_ = std::min(look_interval_ * 2, longest_look);
+  next_look_ = ended + std::max(look_interval_, (ended - began) * look_cost_factor);
+  if (ended >= next_report_) {
+    log_->info("still finishing {} connection{}", count, count == 1 ? "" : "s");
+    next_report_ = ended + report_interval;
+  }
+}
+
+// Those who waited for us to be claimable are told what we hold now.
+void Holder::end_of_own_probation() {
+  if (state() != HolderState::active) {
+    return;
+  }
+  for (Conversation& conversation : conversations_) {
+    if (conversation.stage == Stage::parked && !conversation.over) {
+      send_inventory(conversation);
+    }
+  }
+}
+
+}  // namespace continuity

@@ -1,0 +1,114 @@
+#include "core/listener.hpp"
+
+#include <fcntl.h>
+#include <net/if.h>
+#include <netinet/in.h>
+
+#include <array>
+#include <cstring>
+
+namespace continuity {
+namespace {
+
+// linux/socket.h of 5.14; Debian 12's libc headers have it, older ones do not.
+constexpr int so_netns_cookie = 71;
+
+template <typename T>
+bool get_option(const Sys& sys, int fd, int level, int name, T& value) {
+  socklen_t length = sizeof value;
+  return sys.getsockopt(fd, level, name, &value, &length) == 0;
+}
+
+// V6ONLY does not matter for an IPv4-mapped address: it accepts IPv4 alone.
+bool effective_v6only(const Listener& listener) {
+  return listener.address.family() == AF_INET6 && listener.v6only;
+}
+
+bool same_socket_file(const Listener& held, const Listener& wanted) {
+  if (!held.address.abstract_name().empty() || !wanted.address.abstract_name().empty()) {
+    return same_endpoint(held.address, wanted.address);
+  }
+  return held.file.inode != 0 && held.file.inode == wanted.file.inode &&
+         held.file.device == wanted.file.device;
+}
+
+}  // namespace
+
+Result<Listener> describe_socket(const Sys& sys, int fd, const Address* address) {
+  Listener listener;
+  if (!get_option(sys, fd, SOL_SOCKET, SO_TYPE, listener.type) ||
+      !get_option(sys, fd, SOL_SOCKET, SO_PROTOCOL, listener.protocol)) {
+    return last_error("ask a socket for its kind");
+  }
+  if (address != nullptr) {
+    listener.address = *address;
+  } else {
+    listener.address.length = sizeof listener.address.storage;
+    if (sys.getsockname(fd, listener.address.get(), &listener.address.length) != 0) {
+      return last_error("ask a socket for its address");
+    }
+  }
+  if (listener.address.family() == AF_INET6) {
+    int v6only = 0;
+    get_option(sys, fd, IPPROTO_IPV6, IPV6_V6ONLY, v6only);
+    listener.v6only = v6only != 0;
+  }
+  std::array<char, IFNAMSIZ> device{};
+  socklen_t size = device.size() - 1;
+  if (sys.getsockopt(fd, SOL_SOCKET, SO_BINDTODEVICE, device.data(), &size) == 0) {
+    listener.bound_device = device.data();
+  }
+  get_option(sys, fd, SOL_SOCKET, so_netns_cookie, listener.net_namespace);
+  return listener;
+}
+
+bool is_listening(const Sys& sys, int fd) {
+  int accepts = 0;
+  return get_option(sys, fd, SOL_SOCKET, SO_ACCEPTCONN, accepts) && accepts != 0;
+}
+
+std::uint64_t socket_inode(const Sys& sys, int fd) {
+  struct stat status {};
+  if (sys.fstat(fd, &status) != 0 || !S_ISSOCK(status.st_mode)) {
+    return 0;
+  }
+  return status.st_ino;
+}
+
+std::optional<SocketFile> find_socket_file(const Sys& sys, std::string_view path) {
+  SocketFile file{.path = std::string(path)};
+  struct stat status {};
+  if (file.path.empty() || sys.fstatat(AT_FDCWD, file.path.c_str(), &status, 0) != 0 ||
+      !S_ISSOCK(status.st_mode)) {
+    return std::nullopt;
+  }
+  if (file.path.front() != '/') {
+    std::array<char, 4096> directory{};
+    const ssize_t size = sys.readlinkat(AT_FDCWD, "/proc/self/cwd", directory.data(), directory.size());
+    if (size > 0) {
+      file.path = std::string(directory.data(), static_cast<std::size_t>(size)) + "/" + file.path;
+    }
+  }
+  file.device = status.st_dev;
+  file.inode = status.st_ino;
+  return file;
+}
+
+bool matches(const Listener& held, const Listener& wanted) {
+  if (held.type != wanted.type || held.protocol != wanted.protocol ||
+      held.net_namespace != wanted.net_namespace || held.bound_device != wanted.bound_device) {
+    return false;
+  }
+  if (held.address.is_unix() || wanted.address.is_unix()) {
+    return held.address.family() == wanted.address.family() && same_socket_file(held, wanted);
+  }
+  if (held.address.port() == 0 || wanted.address.port() == 0 ||
+      !same_endpoint(held.address, wanted.address)) {
+    return false;
+  }
+  // [::] takes IPv4 peers or not, by V6ONLY: two different sets of peers. A
+  // specific IPv6 address takes IPv6 peers alone, whatever V6ONLY says.
+  return !held.address.is_wildcard() || effective_v6only(held) == effective_v6only(wanted);
+}
+
+}  // namespace continuity

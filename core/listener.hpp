@@ -1,0 +1,50 @@
+// What a listening socket is, re-derived from the kernel each time: records of
+// past calls are hints, descriptors tell the truth.
+#pragma once
+
+#include <optional>
+#include <string>
+
+#include "core/address.hpp"
+#include "core/result.hpp"
+#include "core/sys.hpp"
+
+namespace continuity {
+
+// Where the file of a UNIX listener lives. A path alone is not an identity:
+// it may be relative, or lead elsewhere by now.
+struct SocketFile {
+  std::string path;  // absolute as seen by the process that bound it; empty: none
+  std::uint64_t device = 0;
+  std::uint64_t inode = 0;
+};
+
+struct Listener {
+  std::uint32_t id = 0;  // names it within one conversation
+  int type = 0;
+  int protocol = 0;
+  bool v6only = false;
+  Address address;
+  std::string bound_device;         // SO_BINDTODEVICE
+  std::uint64_t net_namespace = 0;  // SO_NETNS_COOKIE, 0 where the kernel is older than 5.14
+  SocketFile file;
+};
+
+// What the kernel says of a socket: its kind, options that decide which peers
+// reach it, and `address` (or, where that is null, the one it is bound to).
+Result<Listener> describe_socket(const Sys& sys, int fd, const Address* address = nullptr);
+
+// A stream or seqpacket socket that listens.
+bool is_listening(const Sys& sys, int fd);
+
+// Inode number of a socket, which all its copies share; 0 for anything else.
+std::uint64_t socket_inode(const Sys& sys, int fd);
+
+// The file at `path`, if it is a socket now.
+std::optional<SocketFile> find_socket_file(const Sys& sys, std::string_view path);
+
+// Whether a program that wants `wanted` may be given `held` instead: the same
+// kind of socket, on the same address, reached by the same set of peers.
+bool matches(const Listener& held, const Listener& wanted);
+
+}  // namespace continuity

@@ -1,0 +1,238 @@
+#include "core/rendezvous.hpp"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+
+#include <cstring>
+
+#include "core/directory.hpp"
+
+namespace continuity {
+namespace {
+
+constexpr const char* usual_base = "/run/continuity";
+constexpr int backlog = 64;
+constexpr std::string_view suffix = ".sock";
+constexpr int squat_attempts = 10;
+
+std::string name_of(const std::string& identity, std::uint64_t generation) {
+  return compose("{}.{:016x}{}", identity, generation, suffix);
+}
+
+// A relative UNIX path has room for 107 bytes; through /proc the directory
+// may be as deep as it likes.
+sockaddr_un socket_address(int directory, const std::string& name) {
+  sockaddr_un address{};
+  address.sun_family = AF_UNIX;
+  const auto path = compose("/proc/self/fd/{}/{}", directory, name);
+  const std::size_t room = sizeof address.sun_path - 1;
+  std::memcpy(address.sun_path, path.data(), std::min(path.size(), room));
+  return address;
+}
+
+constexpr const char* set_other = "set CONTINUITY_DIR to a directory of your own";
+
+OwnedFd open_directory(const Sys& sys, int at, const char* path) {
+  return {sys, sys.openat(at, path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC, 0)};
+}
+
+std::string why_not_a_directory(const std::string& path, int code) {
+  switch (code) {
+    case ENOENT:
+      return compose("rendezvous directory {} does not exist: create it, or {}", path, set_other);
+    case ELOOP:
+      return compose("rendezvous directory {} is a symbolic link: {}", path, set_other);
+    case ENOTDIR:
+      return compose("rendezvous directory {} is not a directory: {}", path, set_other);
+    default:
+      return compose("rendezvous directory {} cannot be opened ({}): {}", path,
+                         error_text(code), set_other);
+  }
+}
+
+// Opens a base directory: anybody's who may not harm us by renaming what is
+// ours inside it.
+OwnedFd open_base(const Sys& sys, const std::string& path, std::string& problem) {
+  OwnedFd base = open_directory(sys, AT_FDCWD, path.c_str());
+  if (!base.is_open()) {
+    // O_DIRECTORY | O_NOFOLLOW on a link says ENOTDIR; tell it apart.
+    const int code = errno;
+    struct stat status {};
+    const bool link = sys.fstatat(AT_FDCWD, path.c_str(), &status, AT_SYMLINK_NOFOLLOW) == 0 &&
+                      S_ISLNK(status.st_mode);
+    problem = why_not_a_directory(path, link ? ELOOP : code);
+    return base;
+  }
+  struct stat status {};
+  if (sys.fstat(base.get(), &status) != 0) {
+    problem = why_not_a_directory(path, errno);
+    base.reset();
+    return base;
+  }
+  const bool open_to_all = (status.st_mode & S_IWOTH) != 0 && (status.st_mode & S_ISVTX) == 0;
+  const uid_t me = sys.geteuid();
+  if (open_to_all) {
+    problem = compose("rendezvous directory {} may be written by everybody: chmod o-w it, or {}",
+                          path, set_other);
+    base.reset();
+  } else if (status.st_uid != me && status.st_uid != 0 && me != 0) {
+    problem = compose("rendezvous directory {} belongs to user {}: {}", path, status.st_uid,
+                          set_other);
+    base.reset();
+  }
+  return base;
+}
+
+// Opens or makes a user's own directory.
+OwnedFd open_own(const Sys& sys, int base, const std::string& name, const std::string& path,
+                 std::string& problem) {
+  const bool made = sys.mkdirat(base, name.c_str(), S_IRWXU) == 0;
+  if (!made && errno != EEXIST) {
+    problem = compose("rendezvous directory {} cannot be made ({}): {}", path,
+                          error_text(errno), set_other);
+    return {};
+  }
+  OwnedFd own = open_directory(sys, base, name.c_str());
+  struct stat status {};
+  if (!own.is_open() || sys.fstat(own.get(), &status) != 0) {
+    problem = why_not_a_directory(path, errno);
+    return {};
+  }
+  if (made) {
+    sys.fchmod(own.get(), S_IRWXU);  // whatever the umask was
+    status.st_mode |= S_IRWXU;
+  }
+  if (status.st_uid != sys.geteuid()) {
+    problem = compose("rendezvous directory {} belongs to user {}, not to us: {}", path,
+                          status.st_uid, set_other);
+    return {};
+  }
+  if ((status.st_mode & ~static_cast<mode_t>(S_IFMT)) != S_IRWXU) {
+    problem = compose("rendezvous directory {} has mode {:o}, must be 700: chmod it, or {}", path,
+                          status.st_mode & ~static_cast<mode_t>(S_IFMT), set_other);
+    return {};
+  }
+  return own;
+}
+
+}  // namespace
+
+std::optional<Rendezvous> Rendezvous::open(const Sys& sys, const std::string& base,
+                                           std::string& problem) {
+  const std::string user = std::to_string(sys.geteuid());
+  const std::string chosen = base.empty() ? usual_base : base;
+  if (base.empty() && sys.geteuid() == 0 && sys.mkdirat(AT_FDCWD, usual_base, 0711) == 0) {
+    const OwnedFd made = open_directory(sys, AT_FDCWD, usual_base);
+    sys.fchmod(made.get(), 0711);
+  }
+  OwnedFd parent = open_base(sys, chosen, problem);
+  if (parent.is_open()) {
+    const std::string path = chosen + "/" + user;
+    OwnedFd own = open_own(sys, parent.get(), user, path, problem);
+    if (own.is_open()) {
+      return Rendezvous(sys, std::move(own), path);
+    }
+  }
+  if (!base.empty()) {
+    return std::nullopt;
+  }
+  // Anybody may have taken our name in /tmp first. Predecessor and successor
+  // go through the names in one order, so they end in one place.
+  parent = open_directory(sys, AT_FDCWD, "/tmp");
+  for (int attempt = 0; parent.is_open() && attempt < squat_attempts; ++attempt) {
+    const std::string name =
+        "continuity-" + user + (attempt == 0 ? "" : "." + std::to_string(attempt));
+    OwnedFd own = open_own(sys, parent.get(), name, "/tmp/" + name, problem);
+    if (own.is_open()) {
+      return Rendezvous(sys, std::move(own), "/tmp/" + name);
+    }
+  }
+  return std::nullopt;
+}
+
+Result<OwnedFd> Rendezvous::listen_at(const std::string& name) {
+  OwnedFd fd(*sys_, sys_->socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+  if (!fd.is_open()) {
+    return last_error("make the rendezvous socket");
+  }
+  const sockaddr_un address = socket_address(directory_.get(), name);
+  if (sys_->bind(fd.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0) {
+    return last_error("bind the rendezvous socket");
+  }
+  if (sys_->listen(fd.get(), backlog) != 0) {
+    const Error error = last_error("listen on the rendezvous socket");
+    sys_->unlinkat(directory_.get(), name.c_str(), 0);
+    return error;
+  }
+  return fd;
+}
+
+Result<OwnedFd> Rendezvous::publish(const std::string& identity, std::uint64_t generation) {
+  const std::string temporary = compose(".{:016x}", generation);
+  auto fd = listen_at(temporary);
+  if (!fd) {
+    return fd;
+  }
+  const std::string name = name_of(identity, generation);
+  if (sys_->renameat(directory_.get(), temporary.c_str(), directory_.get(), name.c_str()) != 0) {
+    const Error error = last_error("publish the rendezvous socket");
+    sys_->unlinkat(directory_.get(), temporary.c_str(), 0);
+    return error;
+  }
+  return fd;
+}
+
+void Rendezvous::withdraw(const std::string& identity, std::uint64_t generation) {
+  sys_->unlinkat(directory_.get(), name_of(identity, generation).c_str(), 0);
+}
+
+Result<OwnedFd> Rendezvous::connect(const std::string& name) {
+  OwnedFd fd(*sys_, sys_->socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+  if (!fd.is_open()) {
+    return last_error("make a socket");
+  }
+  const sockaddr_un address = socket_address(directory_.get(), name);
+  if (sys_->connect(fd.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0) {
+    return last_error("connect");
+  }
+  return fd;
+}
+
+std::vector<Rendezvous::Peer> Rendezvous::connect_all(std::uint64_t generation, Log& log) {
+  const std::string own = compose(".{:016x}{}", generation, suffix);
+  std::vector<std::string> names;
+  // The descriptor is shared with forked children and its position with it, so
+  // it is not rewound but opened anew.
+  const OwnedFd listing = open_directory(*sys_, directory_.get(), ".");
+  const auto visit = [&](std::string_view name) {
+    if (name.size() > suffix.size() && name.substr(name.size() - suffix.size()) == suffix &&
+        (name.size() < own.size() || name.substr(name.size() - own.size()) != own)) {
+      names.emplace_back(name);
+    }
+  };
+  if (const auto read = for_each_entry(*sys_, listing.get(), visit); !read) {
+    log.warn("rendezvous directory {}: {}; nobody is found there", path_,
+             error_text(read.error().code));
+  }
+  std::vector<Peer> peers;
+  for (const std::string& name : names) {
+    auto fd = connect(name);
+    if (fd) {
+      peers.push_back({.name = name, .channel = Channel(*sys_, std::move(*fd))});
+    } else if (fd.error().code == ECONNREFUSED) {
+      log.info("{}/{}: nobody listens there any more; removed", path_, name);
+      sys_->unlinkat(directory_.get(), name.c_str(), 0);
+    } else if (fd.error().code != ENOENT) {
+      log.warn("{}/{}: {}; ignored", path_, name, error_text(fd.error().code));
+    }
+  }
+  return peers;
+}
+
+bool Rendezvous::is_served(const std::string& name) {
+  const auto fd = connect(name);
+  return fd || (fd.error().code != ECONNREFUSED && fd.error().code != ENOENT);
+}
+
+}  // namespace continuity

@@ -1,0 +1,126 @@
+// Going deaf in place, and coming back: what one process does when its
+// listeners have been handed over.
+//
+// Rules:
+// - EPOLL_CTL_DEL comes before the number is replaced. Afterwards the epoll
+//   could not be told any more: it knows a registration by file *and* number.
+// - First every number is replaced, then threads inside accept are woken, then
+//   we wait until none is inside: only then is the process deaf.
+// - While numbers are replaced every stand-in is non-blocking, so that a thread
+//   woken out of a blocking accept comes back to its wrapper; it goes to sleep
+//   when the blocking stand-in is in place.
+// - Program and library race for epoll_ctl and dup: look again afterwards,
+//   until a look finds nothing.
+// - A revival is the same steps backwards.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "core/clock.hpp"
+#include "core/descriptors.hpp"
+#include "core/listener.hpp"
+#include "core/stand_in.hpp"
+
+namespace continuity {
+
+// The program around us, as the face of the library that runs in it knows it.
+class Program {
+ public:
+  Program() = default;
+  Program(const Program&) = delete;
+  Program& operator=(const Program&) = delete;
+  virtual ~Program() = default;
+
+  // Keeps the program from closing or replacing listeners while numbers move.
+  virtual void lock_descriptors() = 0;
+  virtual void unlock_descriptors() = 0;
+
+  // Before the number is replaced: an accept on it finds nothing from now on.
+  // `polled`: an epoll watches it, and may have said that it is readable.
+  virtual void note_retired(int fd, const Listener& listener, bool blocking, bool polled) = 0;
+  virtual void note_revived(int fd) = 0;
+  // The last stand-in is in place: threads that found nothing may go to sleep.
+  virtual void note_settled() = 0;
+
+  // Wakes threads inside accept on these numbers; true when none is inside.
+  virtual bool clear_accepts(std::span<const int> fds, Nanoseconds deadline) = 0;
+};
+
+class Retirement {
+ public:
+  struct Item {
+    Listener listener;
+    int fd = -1;  // one number that holds it
+    std::uint64_t inode = 0;
+  };
+
+  Retirement(const Sys& sys, int proc, std::string directory, Program& program,
+             bool (*ours)(int fd));
+
+  // Looks up where `items` are and makes what retiring them will need. Nothing
+  // of the program's is touched. Replaces an earlier preparation.
+  Status prepare(std::vector<Item> items);
+
+  // Lets go of what prepare made; nothing has been retired.
+  void abandon();
+
+  // Retires the prepared listeners named by `ids`. What can fail has been done
+  // by prepare. False: a thread was still inside accept at the deadline.
+  bool retire(std::span<const std::uint32_t> ids, Nanoseconds deadline);
+
+  // Finds what a race left behind and retires that too. To be called after
+  // retire, outside the time in which nobody accepts.
+  void sweep();
+
+  // Takes everything retired back.
+  void revive();
+
+  // Probation is over: lets go of the listeners.
+  void forget_listeners();
+
+  [[nodiscard]] bool any() const { return !seats_.empty(); }
+  [[nodiscard]] std::vector<Address> addresses() const;
+  // The kept copy of a prepared listener, -1 if there is none.
+  [[nodiscard]] int copy_of(std::uint32_t id) const;
+  [[nodiscard]] bool is_retired(std::uint32_t id) const;
+
+ private:
+  // A number that holds, or before it was retired held, a listener.
+  struct Seat {
+    int fd;
+    std::size_t item;
+    bool blocking;
+    int fd_flags;
+    bool retired;
+  };
+  struct Kept {
+    Item item;
+    OwnedFd copy;
+    int stand_in = -1;        // non-blocking
+    int last_stand_in = -1;   // as the program left the listener
+    bool retired = false;
+  };
+
+  Status prepare_item(Item item);
+  void adopt(const Holdings& holdings);
+  void swap(Seat& seat);
+  void replace(Seat& seat, int by);
+  void settle(std::span<const std::size_t> seats);
+  void repair(const Registration& registration);
+  [[nodiscard]] std::vector<std::uint64_t> inodes(bool retired_only) const;
+
+  const Sys* sys_;
+  Descriptors descriptors_;
+  Program* program_;
+  bool (*ours_)(int fd);
+  StandIns stand_ins_;
+  std::vector<Kept> kept_;
+  std::vector<Seat> seats_;
+  std::vector<Registration> registrations_;
+};
+
+}  // namespace continuity

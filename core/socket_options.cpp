@@ -1,0 +1,150 @@
+#include "core/socket_options.hpp"
+
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+
+#include <algorithm>
+#include <array>
+#include <cstring>
+
+#include "core/owned_fd.hpp"
+
+namespace continuity {
+namespace {
+
+enum class Kind {
+  plain,     // any value of at most 16 bytes
+  buffer,    // the kernel doubles what is set, and stops tuning
+  only_on,   // may be switched on later, never off: others rely on it
+};
+
+struct Option {
+  int level;
+  int name;
+  Kind kind;
+};
+
+constexpr std::array options{
+    Option{SOL_SOCKET, SO_KEEPALIVE, Kind::plain},
+    Option{SOL_SOCKET, SO_LINGER, Kind::plain},
+    Option{SOL_SOCKET, SO_OOBINLINE, Kind::plain},
+    Option{SOL_SOCKET, SO_DONTROUTE, Kind::plain},
+    Option{SOL_SOCKET, SO_PRIORITY, Kind::plain},
+    Option{SOL_SOCKET, SO_MARK, Kind::plain},
+    Option{SOL_SOCKET, SO_RCVLOWAT, Kind::plain},
+    Option{SOL_SOCKET, SO_RCVTIMEO, Kind::plain},
+    Option{SOL_SOCKET, SO_SNDTIMEO, Kind::plain},
+    Option{SOL_SOCKET, SO_PASSCRED, Kind::plain},
+    Option{SOL_SOCKET, SO_BUSY_POLL, Kind::plain},
+    Option{SOL_SOCKET, SO_TIMESTAMP, Kind::plain},
+    Option{SOL_SOCKET, SO_RCVBUF, Kind::buffer},
+    Option{SOL_SOCKET, SO_SNDBUF, Kind::buffer},
+    Option{SOL_SOCKET, SO_REUSEADDR, Kind::only_on},
+    Option{SOL_SOCKET, SO_REUSEPORT, Kind::only_on},
+    Option{IPPROTO_IP, IP_TOS, Kind::plain},
+    Option{IPPROTO_IP, IP_TTL, Kind::plain},
+    Option{IPPROTO_IP, IP_TRANSPARENT, Kind::plain},
+    Option{IPPROTO_IP, IP_FREEBIND, Kind::plain},
+    Option{IPPROTO_IP, IP_MTU_DISCOVER, Kind::plain},
+    Option{IPPROTO_IPV6, IPV6_TCLASS, Kind::plain},
+    Option{IPPROTO_IPV6, IPV6_UNICAST_HOPS, Kind::plain},
+    Option{IPPROTO_IPV6, IPV6_TRANSPARENT, Kind::plain},
+    Option{IPPROTO_IPV6, IPV6_FREEBIND, Kind::plain},
+    Option{IPPROTO_TCP, TCP_NODELAY, Kind::plain},
+    Option{IPPROTO_TCP, TCP_DEFER_ACCEPT, Kind::plain},
+    Option{IPPROTO_TCP, TCP_KEEPIDLE, Kind::plain},
+    Option{IPPROTO_TCP, TCP_KEEPINTVL, Kind::plain},
+    Option{IPPROTO_TCP, TCP_KEEPCNT, Kind::plain},
+    Option{IPPROTO_TCP, TCP_USER_TIMEOUT, Kind::plain},
+    Option{IPPROTO_TCP, TCP_SYNCNT, Kind::plain},
+    Option{IPPROTO_TCP, TCP_LINGER2, Kind::plain},
+    Option{IPPROTO_TCP, TCP_FASTOPEN, Kind::plain},
+    Option{IPPROTO_TCP, TCP_NOTSENT_LOWAT, Kind::plain},
+    Option{IPPROTO_TCP, TCP_CONGESTION, Kind::plain},
+};
+
+struct Value {
+  std::array<std::byte, 16> bytes{};
+  socklen_t size = 0;
+
+  bool operator==(const Value& other) const {
+    return size == other.size && std::equal(bytes.begin(), bytes.begin() + size, other.bytes.begin());
+  }
+  [[nodiscard]] int as_int() const {
+    int number = 0;
+    std::memcpy(&number, bytes.data(), std::min<std::size_t>(size, sizeof number));
+    return number;
+  }
+};
+
+bool get(const Sys& sys, int fd, const Option& option, Value& value) {
+  value.size = static_cast<socklen_t>(value.bytes.size());
+  return sys.getsockopt(fd, option.level, option.name, value.bytes.data(), &value.size) == 0;
+}
+
+OwnedFd pristine_twin(const Sys& sys, int fd) {
+  int domain = 0;
+  int type = 0;
+  int protocol = 0;
+  socklen_t size = sizeof domain;
+  sys.getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &size);
+  sys.getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &size);
+  sys.getsockopt(fd, SOL_SOCKET, SO_PROTOCOL, &protocol, &size);
+  return {sys, sys.socket(domain, type | SOCK_CLOEXEC, protocol)};
+}
+
+// What to set to make the listener's value the model's; false: nothing.
+bool difference(const Sys& sys, const Option& option, int model, int listener, int pristine,
+                Value& value) {
+  Value current;
+  Value fresh;
+  if (!get(sys, model, option, value) || !get(sys, listener, option, current) ||
+      value == current) {
+    return false;
+  }
+  switch (option.kind) {
+    case Kind::plain:
+      return true;
+    case Kind::only_on:
+      return value.as_int() != 0;
+    case Kind::buffer: {
+      if (!get(sys, pristine, option, fresh) || fresh == value) {
+        return false;
+      }
+      const int half = value.as_int() / 2;
+      std::memcpy(value.bytes.data(), &half, sizeof half);
+      return true;
+    }
+  }
+  return false;
+}
+
+}  // namespace
+
+bool is_carried_over(int level, int name) {
+  return std::any_of(options.begin(), options.end(), [&](const Option& option) {
+    return option.level == level && option.name == name;
+  });
+}
+
+CarriedOver carry_over(const Sys& sys, int model, int listener) {
+  CarriedOver result;
+  const OwnedFd pristine = pristine_twin(sys, model);
+  for (const Option& option : options) {
+    Value value;
+    if (difference(sys, option, model, listener, pristine.get(), value)) {
+      const bool set = sys.setsockopt(listener, option.level, option.name, value.bytes.data(),
+                                      value.size) == 0;
+      ++(set ? result.changed : result.failed);
+    }
+  }
+  const int wanted = sys.fcntl(model, F_GETFL, 0);
+  const int current = sys.fcntl(listener, F_GETFL, 0);
+  if (wanted >= 0 && current >= 0 && ((wanted ^ current) & O_NONBLOCK) != 0) {
+    ++(sys.fcntl(listener, F_SETFL, wanted) == 0 ? result.changed : result.failed);
+  }
+  return result;
+}
+
+}  // namespace continuity

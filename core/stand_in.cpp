@@ -1,0 +1,99 @@
+#include "core/stand_in.hpp"
+
+#include <fcntl.h>
+#include <linux/filter.h>
+#include <netinet/in.h>
+#include <sys/un.h>
+
+#include <cstring>
+
+#include "core/log.hpp"
+
+namespace continuity {
+namespace {
+
+// A port of the loopback nobody can reach: a filter that drops every packet is
+// attached, and locked, before the socket has an address.
+Status bind_unreachable(const Sys& sys, int fd, int family) {
+  sock_filter drop{.code = BPF_RET | BPF_K, .jt = 0, .jf = 0, .k = 0};
+  const sock_fprog program{.len = 1, .filter = &drop};
+  const int on = 1;
+  if (sys.setsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, &program, sizeof program) != 0 ||
+      sys.setsockopt(fd, SOL_SOCKET, SO_LOCK_FILTER, &on, sizeof on) != 0) {
+    return last_error("close a stand-in to everybody");
+  }
+  sockaddr_in6 v6{};
+  v6.sin6_family = AF_INET6;
+  v6.sin6_addr = in6addr_loopback;
+  sockaddr_in v4{};
+  v4.sin_family = AF_INET;
+  v4.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  const bool is_v6 = family == AF_INET6;
+  if (sys.bind(fd, is_v6 ? reinterpret_cast<sockaddr*>(&v6) : reinterpret_cast<sockaddr*>(&v4),
+               is_v6 ? sizeof v6 : sizeof v4) != 0) {
+    return last_error("bind a stand-in");
+  }
+  return Done{};
+}
+
+// An abstract name could be connected to by anybody; a path that is gone, in a
+// directory that only we may enter, by nobody.
+Status bind_unlinked(const Sys& sys, int fd, const std::string& directory) {
+  sockaddr_un address{};
+  address.sun_family = AF_UNIX;
+  const OwnedFd parent(sys, sys.openat(AT_FDCWD, directory.c_str(),
+                                       O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0));
+  const auto name = compose(".stand-in.{}.{}", sys.getpid(), fd);
+  const auto path = compose("/proc/self/fd/{}/{}", parent.get(), name);
+  std::memcpy(address.sun_path, path.data(), path.size());
+  if (!parent.is_open() ||
+      sys.bind(fd, reinterpret_cast<sockaddr*>(&address), sizeof address) != 0) {
+    return last_error("bind a stand-in");
+  }
+  sys.unlinkat(parent.get(), name.c_str(), 0);
+  return Done{};
+}
+
+}  // namespace
+
+Result<OwnedFd> StandIns::make(int family, int type) const {
+  OwnedFd fd(*sys_, sys_->socket(family, type | SOCK_CLOEXEC, 0));
+  if (!fd.is_open()) {
+    return last_error("make a stand-in");
+  }
+  const auto bound = family == AF_UNIX ? bind_unlinked(*sys_, fd.get(), directory_)
+                                       : bind_unreachable(*sys_, fd.get(), family);
+  if (!bound) {
+    return bound.error();
+  }
+  if (sys_->listen(fd.get(), 1) != 0) {
+    return last_error("listen on a stand-in");
+  }
+  return fd;
+}
+
+Result<int> StandIns::get(int fd, const Listener& listener, bool blocking) {
+  timeval timeout{};
+  socklen_t length = sizeof timeout;
+  sys_->getsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &timeout, &length);
+  const int family = listener.address.family();
+  for (const Made& made : made_) {
+    if (made.family == family && made.type == listener.type && made.blocking == blocking &&
+        made.timeout.tv_sec == timeout.tv_sec && made.timeout.tv_usec == timeout.tv_usec) {
+      return made.fd.get();
+    }
+  }
+  auto stand_in = make(family, listener.type);
+  if (!stand_in) {
+    return stand_in.error();
+  }
+  sys_->setsockopt(stand_in->get(), SOL_SOCKET, SO_RCVTIMEO, &timeout, sizeof timeout);
+  if (!blocking && sys_->fcntl(stand_in->get(), F_SETFL, O_NONBLOCK) != 0) {
+    return last_error("make a stand-in non-blocking");
+  }
+  const int number = stand_in->get();
+  made_.push_back({family, listener.type, timeout, blocking, std::move(*stand_in)});
+  return number;
+}
+
+}  // namespace continuity

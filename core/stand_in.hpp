@@ -1,0 +1,46 @@
+// The deaf socket that takes a listener's place in a retired process.
+//
+// The program goes on using its descriptor number: it waits on it, accepts
+// from it, asks it for options. What it finds there must be a listening socket
+// of the right family that nobody can ever connect to.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "core/listener.hpp"
+#include "core/owned_fd.hpp"
+#include "core/result.hpp"
+#include "core/sys.hpp"
+
+namespace continuity {
+
+// Makes stand-ins as they are needed and keeps one of each kind: one costs
+// 64 us, a copy of it next to nothing.
+class StandIns {
+ public:
+  // UNIX stand-ins are bound in `directory` and unlinked at once.
+  StandIns(const Sys& sys, std::string directory) : sys_(&sys), directory_(std::move(directory)) {}
+
+  // A stand-in for the listener under `fd`, owned by this object: same family,
+  // same type, same receive time-out.
+  Result<int> get(int fd, const Listener& listener, bool blocking);
+
+  void clear() { made_.clear(); }
+
+ private:
+  struct Made {
+    int family;
+    int type;
+    timeval timeout;
+    bool blocking;
+    OwnedFd fd;
+  };
+  Result<OwnedFd> make(int family, int type) const;
+
+  const Sys* sys_;
+  std::string directory_;
+  std::vector<Made> made_;
+};
+
+}  // namespace continuity

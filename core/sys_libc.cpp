@@ -1,0 +1,94 @@
+// Sys as libc provides it. The only file of core that calls libc's kernel
+// functions by name.
+#include <sys/eventfd.h>
+#include <sys/syscall.h>
+#include <sys/time.h>
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include "core/sys.hpp"
+
+namespace continuity {
+namespace {
+
+// These have no libc function of this shape on Debian 12's glibc.
+namespace shaped {
+int fcntl(int fd, int command, long argument) { return ::fcntl(fd, command, argument); }
+int openat(int dir, const char* path, int flags, mode_t mode) {
+  return ::openat(dir, path, flags, mode);
+}
+int futex(std::atomic<std::uint32_t>* word, int operation, std::uint32_t value,
+          const timespec* timeout) {
+  return static_cast<int>(::syscall(SYS_futex, word, operation, value, timeout, nullptr, 0));
+}
+ssize_t getdents(int fd, void* buffer, std::size_t size) {
+  return ::syscall(SYS_getdents64, fd, buffer, size);
+}
+int getrlimit(int resource, rlimit* limit) {
+  return ::getrlimit(static_cast<__rlimit_resource>(resource), limit);
+}
+int setrlimit(int resource, const rlimit* limit) {
+  return ::setrlimit(static_cast<__rlimit_resource>(resource), limit);
+}
+int pidfd_open(pid_t pid, unsigned flags) {
+  return static_cast<int>(::syscall(SYS_pidfd_open, pid, flags));
+}
+int pidfd_send_signal(int pidfd, int signal) {
+  return static_cast<int>(::syscall(SYS_pidfd_send_signal, pidfd, signal, nullptr, 0));
+}
+int ppoll(pollfd* fds, nfds_t count, const timespec* timeout) {
+  return ::ppoll(fds, count, timeout, nullptr);
+}
+int tgsigqueueinfo(pid_t process, pid_t thread, int signal, siginfo_t* info) {
+  return static_cast<int>(::syscall(SYS_rt_tgsigqueueinfo, process, thread, signal, info));
+}
+}  // namespace shaped
+
+}  // namespace
+
+const Sys& libc_sys() {
+  static constexpr Sys sys{
+      .accept4 = ::accept4,
+      .bind = ::bind,
+      .clock_gettime = ::clock_gettime,
+      .close = ::close,
+      .connect = ::connect,
+      .dup3 = ::dup3,
+      .epoll_ctl = ::epoll_ctl,
+      .eventfd = ::eventfd,
+      .fchmod = ::fchmod,
+      .fcntl = shaped::fcntl,
+      .fstat = ::fstat,
+      .fstatat = ::fstatat,
+      .futex = shaped::futex,
+      .getdents = shaped::getdents,
+      .getpid = ::getpid,
+      .getrlimit = shaped::getrlimit,
+      .getsockname = ::getsockname,
+      .getsockopt = ::getsockopt,
+      .geteuid = ::geteuid,
+      .kill = ::kill,
+      .listen = ::listen,
+      .mkdirat = ::mkdirat,
+      .openat = shaped::openat,
+      .pidfd_open = shaped::pidfd_open,
+      .pidfd_send_signal = shaped::pidfd_send_signal,
+      .ppoll = shaped::ppoll,
+      .read = ::read,
+      .readlinkat = ::readlinkat,
+      .recvmsg = ::recvmsg,
+      .renameat = ::renameat,
+      .sendmsg = ::sendmsg,
+      .setrlimit = shaped::setrlimit,
+      .setsockopt = ::setsockopt,
+      .socket = ::socket,
+      .socketpair = ::socketpair,
+      .tgsigqueueinfo = shaped::tgsigqueueinfo,
+      .unlinkat = ::unlinkat,
+      .write = ::write,
+  };
+  return sys;
+}
+
+}  // namespace continuity

@@ -1,0 +1,336 @@
+#include "core/taker.hpp"
+
+#include <fcntl.h>
+
+#include <algorithm>
+
+#include "core/holder.hpp"
+
+namespace continuity {
+namespace {
+
+constexpr Nanoseconds look_time = 100 * millisecond;
+constexpr Nanoseconds grant_time = 5 * second;
+// A predecessor under load needs a fraction of a millisecond to go deaf, and
+// at most 200 ms. Who needs longer than this does not run at all.
+constexpr Nanoseconds answer_time = 5 * second;
+constexpr Nanoseconds send_time = second;
+
+}  // namespace
+
+// ---- Looking -------------------------------------------------------------------
+
+bool Taker::receive_inventory(Conversation& conversation, Nanoseconds deadline) {
+  conversation.offers.clear();
+  for (;;) {
+    auto received = conversation.channel.receive(deadline);
+    if (!received) {
+      const auto peer = conversation.channel.peer();
+      log_->warn("pid {} at the rendezvous {}; ignored", peer ? peer->pid : 0,
+                 received.error().code == ETIMEDOUT
+                     ? "does not answer (stopped?)"
+                     : compose("answered something else ({})", error_text(received.error().code)));
+      return false;
+    }
+    Message& message = received->message;
+    if (message.type == MessageType::abort && message.code == EPROTONOSUPPORT) {
+      log_->warn("a generation speaks protocol {} to {}, we speak {}; ignored",
+                 message.protocol_min, message.protocol_max, protocol_version);
+      return false;
+    }
+    if (message.type != MessageType::inventory || message.protocol_max != protocol_version ||
+        conversation.offers.size() + message.listeners.size() > max_listeners) {
+      log_->warn("pid {} at the rendezvous answered something else; ignored", message.pid);
+      return false;
+    }
+    for (Listener& listener : message.listeners) {
+      conversation.offers.push_back({.listener = std::move(listener), .fd = {}});
+    }
+    message.listeners.clear();
+    conversation.inventory = std::move(message);
+    if (!conversation.inventory.more) {
+      return true;
+    }
+  }
+}
+
+// Everybody is greeted before anybody is listened to, so that silent ones cost
+// one look_time together.
+std::list<Taker::Conversation> Taker::look(Rendezvous& rendezvous) {
+  std::list<Conversation> found;
+  Message hello{.type = MessageType::hello};
+  hello.protocol_min = hello.protocol_max = protocol_version;
+  hello.generation = self_.generation;
+  hello.identity = self_.identity;
+  hello.pid = sys_->getpid();
+  const Nanoseconds deadline = after(*sys_, look_time);
+  for (Rendezvous::Peer& door : rendezvous.connect_all(self_.generation, *log_)) {
+    Channel& channel = door.channel;
+    const auto peer = channel.peer();
+    if (!peer || (peer->uid != sys_->geteuid() && peer->uid != 0)) {
+      log_->warn("a rendezvous socket belongs to user {}; ignored", peer ? peer->uid : 0);
+    } else if (channel.send(hello, deadline)) {
+      found.push_back({.channel = std::move(channel), .door = std::move(door.name)});
+    }
+  }
+  found.remove_if(
+      [&](Conversation& conversation) { return !receive_inventory(conversation, deadline); });
+  return found;
+}
+
+bool Taker::is_held(Rendezvous& rendezvous, const SocketFile& file) {
+  const auto holds = [&](const Conversation& conversation) {
+    return conversation.inventory.identity == self_.identity &&
+           std::any_of(conversation.offers.begin(), conversation.offers.end(),
+                       [&](const Offer& offer) {
+                         return offer.listener.file.inode == file.inode &&
+                                offer.listener.file.device == file.device;
+                       });
+  };
+  const auto found = look(rendezvous);
+  return std::any_of(conversations_.begin(), conversations_.end(), holds) ||
+         std::any_of(found.begin(), found.end(), holds);
+}
+
+// ---- Claiming --------------------------------------------------------------------
+
+void Taker::log_stranger(const Conversation& conversation, const Listener& wanted) {
+  log_->warn("{} is held by pid {}, as \"{}\", and we are \"{}\"; set CONTINUITY_NAME for both if "
+             "one is to follow the other",
+             to_string(wanted.address), conversation.inventory.pid,
+             conversation.inventory.identity, self_.identity);
+}
+
+bool Taker::receive_grant(Conversation& conversation) {
+  std::size_t granted = 0;
+  const auto broken = [&](const char* what) {
+    log_->warn("pid {} did not hand over: {}", conversation.inventory.pid, what);
+    return false;
+  };
+  while (granted < conversation.offers.size()) {
+    auto received = conversation.channel.receive(after(*sys_, grant_time));
+    if (!received) {
+      return broken(error_text(received.error().code));
+    }
+    const Message& message = received->message;
+    if (message.type == MessageType::refused) {
+      log_->warn("refused: {}", message.text);
+      return false;
+    }
+    if (message.type != MessageType::grant || message.ids.size() != received->fds.size() ||
+        message.ids.empty()) {
+      return broken("it sent something else");
+    }
+    for (std::size_t i = 0; i < message.ids.size(); ++i) {
+      const auto offer = std::find_if(
+          conversation.offers.begin(), conversation.offers.end(),
+          [&](const Offer& one) { return one.listener.id == message.ids[i] && !one.fd.is_open(); });
+      // What came must be what was promised, as the kernel tells it.
+      const int fd = received->fds[i].get();
+      const auto truth = describe_socket(*sys_, fd);
+      if (offer == conversation.offers.end() || !truth || !is_listening(*sys_, fd) ||
+          truth->type != offer->listener.type || truth->protocol != offer->listener.protocol ||
+          !same_endpoint(truth->address, offer->listener.address)) {
+        return broken("a descriptor is not what it was announced to be");
+      }
+      offer->fd = std::move(received->fds[i]);
+      ++granted;
+    }
+    if (!conversation.channel.send(Message{.type = MessageType::got}, after(*sys_, send_time))) {
+      return broken("it is gone");
+    }
+  }
+  conversation.granted = true;
+  return true;
+}
+
+Taker::Claim Taker::claim_from(Conversation& conversation, const Listener& wanted) {
+  // Exact family first: an IPv4-mapped address may be held beside the IPv4 one.
+  const auto fits = [&](const Offer& offer, bool same_family) {
+    return !offer.claimed && matches(offer.listener, wanted) &&
+           (!same_family || offer.listener.address.family() == wanted.address.family());
+  };
+  auto offer = std::find_if(conversation.offers.begin(), conversation.offers.end(),
+                            [&](const Offer& one) { return fits(one, true); });
+  if (offer == conversation.offers.end()) {
+    offer = std::find_if(conversation.offers.begin(), conversation.offers.end(),
+                         [&](const Offer& one) { return fits(one, false); });
+  }
+  if (offer == conversation.offers.end()) {
+    return {};
+  }
+  Message claim{.type = MessageType::claim};
+  claim.ids.push_back(offer->listener.id);
+  Claim result{.found = Found::refused, .fd = {}, .listener = offer->listener};
+  if (!conversation.channel.send(claim, after(*sys_, send_time)) ||
+      (!conversation.granted && !receive_grant(conversation))) {
+    return result;
+  }
+  // The granted copy is kept: bind, close, bind again must work.
+  result.fd = OwnedFd(*sys_, sys_->fcntl(offer->fd.get(), F_DUPFD_CLOEXEC, 0));
+  if (result.fd.is_open()) {
+    offer->claimed = true;
+    result.found = Found::claimed;
+  }
+  return result;
+}
+
+Taker::Waited Taker::wait_until_active(Conversation& conversation, const Listener& wanted) {
+  const std::string address = to_string(wanted.address);
+  while (conversation.inventory.state != HolderState::active) {
+    const Message& inventory = conversation.inventory;
+    if (inventory.state == HolderState::busy && options_->busy == WhenBusy::fail) {
+      log_->error("cannot take over {}: pid {} is handing over to pid {} since {} s; try again "
+                  "when that has ended, or set CONTINUITY_BUSY=wait",
+                  address, inventory.pid, inventory.rival_pid, in_seconds(inventory.duration));
+      return Waited::busy;
+    }
+    if (inventory.state == HolderState::busy) {
+      log_->info("waiting: pid {} is handing {} over to pid {}", inventory.pid, address,
+                 inventory.rival_pid);
+    } else {
+      log_->info("waiting: pid {} has taken over {} just now and is on probation for {} s more",
+                 inventory.pid, address, in_seconds(inventory.duration));
+    }
+    if (!receive_inventory(conversation, never)) {
+      return Waited::ended;
+    }
+  }
+  return Waited::active;
+}
+
+Taker::Claim Taker::claim_among(std::list<Conversation>& found, const Listener& wanted,
+                                bool& look_again) {
+  const auto has_it = [&](const Conversation& conversation) {
+    return std::any_of(conversation.offers.begin(), conversation.offers.end(),
+                       [&](const Offer& offer) { return matches(offer.listener, wanted); });
+  };
+  for (auto conversation = found.begin(); conversation != found.end(); ++conversation) {
+    if (!has_it(*conversation)) {
+      continue;
+    }
+    if (conversation->inventory.identity != self_.identity) {
+      log_stranger(*conversation, wanted);
+      continue;
+    }
+    const Waited waited = wait_until_active(*conversation, wanted);
+    if (waited == Waited::busy) {
+      return {.found = Found::refused, .fd = {}, .listener = {}};
+    }
+    if (waited == Waited::ended || !has_it(*conversation)) {
+      look_again = true;  // somebody else holds it by now, or nobody
+      continue;
+    }
+    Claim claim = claim_from(*conversation, wanted);
+    if (claim.found == Found::claimed) {
+      conversations_.splice(conversations_.end(), found, conversation);
+    }
+    return claim;
+  }
+  return {};
+}
+
+Taker::Claim Taker::claim(Rendezvous& rendezvous, const Listener& wanted) {
+  for (Conversation& conversation : conversations_) {
+    Claim claim = claim_from(conversation, wanted);
+    if (claim.found != Found::nothing) {
+      return claim;
+    }
+  }
+  for (;;) {
+    auto found = look(rendezvous);
+    bool look_again = false;
+    Claim claim = claim_among(found, wanted, look_again);
+    if (claim.found != Found::nothing || !look_again) {
+      return claim;
+    }
+  }
+}
+
+void Taker::release(const Listener& listener) {
+  for (Conversation& conversation : conversations_) {
+    for (Offer& offer : conversation.offers) {
+      if (offer.claimed && offer.listener.id == listener.id &&
+          same_endpoint(offer.listener.address, listener.address)) {
+        offer.claimed = false;
+        return;
+      }
+    }
+  }
+}
+
+bool Taker::has_claims() const {
+  return std::any_of(conversations_.begin(), conversations_.end(), [](const Conversation& one) {
+    return std::any_of(one.offers.begin(), one.offers.end(),
+                       [](const Offer& offer) { return offer.claimed; });
+  });
+}
+
+// ---- Becoming the owner ------------------------------------------------------------
+
+// One predecessor's answer to READY. False: we must not become owners.
+bool Taker::ask(Rendezvous& rendezvous, Conversation& conversation, Outcome& outcome) {
+  Message ready{.type = MessageType::ready};
+  std::vector<std::string> addresses;
+  for (const Offer& offer : conversation.offers) {
+    if (offer.claimed) {
+      ready.ids.push_back(offer.listener.id);
+      addresses.push_back(to_string(offer.listener.address));
+    }
+  }
+  const std::string what = join_addresses(addresses);
+  const pid_t pid = conversation.inventory.pid;
+  const Nanoseconds began = now(*sys_);
+  conversation.phase = step(conversation.phase, TakerEvent::wait).next;
+  // A channel that was closed may hold the reason still: listen in any case.
+  if (const auto sent = conversation.channel.send(ready, after(*sys_, answer_time)); !sent) {
+    log_->debug("pid {}: {}: {}", pid, sent.error().step, error_text(sent.error().code));
+  }
+  const auto received = conversation.channel.receive(after(*sys_, answer_time));
+  TakerEvent event = TakerEvent::aborted;
+  std::string text = "its channel is closed, though it lives";
+  if (received && received->message.type == MessageType::retired) {
+    event = TakerEvent::retired;
+    outcome.probation_ends =
+        std::max(outcome.probation_ends, after(*sys_, received->message.duration));
+  } else if (received) {
+    text = received->message.text;
+  } else if (received.error().code == ETIMEDOUT) {
+    event = TakerEvent::silent;
+  } else if (!rendezvous.is_served(conversation.door)) {
+    event = TakerEvent::gone;
+  }
+  const TakerStep next = step(conversation.phase, event);
+  conversation.phase = next.next;
+  if (next.action == TakerAction::own) {
+    const std::string milliseconds = in_milliseconds(now(*sys_) - began);
+    if (event == TakerEvent::retired) {
+      log_->info("took over {} from pid {} in {} ms", what, pid, milliseconds);
+      outcome.predecessors.push_back(std::move(conversation.channel));
+    } else {
+      log_->info("took over {} from pid {}, which has ended, in {} ms", what, pid, milliseconds);
+    }
+    return true;
+  }
+  outcome.reason = event == TakerEvent::silent
+                       ? compose("pid {} does not answer (stopped?); it still owns {}", pid, what)
+                       : compose("pid {} ended this attempt to take over {}: {}", pid, what, text);
+  return false;
+}
+
+Taker::Outcome Taker::become_owner(Rendezvous& rendezvous) {
+  Outcome outcome;
+  outcome.owner = true;
+  for (Conversation& conversation : conversations_) {
+    const bool claimed = std::any_of(conversation.offers.begin(), conversation.offers.end(),
+                                     [](const Offer& offer) { return offer.claimed; });
+    if (claimed && !ask(rendezvous, conversation, outcome)) {
+      outcome.owner = false;
+      break;
+    }
+  }
+  conversations_.clear();
+  return outcome;
+}
+
+}  // namespace continuity

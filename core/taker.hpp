@@ -1,0 +1,98 @@
+// The successor's side: finds who holds an address, claims it, and at its
+// first wait for work becomes the owner.
+//
+// Used from the program's own threads, one at a time: the face serialises.
+#pragma once
+
+#include <list>
+#include <string>
+#include <vector>
+
+#include "core/attempt.hpp"
+#include "core/channel.hpp"
+#include "core/log.hpp"
+#include "core/options.hpp"
+#include "core/rendezvous.hpp"
+
+namespace continuity {
+
+class Taker {
+ public:
+  struct Self {
+    std::string identity;
+    std::uint64_t generation = 0;
+  };
+
+  enum class Found {
+    nothing,  // nobody of ours holds it: bind natively
+    claimed,  // `fd` is a copy of the listener
+    refused,  // somebody holds it and does not hand it over now: EADDRINUSE
+  };
+
+  struct Claim {
+    Found found = Found::nothing;
+    OwnedFd fd;
+    Listener listener;  // as the predecessor described it
+  };
+
+  Taker(const Sys& sys, Log& log, const Options& options, Self self)
+      : sys_(&sys), log_(&log), options_(&options), self_(std::move(self)) {}
+
+  // Asks all generations for `wanted`, and claims it from the one that has it.
+  // May wait: for a probation to end, or with CONTINUITY_BUSY=wait for another
+  // attempt.
+  Claim claim(Rendezvous& rendezvous, const Listener& wanted);
+
+  // Whether somebody who could hand it over holds a UNIX listener at `file`.
+  bool is_held(Rendezvous& rendezvous, const SocketFile& file);
+
+  // The program closed what it had claimed: it may be claimed again.
+  void release(const Listener& listener);
+
+  [[nodiscard]] bool has_claims() const;
+
+  struct Outcome {
+    bool owner = false;
+    std::string reason;  // why not
+    Nanoseconds probation_ends = 0;
+    std::vector<Channel> predecessors;  // those that still watch us
+  };
+
+  // Says READY for everything claimed and waits for the answers. Afterwards
+  // this object is empty.
+  Outcome become_owner(Rendezvous& rendezvous);
+
+ private:
+  // A listener a predecessor has offered.
+  struct Offer {
+    Listener listener;
+    OwnedFd fd;  // once granted
+    bool claimed = false;
+  };
+  struct Conversation {
+    Channel channel;
+    std::string door{};  // its name at the rendezvous
+    Message inventory{};  // without its listeners
+    std::vector<Offer> offers{};
+    bool granted = false;
+    TakerPhase phase = TakerPhase::starting;
+  };
+
+  std::list<Conversation> look(Rendezvous& rendezvous);
+  bool receive_inventory(Conversation& conversation, Nanoseconds deadline);
+  Claim claim_from(Conversation& conversation, const Listener& wanted);
+  Claim claim_among(std::list<Conversation>& found, const Listener& wanted, bool& look_again);
+  enum class Waited { active, busy, ended };
+  Waited wait_until_active(Conversation& conversation, const Listener& wanted);
+  bool receive_grant(Conversation& conversation);
+  void log_stranger(const Conversation& conversation, const Listener& wanted);
+  bool ask(Rendezvous& rendezvous, Conversation& conversation, Outcome& outcome);
+
+  const Sys* sys_;
+  Log* log_;
+  const Options* options_;
+  Self self_;
+  std::list<Conversation> conversations_;
+};
+
+}  // namespace continuity

@@ -1,0 +1,292 @@
+#include "core/wire.hpp"
+
+#include <algorithm>
+#include <cstring>
+#include <limits>
+#include <type_traits>
+
+namespace continuity {
+namespace {
+
+constexpr std::uint32_t magic = 0x59544e43;  // "CNTY"
+constexpr std::size_t header_size = 16;
+
+// Tags with this bit must be understood; unknown ones without it are skipped,
+// so that a later version can add what an earlier one may ignore.
+constexpr std::uint16_t critical = 0x8000;
+
+enum class Tag : std::uint16_t {
+  protocol_min = 1 | critical,
+  protocol_max = 2 | critical,
+  generation = 3 | critical,
+  identity = 4 | critical,
+  pid = 5 | critical,
+  state = 6 | critical,
+  rival_pid = 7,
+  duration = 8,
+  total = 9 | critical,
+  more = 10 | critical,
+  listener = 11 | critical,
+  ids = 12 | critical,
+  code = 13,
+  text = 14,
+};
+
+class Writer {
+ public:
+  template <typename T>
+  void number(T value) {
+    static_assert(std::is_integral_v<T>);
+    auto bits = static_cast<std::make_unsigned_t<T>>(value);
+    for (std::size_t i = 0; i < sizeof(T); ++i) {
+      bytes_.push_back(static_cast<std::byte>(bits & 0xffU));
+      bits = static_cast<decltype(bits)>(bits >> 8U * (sizeof(T) > 1 ? 1U : 0U));
+    }
+  }
+  void raw(const void* data, std::size_t size) {
+    const auto* begin = static_cast<const std::byte*>(data);
+    bytes_.insert(bytes_.end(), begin, begin + size);
+  }
+  void text(std::string_view value) {
+    number(static_cast<std::uint16_t>(value.size()));
+    raw(value.data(), value.size());
+  }
+  template <typename T>
+  void field(Tag tag, T value) {
+    if (value != T{}) {
+      number(static_cast<std::uint16_t>(tag));
+      number(static_cast<std::uint16_t>(sizeof(T)));
+      number(value);
+    }
+  }
+  void field(Tag tag, const std::vector<std::byte>& value) {
+    number(static_cast<std::uint16_t>(tag));
+    number(static_cast<std::uint16_t>(value.size()));
+    raw(value.data(), value.size());
+  }
+  void field(Tag tag, std::string_view value) {
+    if (!value.empty()) {
+      number(static_cast<std::uint16_t>(tag));
+      text(value);
+    }
+  }
+  std::vector<std::byte>& bytes() { return bytes_; }
+
+ private:
+  std::vector<std::byte> bytes_;
+};
+
+// Reads what a peer sent: past the end it says so and yields zeros.
+class Reader {
+ public:
+  explicit Reader(std::span<const std::byte> bytes) : bytes_(bytes) {}
+
+  template <typename T>
+  T number() {
+    std::make_unsigned_t<T> value = 0;
+    const auto part = take(sizeof(T));
+    for (std::size_t i = 0; i < part.size(); ++i) {
+      value = static_cast<decltype(value)>(
+          value | static_cast<decltype(value)>(std::to_integer<std::make_unsigned_t<T>>(part[i])
+                                               << 8U * i));
+    }
+    return static_cast<T>(value);
+  }
+  std::span<const std::byte> take(std::size_t size) {
+    if (size > bytes_.size()) {
+      ok_ = false;
+      bytes_ = {};
+      return {};
+    }
+    const auto part = bytes_.first(size);
+    bytes_ = bytes_.subspan(size);
+    return part;
+  }
+  std::string text(std::size_t size) {
+    if (size > max_text) {
+      ok_ = false;
+      return {};
+    }
+    const auto part = take(size);
+    return {reinterpret_cast<const char*>(part.data()), part.size()};
+  }
+  [[nodiscard]] bool ok() const { return ok_; }
+  [[nodiscard]] bool at_end() const { return bytes_.empty(); }
+  [[nodiscard]] std::size_t left() const { return bytes_.size(); }
+
+ private:
+  std::span<const std::byte> bytes_;
+  bool ok_ = true;
+};
+
+std::vector<std::byte> encode_listener(const Listener& listener) {
+  Writer writer;
+  writer.number(listener.id);
+  writer.number(static_cast<std::int32_t>(listener.type));
+  writer.number(static_cast<std::int32_t>(listener.protocol));
+  writer.number(static_cast<std::uint8_t>(listener.v6only ? 1 : 0));
+  writer.number(listener.net_namespace);
+  writer.number(listener.file.device);
+  writer.number(listener.file.inode);
+  writer.number(static_cast<std::uint16_t>(listener.address.length));
+  writer.raw(&listener.address.storage, listener.address.length);
+  writer.text(listener.bound_device);
+  writer.text(listener.file.path);
+  return std::move(writer.bytes());
+}
+
+bool decode_listener(std::span<const std::byte> bytes, Listener& listener) {
+  Reader reader(bytes);
+  listener.id = reader.number<std::uint32_t>();
+  listener.type = reader.number<std::int32_t>();
+  listener.protocol = reader.number<std::int32_t>();
+  listener.v6only = reader.number<std::uint8_t>() != 0;
+  listener.net_namespace = reader.number<std::uint64_t>();
+  listener.file.device = reader.number<std::uint64_t>();
+  listener.file.inode = reader.number<std::uint64_t>();
+  const auto size = reader.number<std::uint16_t>();
+  if (size > sizeof listener.address.storage) {
+    return false;
+  }
+  const auto address = reader.take(size);
+  if (!reader.ok()) {
+    return false;
+  }
+  std::memcpy(&listener.address.storage, address.data(), address.size());
+  listener.address.length = size;
+  listener.bound_device = reader.text(reader.number<std::uint16_t>());
+  listener.file.path = reader.text(reader.number<std::uint16_t>());
+  return reader.ok() && reader.at_end() && listener.address.is_supported();
+}
+
+template <typename T>
+bool take_number(Reader& value, T& target) {
+  target = value.number<T>();
+  return value.ok() && value.at_end();
+}
+
+bool take_text(Reader& value, std::string& target) {
+  target = value.text(value.left());
+  return value.ok();
+}
+
+bool take_ids(Reader& value, std::vector<std::uint32_t>& ids) {
+  while (!value.at_end()) {
+    ids.push_back(value.number<std::uint32_t>());
+  }
+  return value.ok();
+}
+
+bool take_state(Reader& value, HolderState& state) {
+  const auto number = value.number<std::uint8_t>();
+  state = static_cast<HolderState>(number);
+  return value.ok() && number <= static_cast<std::uint8_t>(HolderState::on_probation);
+}
+
+bool take_listener(std::span<const std::byte> value, Message& message) {
+  return decode_listener(value, message.listeners.emplace_back());
+}
+
+// 0, or the errno that says what is wrong with the field.
+int take_field(std::uint16_t tag, std::span<const std::byte> bytes, Message& message) {
+  Reader value(bytes);
+  bool ok = true;
+  switch (static_cast<Tag>(tag)) {
+    case Tag::protocol_min: ok = take_number(value, message.protocol_min); break;
+    case Tag::protocol_max: ok = take_number(value, message.protocol_max); break;
+    case Tag::generation: ok = take_number(value, message.generation); break;
+    case Tag::identity: ok = take_text(value, message.identity); break;
+    case Tag::pid: ok = take_number(value, message.pid); break;
+    case Tag::state: ok = take_state(value, message.state); break;
+    case Tag::rival_pid: ok = take_number(value, message.rival_pid); break;
+    case Tag::duration: ok = take_number(value, message.duration); break;
+    case Tag::total: ok = take_number(value, message.total) && message.total <= max_listeners; break;
+    case Tag::more: message.more = value.number<std::uint8_t>() != 0; ok = value.ok(); break;
+    case Tag::listener: ok = take_listener(bytes, message); break;
+    case Tag::ids: ok = take_ids(value, message.ids); break;
+    case Tag::code: ok = take_number(value, message.code); break;
+    case Tag::text: ok = take_text(value, message.text); break;
+    default: return (tag & critical) != 0 ? EPROTONOSUPPORT : 0;
+  }
+  return ok ? 0 : EPROTO;
+}
+
+}  // namespace
+
+std::size_t encoded_size(const Listener& listener) {
+  return encode_listener(listener).size() + 4;
+}
+
+Result<std::vector<std::byte>> encode(const Message& message) {
+  Writer body;
+  body.field(Tag::protocol_min, message.protocol_min);
+  body.field(Tag::protocol_max, message.protocol_max);
+  body.field(Tag::generation, message.generation);
+  body.field(Tag::identity, std::string_view(message.identity).substr(0, max_text));
+  body.field(Tag::pid, message.pid);
+  body.field(Tag::state, static_cast<std::uint8_t>(message.state));
+  body.field(Tag::rival_pid, message.rival_pid);
+  body.field(Tag::duration, message.duration);
+  body.field(Tag::total, message.total);
+  body.field(Tag::more, static_cast<std::uint8_t>(message.more ? 1 : 0));
+  for (const Listener& listener : message.listeners) {
+    body.field(Tag::listener, encode_listener(listener));
+  }
+  if (!message.ids.empty()) {
+    Writer ids;
+    for (const std::uint32_t id : message.ids) {
+      ids.number(id);
+    }
+    if (ids.bytes().size() > std::numeric_limits<std::uint16_t>::max()) {
+      return Error{"encode a message", EMSGSIZE};
+    }
+    body.field(Tag::ids, ids.bytes());
+  }
+  body.field(Tag::code, message.code);
+  body.field(Tag::text, std::string_view(message.text).substr(0, max_text));
+
+  Writer whole;
+  whole.number(magic);
+  whole.number(static_cast<std::uint16_t>(message.type));
+  whole.number(std::uint16_t{0});
+  whole.number(static_cast<std::uint32_t>(body.bytes().size()));
+  whole.number(message.sequence);
+  whole.raw(body.bytes().data(), body.bytes().size());
+  if (whole.bytes().size() > max_message_size) {
+    return Error{"encode a message", EMSGSIZE};
+  }
+  return std::move(whole.bytes());
+}
+
+Result<Message> decode(std::span<const std::byte> bytes) {
+  const Error broken{"read a message", EPROTO};
+  Reader reader(bytes);
+  Message message;
+  if (bytes.size() < header_size || bytes.size() > max_message_size ||
+      reader.number<std::uint32_t>() != magic) {
+    return broken;
+  }
+  const auto type = reader.number<std::uint16_t>();
+  reader.number<std::uint16_t>();  // flags: none yet
+  const auto length = reader.number<std::uint32_t>();
+  message.sequence = reader.number<std::uint32_t>();
+  if (type < static_cast<std::uint16_t>(MessageType::hello) ||
+      type > static_cast<std::uint16_t>(MessageType::abort) || length != reader.left()) {
+    return broken;
+  }
+  message.type = static_cast<MessageType>(type);
+  while (!reader.at_end()) {
+    const auto tag = reader.number<std::uint16_t>();
+    const auto size = reader.number<std::uint16_t>();
+    const auto value = reader.take(size);
+    if (!reader.ok()) {
+      return broken;
+    }
+    if (const int code = take_field(tag, value, message); code != 0) {
+      return Error{"read a message", code};
+    }
+  }
+  return message;
+}
+
+}  // namespace continuity

@@ -1,0 +1,77 @@
+// The messages of a conversation, as bytes.
+//
+// A message is a header of 16 bytes and fields of (tag, length, value), all
+// little-endian. Everything a peer says is bounded before it is believed:
+// first a version, then bounds, then memory. docs/protocol.md has every field.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "core/clock.hpp"
+#include "core/listener.hpp"
+#include "core/result.hpp"
+
+namespace continuity {
+
+constexpr std::uint16_t protocol_version = 1;
+constexpr std::size_t max_message_size = 64 * 1024;
+constexpr std::size_t max_fds_per_message = 128;  // the kernel's own limit is 253
+constexpr std::size_t max_listeners = 65'536;
+constexpr std::size_t max_text = 4096;
+
+enum class MessageType : std::uint16_t {
+  hello = 1,   // successor: who I am
+  inventory,   // predecessor: what I hold; descriptors do not travel yet
+  claim,       // successor: I bound one of your addresses
+  grant,       // predecessor: descriptors, in batches
+  got,         // successor: a batch has arrived
+  refused,     // predecessor: not now, and why
+  ready,       // successor: I am about to wait for work
+  retired,     // predecessor: I accept no more
+  healthy,     // predecessor: probation is over
+  goodbye,     // either: I end on purpose
+  abort,       // either: the attempt is over, and why
+};
+
+// What a holder says of itself in its inventory.
+enum class HolderState : std::uint8_t {
+  active,      // may be claimed from
+  busy,        // is handing over to another successor
+  on_probation // has itself taken over just now; asks to wait
+};
+
+// One message. A field that still has its default value does not travel.
+struct Message {
+  MessageType type{};
+  std::uint32_t sequence = 0;
+  std::uint16_t protocol_min = 0;
+  std::uint16_t protocol_max = 0;
+  std::uint64_t generation = 0;
+  std::string identity{};
+  std::int32_t pid = 0;
+  HolderState state = HolderState::active;
+  std::int32_t rival_pid = 0;     // busy: whom it is handing over to
+  std::int64_t duration = 0;      // nanoseconds; what of depends on the type
+  std::uint32_t total = 0;        // of listeners or descriptors, over all batches
+  bool more = false;              // another message of this kind follows
+  std::vector<Listener> listeners{};
+  std::vector<std::uint32_t> ids{};  // listeners, by their id
+  std::int32_t code = 0;
+  std::string text{};
+};
+
+// EMSGSIZE: too much for one message.
+Result<std::vector<std::byte>> encode(const Message& message);
+
+// EPROTO: not a message of ours, or a broken one; EPROTONOSUPPORT: a field that
+// must be understood and is not.
+Result<Message> decode(std::span<const std::byte> bytes);
+
+// A listener's size on the wire, to fill batches with.
+std::size_t encoded_size(const Listener& listener);
+
+}  // namespace continuity

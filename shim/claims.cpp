@@ -1,0 +1,304 @@
+// bind and listen, and everything the program does to a listener that is not
+// its own yet.
+//
+// Between claim and take-over the inherited listener sits under the program's
+// number, but what the program sets goes to the *model*, the socket it bound:
+// it answers exactly as the kernel would, and is compared at the take-over.
+#include <netinet/in.h>
+#include <sys/ioctl.h>
+
+#include <fcntl.h>
+
+#include <algorithm>
+#include <cstring>
+
+#include "core/socket_options.hpp"
+#include "shim/agent.hpp"
+#include "shim/hooks.hpp"
+#include "shim/own_descriptors.hpp"
+#include "shim/process.hpp"
+#include "shim/real_calls.hpp"
+#include "shim/waits.hpp"
+
+namespace continuity::shim {
+namespace {
+
+// Only what may be a listener one day. Port 0 is never matched: whoever asks
+// for any port does not ask for one that somebody has.
+bool may_become_listener(int fd, const Address& address) {
+  int type = 0;
+  socklen_t size = sizeof type;
+  const bool named = address.is_unix() ? address.length > sizeof(sa_family_t) : address.port() != 0;
+  return address.is_supported() && named &&
+         real().getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &size) == 0 &&
+         (type == SOCK_STREAM || type == SOCK_SEQPACKET);
+}
+
+// Whether anybody can hold it: without a file there is no UNIX listener.
+bool find_file(Listener& wanted) {
+  if (wanted.address.unix_path().empty()) {
+    return true;
+  }
+  const auto file = find_socket_file(real_sys(), wanted.address.unix_path());
+  if (file) {
+    wanted.file = *file;
+  }
+  return file.has_value();
+}
+
+void install(Process& process, int fd, Taker::Claim claim) {
+  const Sys& sys = real_sys();
+  ClaimedListener claimed;
+  claimed.listener = std::move(claim.listener);
+  claimed.fds.push_back(fd);
+  claimed.model = OwnedFd(sys, sys.fcntl(fd, F_DUPFD_CLOEXEC, 0));
+  const int fd_flags = real().fcntl(fd, F_GETFD);
+  sys.dup3(claim.fd.get(), fd, (fd_flags & FD_CLOEXEC) != 0 ? O_CLOEXEC : 0);
+  process.log.debug("claimed {}", to_string(claimed.listener.address));
+  if (claimed.listener.file.inode != 0) {
+    const DescriptorsHeld held;
+    process.socket_files[socket_inode(sys, fd)] = claimed.listener.file;
+  }
+  process.claims.push_back(std::move(claimed));
+  set_fd_flags(fd, fd_flag::claimed);
+  process.set_gate(Gate::unsettled);
+}
+
+Taker::Found try_claim(Process& process, int fd, const Address& address) {
+  auto wanted = describe_socket(real_sys(), fd, &address);
+  if (!wanted || !find_file(*wanted) || process.rendezvous() == nullptr ||
+      !process.start_watching()) {
+    return Taker::Found::nothing;
+  }
+  if (!process.taker) {
+    process.taker.emplace(real_sys(), process.log, process.options,
+                          Taker::Self{process.identity, process.generation});
+  }
+  Taker::Claim claim = process.taker->claim(*process.rendezvous(), *wanted);
+  if (claim.found == Taker::Found::claimed) {
+    install(process, fd, std::move(claim));
+    return Taker::Found::claimed;
+  }
+  return claim.found;
+}
+
+// A socket with a path: what file that is can be told now, and only now.
+void note_bound(Process& process, int fd, const Address& address) {
+  if (auto file = find_socket_file(real_sys(), address.unix_path())) {
+    const DescriptorsHeld held;
+    process.socket_files[socket_inode(real_sys(), fd)] = std::move(*file);
+  }
+}
+
+void note_listening(int fd) {
+  const SlowPath process(Process::get());
+  int domain = 0;
+  socklen_t size = sizeof domain;
+  if (!process || is_ours(fd) ||
+      real().getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &size) != 0 ||
+      (domain != AF_INET && domain != AF_INET6 && domain != AF_UNIX)) {
+    return;
+  }
+  if (process->rendezvous() == nullptr || !process->start_watching()) {
+    return;
+  }
+  add_fd_flags(fd, fd_flag::listening);
+  if (process->agent == nullptr) {
+    process->set_gate(Gate::unsettled);
+  } else if (gate() == Gate::open) {
+    process->set_gate(Gate::note_polls);
+  }
+}
+
+bool is_claimed(int fd) { return (fd_flags(fd) & fd_flag::claimed) != 0; }
+bool is_retired(int fd) { return (fd_flags(fd) & fd_flag::retired) != 0; }
+
+// The number to ask instead of `fd`: the model's for a claimed listener.
+int stand_for(int fd) {
+  if (!is_claimed(fd)) {
+    return fd;
+  }
+  const SlowPath process(Process::existing());
+  const ClaimedListener* claim = process ? process->claim_of(fd) : nullptr;
+  return claim != nullptr && claim->model.is_open() ? claim->model.get() : fd;
+}
+
+}  // namespace
+
+int bind_socket(int fd, const sockaddr* address, socklen_t length) noexcept {
+  if (is_ours(fd)) {
+    errno = EBADF;
+    return -1;
+  }
+  if (address == nullptr || length < sizeof(sa_family_t)) {
+    return real().bind(fd, address, length);
+  }
+  const Address wanted(address, length);
+  const bool interesting = may_become_listener(fd, wanted);
+  if (interesting) {
+    try {
+      const SlowPath process(Process::get());
+      if (process) {
+        switch (try_claim(*process, fd, wanted)) {
+          case Taker::Found::claimed: return 0;
+          case Taker::Found::refused: break;
+          case Taker::Found::nothing: break;
+        }
+      }
+    } catch (...) {  // no memory: as if not loaded
+    }
+  }
+  const int result = real().bind(fd, address, length);
+  if (result == 0 && interesting && wanted.is_unix()) {
+    try {
+      const SlowPath process(Process::get());
+      if (process) {
+        note_bound(*process, fd, wanted);
+      }
+    } catch (...) {
+    }
+  }
+  return result;
+}
+
+int listen_on(int fd, int backlog) noexcept {
+  if (is_ours(fd)) {
+    errno = EBADF;
+    return -1;
+  }
+  if (is_claimed(fd)) {
+    const SlowPath process(Process::existing());
+    ClaimedListener* claim = process ? process->claim_of(fd) : nullptr;
+    if (claim != nullptr) {
+      claim->backlog = std::max(backlog, 0);
+      if (process->options.ready == ReadyEvidence::listen) {
+        become_owner(*process);
+      }
+      return 0;
+    }
+  }
+  if (is_retired(fd)) {
+    return 0;  // on the stand-in, which listens already
+  }
+  const int result = real().listen(fd, backlog);
+  if (result == 0) {
+    const ErrnoGuard guard;
+    try {
+      note_listening(fd);
+    } catch (...) {
+    }
+  }
+  return result;
+}
+
+int set_option(int fd, int level, int name, const void* value, socklen_t length) noexcept {
+  if (is_ours(fd)) {
+    errno = EBADF;
+    return -1;
+  }
+  const int result = real().setsockopt(stand_for(fd), level, name, value, length);
+  if (result == 0 && is_claimed(fd) && !is_carried_over(level, name)) {
+    try {
+      const SlowPath process(Process::existing());
+      ClaimedListener* claim = process ? process->claim_of(fd) : nullptr;
+      if (claim != nullptr) {
+        const auto* bytes = static_cast<const std::byte*>(value);
+        claim->recorded.push_back({level, name, {bytes, bytes + length}});
+      }
+    } catch (...) {
+    }
+  }
+  return result;
+}
+
+int get_option(int fd, int level, int name, void* value, socklen_t* length) noexcept {
+  if (is_ours(fd)) {
+    errno = EBADF;
+    return -1;
+  }
+  if (is_claimed(fd) && level == SOL_SOCKET && name == SO_ACCEPTCONN) {
+    const SlowPath process(Process::existing());
+    const ClaimedListener* claim = process ? process->claim_of(fd) : nullptr;
+    if (claim != nullptr && claim->backlog < 0) {
+      return real().getsockopt(claim->model.get(), level, name, value, length);
+    }
+    return real().getsockopt(fd, level, name, value, length);
+  }
+  return real().getsockopt(stand_for(fd), level, name, value, length);
+}
+
+int get_name(int fd, sockaddr* address, socklen_t* length) noexcept {
+  if (is_ours(fd)) {
+    errno = EBADF;
+    return -1;
+  }
+  if (is_retired(fd)) {
+    Process* process = Process::existing();
+    const DescriptorsHeld held;
+    const auto name = process->retired_names.find(fd);
+    if (name != process->retired_names.end()) {
+      std::memcpy(address, &name->second.storage, std::min(*length, name->second.length));
+      *length = name->second.length;
+      return 0;
+    }
+  }
+  return real().getsockname(fd, address, length);
+}
+
+int control_file(int fd, int command, long argument) {
+  if (is_ours(fd)) {
+    errno = EBADF;
+    return -1;
+  }
+  switch (command) {
+    case F_DUPFD:
+    case F_DUPFD_CLOEXEC: {
+      const int copy = real().fcntl(fd, command, argument);
+      note_copy(fd, copy);
+      return copy;
+    }
+    case F_GETFD:
+    case F_SETFD:
+      return real().fcntl(fd, command, argument);
+    default:
+      return real().fcntl(stand_for(fd), command, argument);
+  }
+}
+
+int control_device(int fd, unsigned long request, void* argument) noexcept {
+  if (is_ours(fd)) {
+    errno = EBADF;
+    return -1;
+  }
+  const bool of_the_descriptor = request == FIOCLEX || request == FIONCLEX;
+  return real().ioctl(of_the_descriptor ? fd : stand_for(fd), request, argument);
+}
+
+// A shared listener that is shut down is deaf for everybody. What the program
+// wants is that its own threads wake up, and that it hears no more.
+int shut_down(int fd, int how) noexcept {
+  if (is_ours(fd)) {
+    errno = EBADF;
+    return -1;
+  }
+  if (is_claimed(fd)) {
+    return 0;
+  }
+  return real().shutdown(fd, how);
+}
+
+int control_epoll(int epoll, int operation, int fd, epoll_event* event) noexcept {
+  if (is_ours(fd)) {
+    errno = EBADF;
+    return -1;
+  }
+  const int result = real().epoll_ctl(epoll, operation, fd, event);
+  if (result != 0 && is_retired(fd) && (errno == ENOENT || errno == EEXIST)) {
+    // In the middle of a swap the epoll knows it under neither name.
+    wait_until_settled();
+    return real().epoll_ctl(epoll, operation, fd, event);
+  }
+  return result;
+}
+
+}  // namespace continuity::shim

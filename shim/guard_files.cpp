@@ -1,0 +1,146 @@
+// Files that another generation lives by: socket files of listeners that have
+// been, or are about to be, handed over, and pid files that name somebody
+// else. What a program does to them on its way out would hit its successor;
+// what a successor does on its way in, its predecessor.
+#include <sys/stat.h>
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <charconv>
+#include <csignal>
+#include <string_view>
+
+#include "shim/agent.hpp"
+#include "shim/hooks.hpp"
+#include "shim/own_descriptors.hpp"
+#include "shim/process.hpp"
+
+namespace continuity::shim {
+namespace {
+
+constexpr off_t longest_pid_file = 32;
+
+// The living process that the open file names, if it is not this one.
+bool names_somebody_else(int fd, const struct stat& status) {
+  std::array<char, longest_pid_file> text{};
+  if (!S_ISREG(status.st_mode) || status.st_size == 0 || status.st_size > longest_pid_file) {
+    return false;
+  }
+  const ssize_t size = ::pread(fd, text.data(), text.size(), 0);
+  if (size <= 0) {
+    return false;
+  }
+  pid_t pid = 0;
+  const char* end = text.data() + size;
+  const auto [rest, error] = std::from_chars(text.data(), end, pid);
+  const bool only_a_number = std::all_of(
+      rest, end, [](char c) { return c == '\n' || c == ' ' || c == '\0'; });
+  return error == std::errc{} && only_a_number && pid > 1 && pid != ::getpid() &&
+         (::kill(pid, 0) == 0 || errno == EPERM);
+}
+
+bool names_somebody_else(int directory, const char* path, const struct stat& status) {
+  const OwnedFd file(real_sys(), real_sys().openat(directory, path,
+                                                   O_RDONLY | O_CLOEXEC | O_NONBLOCK, 0));
+  return file.is_open() && names_somebody_else(file.get(), status);
+}
+
+bool has_retired(const Process& process) { return !process.retired_names.empty(); }
+
+// One of ours that has gone to a successor.
+bool is_handed_over(const Process& process, const struct stat& status) {
+  return has_retired(process) &&
+         std::any_of(process.socket_files.begin(), process.socket_files.end(), [&](const auto& one) {
+           return one.second.device == status.st_dev && one.second.inode == status.st_ino;
+         });
+}
+
+bool is_claimed(const Process& process, const struct stat& status) {
+  return std::any_of(process.claims.begin(), process.claims.end(), [&](const ClaimedListener& one) {
+    return one.listener.file.device == status.st_dev && one.listener.file.inode == status.st_ino;
+  });
+}
+
+// A successor clears the way before it binds: the path is a predecessor's.
+bool is_predecessors(Process& process, const struct stat& status) {
+  if (process.rendezvous() == nullptr) {
+    return false;
+  }
+  if (!process.taker) {
+    process.taker.emplace(real_sys(), process.log, process.options,
+                          Taker::Self{process.identity, process.generation});
+  }
+  return process.taker->is_held(*process.rendezvous(),
+                                {.path = {}, .device = status.st_dev, .inode = status.st_ino});
+}
+
+bool must_stay(Process& process, int directory, const char* path, const struct stat& status) {
+  if (S_ISSOCK(status.st_mode)) {
+    {
+      const DescriptorsHeld held;
+      if (is_handed_over(process, status)) {
+        return true;
+      }
+    }
+    return is_claimed(process, status) ||
+           (process.agent == nullptr && is_predecessors(process, status));
+  }
+  bool may_be_others = !process.claims.empty();
+  {
+    const DescriptorsHeld held;
+    may_be_others |= has_retired(process);
+  }
+  return may_be_others && names_somebody_else(directory, path, status);
+}
+
+}  // namespace
+
+bool keeps_path(int directory, const char* path) noexcept {
+  const ErrnoGuard guard;
+  struct stat status {};
+  // Most files are neither sockets nor small, and most programs no servers.
+  if (::fstatat(directory, path, &status, AT_SYMLINK_NOFOLLOW) != 0 ||
+      (!S_ISSOCK(status.st_mode) && (Process::existing() == nullptr || !S_ISREG(status.st_mode)))) {
+    return false;
+  }
+  try {
+    const SlowPath process(Process::get());
+    return process && must_stay(*process, directory, path, status);
+  } catch (...) {
+    return false;
+  }
+}
+
+// Moving the path of a handed-over listener away is as bad as removing it.
+bool keeps_rename(const char* from, const char*) noexcept {
+  const ErrnoGuard guard;
+  struct stat status {};
+  return Process::existing() != nullptr && ::lstat(from, &status) == 0 &&
+         S_ISSOCK(status.st_mode) && keeps_path(AT_FDCWD, from);
+}
+
+bool keeps_content(int fd, std::int64_t length) noexcept {
+  if (length != 0 || Process::existing() == nullptr) {
+    return false;
+  }
+  const ErrnoGuard guard;
+  struct stat status {};
+  if (::fstat(fd, &status) != 0 || status.st_size == 0 || status.st_size > longest_pid_file) {
+    return false;
+  }
+  try {
+    const SlowPath process(Process::existing());
+    if (!process) {
+      return false;
+    }
+    const DescriptorsHeld held;
+    return has_retired(*process) && names_somebody_else(fd, status);
+  } catch (...) {
+    return false;
+  }
+}
+
+}  // namespace continuity::shim

@@ -1,0 +1,48 @@
+// What wrappers call when there is something to do: the border between the
+// hot half (wrappers, watch) and the cold half (everything else). Nothing here
+// throws. Each returns what its wrapper is to return, errno included.
+#pragma once
+
+#include <sys/epoll.h>
+#include <sys/select.h>
+#include <sys/socket.h>
+
+#include <poll.h>
+
+#include <cstdint>
+
+namespace continuity::shim {
+
+// Before a wait of the program's: may hold it until a predecessor is deaf.
+void before_accept(int fd) noexcept;
+void before_epoll_wait(int epoll) noexcept;
+void before_poll(const pollfd* fds, nfds_t count) noexcept;
+void before_select(int count, const fd_set* readable) noexcept;
+
+// An accept on a descriptor that has been retired.
+int accept_retired(int fd, sockaddr* address, socklen_t* length, int flags);
+
+int bind_socket(int fd, const sockaddr* address, socklen_t length) noexcept;
+int listen_on(int fd, int backlog) noexcept;
+
+// Descriptors with flags: ours, or listeners.
+int close_flagged(int fd);
+int close_descriptors(unsigned first, unsigned last, int flags) noexcept;
+int duplicate(int fd) noexcept;
+int duplicate_onto(int from, int to, int flags, bool is_dup2) noexcept;
+
+// Listeners. `arguments` as the program passed them.
+int control_file(int fd, int command, long argument);
+int control_device(int fd, unsigned long request, void* argument) noexcept;
+int set_option(int fd, int level, int name, const void* value, socklen_t length) noexcept;
+int get_option(int fd, int level, int name, void* value, socklen_t* length) noexcept;
+int get_name(int fd, sockaddr* address, socklen_t* length) noexcept;
+int shut_down(int fd, int how) noexcept;
+int control_epoll(int epoll, int operation, int fd, epoll_event* event) noexcept;
+
+// Files that another generation lives by. True: it must stay, say it is done.
+bool keeps_path(int directory, const char* path) noexcept;
+bool keeps_rename(const char* from, const char* to) noexcept;
+bool keeps_content(int fd, std::int64_t length) noexcept;
+
+}  // namespace continuity::shim

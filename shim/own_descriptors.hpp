@@ -1,0 +1,16 @@
+// The library's own descriptors: out of the program's way, and known as ours.
+#pragma once
+
+#include "core/sys.hpp"
+
+namespace continuity::shim {
+
+// The kernel for core, by real functions. Every descriptor that core is given
+// is moved to the highest free number below 1,024 and marked as ours: fork
+// copies the table up to its highest number, and programs care for low ones.
+const Sys& real_sys();
+
+// In a forked child that has no part in its parent's conversations.
+void close_own_descriptors() noexcept;
+
+}  // namespace continuity::shim

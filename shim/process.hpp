@@ -1,0 +1,133 @@
+// What this process is: its options, its name, its part in a restart.
+//
+// Rules: everything here is cold. It may allocate and take the lock, with all
+// signals blocked: a handler of the program's that runs on a thread of ours
+// may call any wrapper. Never destroyed: threads outlive static destructors.
+#pragma once
+
+#include <pthread.h>
+
+#include <csignal>
+#include <list>
+#include <map>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "core/listener.hpp"
+#include "core/log.hpp"
+#include "core/options.hpp"
+#include "core/rendezvous.hpp"
+#include "core/socket_options.hpp"
+#include "core/taker.hpp"
+#include "shim/watch.hpp"
+
+namespace continuity::shim {
+
+class Agent;
+
+// A listener of a predecessor's under the program's own number.
+struct ClaimedListener {
+  Listener listener;
+  std::vector<int> fds;  // the program's numbers, most often one
+  OwnedFd model;         // what the program bound: takes what must wait
+  std::vector<RecordedOption> recorded;
+  int backlog = -1;      // of the program's listen; -1: not called
+};
+
+// What a forked child finds wiped.
+struct ForkSensitive {
+  std::atomic<std::uint32_t> gate;
+  std::atomic<std::uint32_t> same_process;
+};
+
+class Process {
+ public:
+  // Null when the library is to do nothing here: disabled, setuid, no memory.
+  static Process* get() noexcept;
+  // The same, but never makes one.
+  static Process* existing() noexcept;
+
+  Options options;
+  Log log;
+  std::string identity;
+  std::uint64_t generation = 0;
+  OwnedFd proc;  // /proc, opened before anybody can chroot
+
+  std::optional<Taker> taker;
+  std::list<ClaimedListener> claims;
+  // These two under DescriptorsHeld: the agent uses them too.
+  std::map<std::uint64_t, SocketFile> socket_files;  // by socket inode
+  std::map<int, Address> retired_names;              // by descriptor number
+  Agent* agent = nullptr;
+
+  // Opened at first use; null, and said once, where there is no good place.
+  Rendezvous* rendezvous();
+  // The same if it has been opened.
+  Rendezvous* opened_rendezvous() { return rendezvous_ ? &*rendezvous_ : nullptr; }
+
+  // From now on waits and forks are noticed. False: no memory.
+  bool start_watching();
+  void set_gate(Gate gate);
+
+  // Forked from a process that had an agent: has no part in anything.
+  [[nodiscard]] bool is_bystander() const { return bystander_; }
+
+  ClaimedListener* claim_of(int fd);
+
+ private:
+  friend class SlowPath;
+  Process();
+  void read_environment();
+  void settle_in_forked_child() noexcept;
+  static void after_fork_in_child() noexcept;
+
+  std::optional<Rendezvous> rendezvous_;
+  bool rendezvous_failed_ = false;
+  bool bystander_ = false;
+  bool atfork_registered_ = false;
+  pid_t pid_ = 0;
+  ForkSensitive* fork_sensitive_ = nullptr;
+  pthread_mutex_t mutex_ = PTHREAD_MUTEX_INITIALIZER;
+};
+
+// Entry into the cold half from a wrapper: one thread at a time, no signals,
+// errno kept. Unusable where the library has nothing to do: disabled, in a
+// bystander, or in a vfork child, whose memory is its parent's.
+class SlowPath {
+ public:
+  explicit SlowPath(Process* process) noexcept;
+  ~SlowPath();
+  SlowPath(const SlowPath&) = delete;
+  SlowPath& operator=(const SlowPath&) = delete;
+
+  explicit operator bool() const { return process_ != nullptr; }
+  Process* operator->() const { return process_; }
+  Process& operator*() const { return *process_; }
+
+ private:
+  ErrnoGuard errno_guard_;
+  Process* process_;
+  sigset_t old_mask_{};
+};
+
+// The program has an owner's thread in retire or close: numbers must not move.
+// Taken after the process lock where both are.
+class DescriptorsHeld {
+ public:
+  DescriptorsHeld() noexcept;
+  ~DescriptorsHeld();
+  DescriptorsHeld(const DescriptorsHeld&) = delete;
+  DescriptorsHeld& operator=(const DescriptorsHeld&) = delete;
+
+ private:
+  sigset_t old_mask_{};
+};
+void lock_descriptors() noexcept;
+void unlock_descriptors() noexcept;
+
+// Ends this program without its exit handlers, which might remove what belongs
+// to the predecessor.
+[[noreturn]] void end_successor(Process& process, const std::string& reason);
+
+}  // namespace continuity::shim

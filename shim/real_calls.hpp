@@ -1,0 +1,83 @@
+// The functions behind our wrappers: libc's own.
+//
+// Libraries that the program links are initialised before a preloaded one and
+// may call any wrapper then (redis-server's jemalloc does): every slot is
+// filled when it is first used, by whoever comes first. All of them store the
+// same pointer.
+#pragma once
+
+#include <sys/epoll.h>
+#include <sys/ioctl.h>
+#include <sys/select.h>
+#include <sys/socket.h>
+
+#include <fcntl.h>
+#include <poll.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <cstdio>
+
+// What a fortified program calls instead of poll and ppoll. libc's headers
+// declare them only when compiling with fortification.
+extern "C" {
+int __poll_chk(pollfd* fds, nfds_t count, int timeout, std::size_t room);
+int __ppoll_chk(pollfd* fds, nfds_t count, const timespec* timeout, const sigset_t* mask,
+                std::size_t room);
+}
+
+namespace continuity::shim {
+
+enum class Call {
+#define CALL(name) name,
+#include "shim/calls.def"
+#undef CALL
+};
+
+// Looks a function up; ends the program if libc does not have it. Keeps errno.
+void* resolve_real_call(Call call) noexcept;
+
+template <typename Function, Call call>
+class RealCall {
+ public:
+  constexpr RealCall() noexcept = default;
+  constexpr explicit RealCall(Function* function) noexcept : function_(function) {}
+
+  template <typename... Arguments>
+  auto operator()(Arguments... arguments) const {
+    Function* function = function_.load(std::memory_order_relaxed);
+    if (function == nullptr) [[unlikely]] {
+      function = reinterpret_cast<Function*>(resolve_real_call(call));
+      function_.store(function, std::memory_order_relaxed);
+    }
+    return function(arguments...);
+  }
+
+ private:
+  mutable std::atomic<Function*> function_{nullptr};
+};
+
+#ifdef CONTINUITY_WRAP
+// `ld --wrap=NAME` makes __real_NAME the function of that name.
+extern "C" {
+#define CALL(name) decltype(::name) __real_##name;
+#include "shim/calls.def"
+#undef CALL
+}
+#endif
+
+struct RealCalls {
+#ifdef CONTINUITY_WRAP
+#define CALL(name) RealCall<decltype(::name), Call::name> name{&__real_##name};
+#else
+#define CALL(name) RealCall<decltype(::name), Call::name> name{};
+#endif
+#include "shim/calls.def"
+#undef CALL
+};
+
+extern constinit RealCalls g_real_calls;
+
+inline const RealCalls& real() { return g_real_calls; }
+
+}  // namespace continuity::shim

@@ -1,0 +1,227 @@
+#include "shim/waits.hpp"
+
+#include <sys/syscall.h>
+
+#include <fcntl.h>
+
+#include <algorithm>
+
+#include "core/descriptors.hpp"
+#include "core/socket_options.hpp"
+#include "shim/agent.hpp"
+#include "shim/hooks.hpp"
+#include "shim/own_descriptors.hpp"
+#include "shim/real_calls.hpp"
+
+namespace continuity::shim {
+namespace {
+
+// What the program did to the listener while it was not its own.
+void apply_recorded(Process& process, const ClaimedListener& claim) {
+  const Sys& sys = real_sys();
+  const int fd = claim.fds.front();
+  CarriedOver carried = carry_over(sys, claim.model.get(), fd);
+  for (const RecordedOption& option : claim.recorded) {
+    const bool set = sys.setsockopt(fd, option.level, option.name, option.value.data(),
+                                    static_cast<socklen_t>(option.value.size())) == 0;
+    ++(set ? carried.changed : carried.failed);
+  }
+  if (claim.backlog >= 0) {
+    sys.listen(fd, claim.backlog);
+  }
+  if (carried.changed + carried.failed > 0) {
+    process.log.debug("{}: {} options differ from the predecessor's and are set, {} cannot be set",
+                      to_string(claim.listener.address), carried.changed, carried.failed);
+  }
+}
+
+// Nobody needs to know any more what is polled once every blocking listener
+// has been seen.
+Gate settled_gate() {
+  for (int fd = 0; fd <= g_highest_fd.load(); ++fd) {
+    const std::uint8_t flags = fd_flags(fd);
+    if ((flags & fd_flag::listening) != 0 && (flags & fd_flag::polled) == 0 &&
+        (real().fcntl(fd, F_GETFL) & O_NONBLOCK) == 0) {
+      return Gate::note_polls;
+    }
+  }
+  return Gate::open;
+}
+
+// The first wait on a listener, in a process that has none of ours yet.
+void settle(Process& process) {
+  std::vector<Channel> predecessors;
+  Nanoseconds probation_ends = 0;
+  if (process.taker && process.taker->has_claims()) {
+    Taker::Outcome outcome = process.taker->become_owner(*process.rendezvous());
+    if (!outcome.owner) {
+      end_successor(process, outcome.reason);
+    }
+    predecessors = std::move(outcome.predecessors);
+    probation_ends = outcome.probation_ends;
+    for (const ClaimedListener& claim : process.claims) {
+      apply_recorded(process, claim);
+      for (const int fd : claim.fds) {
+        add_fd_flags(fd, fd_flag::listening);
+        remove_fd_flags(fd, fd_flag::claimed);
+      }
+    }
+    process.claims.clear();
+  }
+  process.taker.reset();
+  if (process.agent == nullptr) {
+    process.agent = Agent::start(process, std::move(predecessors), probation_ends);
+  }
+  process.set_gate(settled_gate());
+}
+
+bool is_unsettled_listener(int fd) {
+  return (fd_flags(fd) & (fd_flag::listening | fd_flag::claimed)) != 0;
+}
+
+bool watches_listener(Process& process, int epoll) {
+  std::vector<std::uint64_t> inodes;
+  const Sys& sys = real_sys();
+  for (int fd = 0; fd <= g_highest_fd.load(); ++fd) {
+    if (is_unsettled_listener(fd)) {
+      inodes.push_back(socket_inode(sys, fd));
+    }
+  }
+  std::vector<Registration> found;
+  const auto read = Descriptors(sys, process.proc.get()).find_in_epoll(epoll, inodes, found);
+  return read && !found.empty();
+}
+
+// Marks one listener as polled; true if that was news.
+bool note_polled(int fd) {
+  if (!is_listener(fd) || (fd_flags(fd) & fd_flag::polled) != 0) {
+    return false;
+  }
+  add_fd_flags(fd, fd_flag::polled);
+  return true;
+}
+
+void settle_if(bool waits_for_work) noexcept {
+  if (!waits_for_work) {
+    return;
+  }
+  try {
+    const SlowPath process(Process::existing());
+    if (process && gate() == Gate::unsettled) {
+      settle(*process);
+    }
+  } catch (...) {  // no memory just now: the next wait tries again
+  }
+}
+
+void note_polls(bool news) noexcept {
+  if (news && gate() == Gate::note_polls) {
+    const SlowPath process(Process::existing());
+    if (process) {
+      process->set_gate(settled_gate());
+    }
+  }
+}
+
+}  // namespace
+
+void become_owner(Process& process) { settle(process); }
+
+void note_copy(int fd, int copy) noexcept {
+  const ErrnoGuard guard;
+  const std::uint8_t flags = fd_flags(fd);
+  if (copy < 0 || (flags & fd_flag::listener) == 0) {
+    return;
+  }
+  try {
+    const SlowPath process(Process::existing());
+    if (!process) {
+      return;
+    }
+    if (ClaimedListener* claim = process->claim_of(fd)) {
+      claim->fds.push_back(copy);
+    }
+    set_fd_flags(copy, flags);
+  } catch (...) {
+  }
+}
+
+void before_accept(int fd) noexcept { settle_if(is_unsettled_listener(fd)); }
+
+void before_epoll_wait(int epoll) noexcept {
+  if (gate() != Gate::unsettled) {
+    return;
+  }
+  bool watches = false;
+  try {
+    const SlowPath process(Process::existing());
+    watches = process && watches_listener(*process, epoll);
+  } catch (...) {
+  }
+  settle_if(watches);
+}
+
+void before_poll(const pollfd* fds, nfds_t count) noexcept {
+  bool watches = false;
+  bool news = false;
+  for (nfds_t i = 0; i < count; ++i) {
+    if (is_listener(fds[i].fd) && (fds[i].events & POLLIN) != 0) {
+      watches = true;
+      news |= note_polled(fds[i].fd);
+    }
+  }
+  settle_if(watches && gate() == Gate::unsettled);
+  note_polls(news);
+}
+
+void before_select(int count, const fd_set* readable) noexcept {
+  bool watches = false;
+  bool news = false;
+  for (int fd = 0; readable != nullptr && fd < count; ++fd) {
+    // Not FD_ISSET: programs use sets larger than FD_SETSIZE.
+    if (is_listener(fd) &&
+        (reinterpret_cast<const unsigned long*>(readable)[static_cast<std::size_t>(fd) / 64] >>
+             (static_cast<unsigned>(fd) % 64) &
+         1UL) != 0) {
+      watches = true;
+      news |= note_polled(fd);
+    }
+  }
+  settle_if(watches && gate() == Gate::unsettled);
+  note_polls(news);
+}
+
+// Never reaches a connection. Whether it returns decides what becomes of the
+// program: one that was told "readable" before the listener went must come
+// back to its loop; one that does nothing but accept sleeps, as it would with
+// no client left in the world.
+int accept_retired(int fd, sockaddr* address, socklen_t* length, int flags) {
+  __attribute__((tls_model("initial-exec"))) static thread_local std::uint32_t t_told = 0;
+  wait_until_settled();
+  const std::uint8_t known = fd_flags(fd);
+  if ((known & fd_flag::retired) == 0) {
+    return flags == 0 ? real().accept(fd, address, length)
+                      : real().accept4(fd, address, length, flags);
+  }
+  if ((known & fd_flag::blocking) == 0) {
+    errno = EAGAIN;
+    return -1;
+  }
+  if ((known & fd_flag::polled) != 0 && t_told != retire_epoch()) {
+    t_told = retire_epoch();
+    errno = ECONNABORTED;
+    return -1;
+  }
+  AcceptSlot* slot = own_accept_slot();
+  if (slot != nullptr) {
+    slot->where.exchange(AcceptSlot::inside(fd) | AcceptSlot::parked);
+  }
+  const int result = flags == 0 ? real().accept(fd, address, length)
+                                : real().accept4(fd, address, length, flags);
+  if (slot != nullptr) {
+    slot->where.store(AcceptSlot::outside);
+  }
+  return result;
+}
+
+}  // namespace continuity::shim

@@ -1,0 +1,15 @@
+// The first wait for work: when a successor becomes the owner, and when a
+// program without a predecessor becomes one that can be followed.
+#pragma once
+
+#include "shim/process.hpp"
+
+namespace continuity::shim {
+
+// Takes over what has been claimed, or ends this program. With the lock held.
+void become_owner(Process& process);
+
+// `copy` is a new number for what `fd` holds; negative: the copying failed.
+void note_copy(int fd, int copy) noexcept;
+
+}  // namespace continuity::shim

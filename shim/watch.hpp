@@ -1,0 +1,94 @@
+// What wrappers look at on every call: a word, a byte per descriptor, a slot
+// per accepting thread.
+//
+// Rules: everything here may run in a signal handler, before our constructor,
+// and in a vfork child. Atomics and real calls only: no allocation, no lock,
+// no stdio, no getenv, no exception. Every global is constinit.
+#pragma once
+
+#include <sys/types.h>
+
+#include <array>
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+
+namespace continuity::shim {
+
+// ---- The gate -------------------------------------------------------------------
+
+// What a wait has to do before it waits.
+enum class Gate : std::uint32_t {
+  unsettled,   // ask process.hpp: this may be the first wait, or a forked child's
+  open,        // nothing
+  note_polls,  // remember which listeners are polled, then nothing
+};
+
+// The word lives in memory that the kernel zeroes in a forked child
+// (MADV_WIPEONFORK), which so comes out unsettled. Until a process has a
+// listener it points to a constant.
+extern constinit std::atomic<std::atomic<std::uint32_t>*> g_gate;
+
+inline Gate gate() {
+  return static_cast<Gate>(
+      g_gate.load(std::memory_order_relaxed)->load(std::memory_order_acquire));
+}
+
+inline bool gate_is_open() { return gate() == Gate::open; }
+
+// ---- Descriptors ------------------------------------------------------------------
+
+// What we know of a descriptor number: hints, except for `ours`.
+namespace fd_flag {
+constexpr std::uint8_t ours = 1;       // the library's own: does not exist for the program
+constexpr std::uint8_t listening = 2;  // a listener the program made
+constexpr std::uint8_t claimed = 4;    // a predecessor's listener, before the take-over
+constexpr std::uint8_t retired = 8;    // a stand-in: an accept finds nothing
+constexpr std::uint8_t blocking = 16;  // the retired listener was in blocking mode
+constexpr std::uint8_t polled = 32;    // has been seen in poll, select or an epoll
+constexpr std::uint8_t deafened = 64;  // the program has shut the retired listener down
+constexpr std::uint8_t listener = listening | claimed | retired;
+}  // namespace fd_flag
+
+constexpr std::size_t fd_table_size = std::size_t{1} << 20;
+extern constinit std::array<std::atomic<std::uint8_t>, fd_table_size> g_fd_table;
+// No number above this one has ever had a flag.
+extern constinit std::atomic<int> g_highest_fd;
+
+inline std::uint8_t fd_flags(int fd) {
+  const auto index = static_cast<std::size_t>(static_cast<unsigned>(fd));
+  return index < fd_table_size ? g_fd_table[index].load(std::memory_order_relaxed) : 0;
+}
+
+inline bool is_ours(int fd) { return (fd_flags(fd) & fd_flag::ours) != 0; }
+inline bool is_listener(int fd) { return (fd_flags(fd) & fd_flag::listener) != 0; }
+
+void set_fd_flags(int fd, std::uint8_t flags) noexcept;
+void add_fd_flags(int fd, std::uint8_t flags) noexcept;
+void remove_fd_flags(int fd, std::uint8_t flags) noexcept;
+
+// ---- Threads inside accept ----------------------------------------------------------
+
+// Where a thread is: in accept on a listener, asleep in accept on a stand-in,
+// or in neither. Retiring waits until nobody is in the first.
+struct alignas(64) AcceptSlot {
+  // Zero, so that the slots cost no memory before they are used.
+  static constexpr std::int64_t outside = 0;
+  static constexpr std::int64_t parked = std::int64_t{1} << 32;
+  static constexpr std::int64_t inside(int fd) { return std::int64_t{fd} + 1; }
+
+  std::atomic<std::int64_t> where{outside};  // outside, inside(fd), inside(fd) | parked
+  std::atomic<pid_t> thread{0};
+  std::atomic<bool> woken{false};  // by us: an EINTR may not be the program's
+};
+
+constexpr std::size_t accept_slots = 512;
+extern constinit std::array<AcceptSlot, accept_slots> g_accept_slots;
+
+// The calling thread's slot. Null if all are taken by living threads: then the
+// accept is not protected, and may take one connection too many.
+AcceptSlot* own_accept_slot() noexcept;
+// In a forked child, where the other threads do not exist.
+void forget_accept_slots() noexcept;
+
+}  // namespace continuity::shim

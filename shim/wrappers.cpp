@@ -1,0 +1,365 @@
+// The wrapped calls, all of them.
+//
+// Rules: in the steady state a wrapper is a test of one word or one byte and a
+// tail call; the caller sees the result and the errno of the real call.
+// Everything else is behind hooks.hpp. noexcept exactly where libc says so:
+// accept, close, poll and the like are cancellation points, which unwind
+// through us. Compiled without exceptions and without fortification.
+#include <sys/ioctl.h>
+#include <sys/syscall.h>
+
+#include <cerrno>
+#include <cstdarg>
+
+#include "shim/hooks.hpp"
+#include "shim/real_calls.hpp"
+#include "shim/watch.hpp"
+
+#ifdef CONTINUITY_WRAP
+#define WRAPPED(name) __wrap_##name
+#else
+#define WRAPPED(name) name
+#endif
+#define CONTINUITY_EXPORT extern "C" __attribute__((visibility("default")))
+
+namespace continuity::shim {
+namespace {
+
+enum class AcceptCall { accept, accept4 };
+
+inline int real_accept(AcceptCall call, int fd, sockaddr* address, socklen_t* length, int flags) {
+  return call == AcceptCall::accept ? real().accept(fd, address, length)
+                                    : real().accept4(fd, address, length, flags);
+}
+
+// An accept on a listener. The thread says where it is before it looks whether
+// the listener has been retired, and whoever retires it does so the other way
+// round: one of the two sees the other.
+int accept_on_listener(AcceptCall call, int fd, sockaddr* address, socklen_t* length, int flags) {
+  for (;;) {
+    if (gate() == Gate::unsettled) [[unlikely]] {
+      before_accept(fd);
+    }
+    AcceptSlot* slot = own_accept_slot();
+    if (slot != nullptr) [[likely]] {
+      slot->where.exchange(AcceptSlot::inside(fd));
+    }
+    if ((fd_flags(fd) & fd_flag::retired) != 0) [[unlikely]] {
+      if (slot != nullptr) {
+        slot->where.store(AcceptSlot::outside, std::memory_order_release);
+      }
+      return accept_retired(fd, address, length, flags);
+    }
+    const int result = real_accept(call, fd, address, length, flags);
+    if (slot != nullptr) [[likely]] {
+      slot->where.store(AcceptSlot::outside, std::memory_order_release);
+    }
+    constexpr std::uint8_t went_away = fd_flag::retired | fd_flag::blocking;
+    if (result < 0 && (fd_flags(fd) & went_away) == went_away) [[unlikely]] {
+      // The stand-in is there, or we were woken for it: look again.
+      if (errno == EAGAIN || (errno == EINTR && slot != nullptr && slot->woken.exchange(false))) {
+        continue;
+      }
+    }
+    return result;
+  }
+}
+
+inline int accept_wrapper(AcceptCall call, int fd, sockaddr* address, socklen_t* length,
+                          int flags) {
+  if (!is_listener(fd)) [[likely]] {
+    return real_accept(call, fd, address, length, flags);
+  }
+  return accept_on_listener(call, fd, address, length, flags);
+}
+
+}  // namespace
+}  // namespace continuity::shim
+
+using namespace continuity::shim;  // NOLINT(google-build-using-namespace): as if written inside
+
+// ---- Accepting --------------------------------------------------------------------
+
+CONTINUITY_EXPORT int WRAPPED(accept)(int fd, sockaddr* address, socklen_t* length) {
+  return accept_wrapper(AcceptCall::accept, fd, address, length, 0);
+}
+
+CONTINUITY_EXPORT int WRAPPED(accept4)(int fd, sockaddr* address, socklen_t* length, int flags) {
+  return accept_wrapper(AcceptCall::accept4, fd, address, length, flags);
+}
+
+CONTINUITY_EXPORT int WRAPPED(bind)(int fd, const sockaddr* address, socklen_t length) noexcept {
+  return bind_socket(fd, address, length);
+}
+
+CONTINUITY_EXPORT int WRAPPED(listen)(int fd, int backlog) noexcept {
+  return listen_on(fd, backlog);
+}
+
+// ---- Waiting ----------------------------------------------------------------------
+
+CONTINUITY_EXPORT int WRAPPED(epoll_wait)(int epoll, epoll_event* events, int room, int timeout) {
+  if (!gate_is_open()) [[unlikely]] {
+    before_epoll_wait(epoll);
+  }
+  return real().epoll_wait(epoll, events, room, timeout);
+}
+
+CONTINUITY_EXPORT int WRAPPED(epoll_pwait)(int epoll, epoll_event* events, int room, int timeout,
+                                           const sigset_t* mask) {
+  if (!gate_is_open()) [[unlikely]] {
+    before_epoll_wait(epoll);
+  }
+  return real().epoll_pwait(epoll, events, room, timeout, mask);
+}
+
+CONTINUITY_EXPORT int WRAPPED(epoll_pwait2)(int epoll, epoll_event* events, int room,
+                                            const timespec* timeout, const sigset_t* mask) {
+  if (!gate_is_open()) [[unlikely]] {
+    before_epoll_wait(epoll);
+  }
+  return real().epoll_pwait2(epoll, events, room, timeout, mask);
+}
+
+CONTINUITY_EXPORT int WRAPPED(poll)(pollfd* fds, nfds_t count, int timeout) {
+  if (!gate_is_open()) [[unlikely]] {
+    before_poll(fds, count);
+  }
+  return real().poll(fds, count, timeout);
+}
+
+CONTINUITY_EXPORT int WRAPPED(ppoll)(pollfd* fds, nfds_t count, const timespec* timeout,
+                                     const sigset_t* mask) {
+  if (!gate_is_open()) [[unlikely]] {
+    before_poll(fds, count);
+  }
+  return real().ppoll(fds, count, timeout, mask);
+}
+
+CONTINUITY_EXPORT int WRAPPED(__poll_chk)(pollfd* fds, nfds_t count, int timeout,
+                                          std::size_t room) {
+  if (!gate_is_open()) [[unlikely]] {
+    before_poll(fds, count);
+  }
+  return real().__poll_chk(fds, count, timeout, room);
+}
+
+CONTINUITY_EXPORT int WRAPPED(__ppoll_chk)(pollfd* fds, nfds_t count, const timespec* timeout,
+                                           const sigset_t* mask, std::size_t room) {
+  if (!gate_is_open()) [[unlikely]] {
+    before_poll(fds, count);
+  }
+  return real().__ppoll_chk(fds, count, timeout, mask, room);
+}
+
+CONTINUITY_EXPORT int WRAPPED(select)(int count, fd_set* readable, fd_set* writable,
+                                      fd_set* special, timeval* timeout) {
+  if (!gate_is_open()) [[unlikely]] {
+    before_select(count, readable);
+  }
+  return real().select(count, readable, writable, special, timeout);
+}
+
+CONTINUITY_EXPORT int WRAPPED(pselect)(int count, fd_set* readable, fd_set* writable,
+                                       fd_set* special, const timespec* timeout,
+                                       const sigset_t* mask) {
+  if (!gate_is_open()) [[unlikely]] {
+    before_select(count, readable);
+  }
+  return real().pselect(count, readable, writable, special, timeout, mask);
+}
+
+CONTINUITY_EXPORT int WRAPPED(epoll_ctl)(int epoll, int operation, int fd,
+                                         epoll_event* event) noexcept {
+  if (fd_flags(fd) == 0) [[likely]] {
+    return real().epoll_ctl(epoll, operation, fd, event);
+  }
+  return control_epoll(epoll, operation, fd, event);
+}
+
+// ---- Descriptors --------------------------------------------------------------------
+
+CONTINUITY_EXPORT int WRAPPED(close)(int fd) {
+  if (fd_flags(fd) == 0) [[likely]] {
+    return real().close(fd);
+  }
+  return close_flagged(fd);
+}
+
+CONTINUITY_EXPORT int WRAPPED(close_range)(unsigned first, unsigned last, int flags) noexcept {
+  return close_descriptors(first, last, flags);
+}
+
+CONTINUITY_EXPORT void WRAPPED(closefrom)(int first) noexcept {
+  close_descriptors(first < 0 ? 0 : static_cast<unsigned>(first), ~0U, 0);
+}
+
+CONTINUITY_EXPORT int WRAPPED(dup)(int fd) noexcept {
+  if (fd_flags(fd) == 0) [[likely]] {
+    return real().dup(fd);
+  }
+  return duplicate(fd);
+}
+
+CONTINUITY_EXPORT int WRAPPED(dup2)(int from, int to) noexcept {
+  if (fd_flags(from) == 0 && fd_flags(to) == 0) [[likely]] {
+    return real().dup2(from, to);
+  }
+  return duplicate_onto(from, to, 0, true);
+}
+
+CONTINUITY_EXPORT int WRAPPED(dup3)(int from, int to, int flags) noexcept {
+  if (fd_flags(from) == 0 && fd_flags(to) == 0) [[likely]] {
+    return real().dup3(from, to, flags);
+  }
+  return duplicate_onto(from, to, flags, false);
+}
+
+// The argument is an int or a pointer, or there is none: a register is passed
+// on in any case.
+CONTINUITY_EXPORT int WRAPPED(fcntl)(int fd, int command, ...) {
+  va_list arguments;
+  va_start(arguments, command);
+  const long argument = va_arg(arguments, long);
+  va_end(arguments);
+  if (fd_flags(fd) == 0) [[likely]] {
+    return real().fcntl(fd, command, argument);
+  }
+  return control_file(fd, command, argument);
+}
+
+CONTINUITY_EXPORT int WRAPPED(fcntl64)(int fd, int command, ...) {
+  va_list arguments;
+  va_start(arguments, command);
+  const long argument = va_arg(arguments, long);
+  va_end(arguments);
+  if (fd_flags(fd) == 0) [[likely]] {
+    return real().fcntl64(fd, command, argument);
+  }
+  return control_file(fd, command, argument);
+}
+
+CONTINUITY_EXPORT int WRAPPED(ioctl)(int fd, unsigned long request, ...) noexcept {
+  va_list arguments;
+  va_start(arguments, request);
+  void* argument = va_arg(arguments, void*);
+  va_end(arguments);
+  if (fd_flags(fd) == 0) [[likely]] {
+    return real().ioctl(fd, request, argument);
+  }
+  return control_device(fd, request, argument);
+}
+
+CONTINUITY_EXPORT int WRAPPED(setsockopt)(int fd, int level, int name, const void* value,
+                                          socklen_t length) noexcept {
+  if (fd_flags(fd) == 0) [[likely]] {
+    return real().setsockopt(fd, level, name, value, length);
+  }
+  return set_option(fd, level, name, value, length);
+}
+
+CONTINUITY_EXPORT int WRAPPED(getsockopt)(int fd, int level, int name, void* value,
+                                          socklen_t* length) noexcept {
+  if (fd_flags(fd) == 0) [[likely]] {
+    return real().getsockopt(fd, level, name, value, length);
+  }
+  return get_option(fd, level, name, value, length);
+}
+
+CONTINUITY_EXPORT int WRAPPED(getsockname)(int fd, sockaddr* address,
+                                           socklen_t* length) noexcept {
+  if (fd_flags(fd) == 0) [[likely]] {
+    return real().getsockname(fd, address, length);
+  }
+  return get_name(fd, address, length);
+}
+
+CONTINUITY_EXPORT int WRAPPED(shutdown)(int fd, int how) noexcept {
+  if (fd_flags(fd) == 0) [[likely]] {
+    return real().shutdown(fd, how);
+  }
+  return shut_down(fd, how);
+}
+
+// ---- Files ----------------------------------------------------------------------------
+
+CONTINUITY_EXPORT int WRAPPED(unlink)(const char* path) noexcept {
+  return keeps_path(AT_FDCWD, path) ? 0 : real().unlink(path);
+}
+
+CONTINUITY_EXPORT int WRAPPED(unlinkat)(int directory, const char* path, int flags) noexcept {
+  const bool file = (flags & AT_REMOVEDIR) == 0;
+  return file && keeps_path(directory, path) ? 0 : real().unlinkat(directory, path, flags);
+}
+
+CONTINUITY_EXPORT int WRAPPED(remove)(const char* path) noexcept {
+  return keeps_path(AT_FDCWD, path) ? 0 : real().remove(path);
+}
+
+CONTINUITY_EXPORT int WRAPPED(rename)(const char* from, const char* to) noexcept {
+  return keeps_rename(from, to) ? 0 : real().rename(from, to);
+}
+
+CONTINUITY_EXPORT int WRAPPED(ftruncate)(int fd, off_t length) noexcept {
+  return keeps_content(fd, length) ? 0 : real().ftruncate(fd, length);
+}
+
+CONTINUITY_EXPORT int WRAPPED(ftruncate64)(int fd, off64_t length) noexcept {
+  return keeps_content(fd, length) ? 0 : real().ftruncate64(fd, length);
+}
+
+// ---- By number ------------------------------------------------------------------------
+
+namespace {
+
+int as_int(long value) { return static_cast<int>(value); }
+
+template <typename T>
+T* as(long value) {
+  return reinterpret_cast<T*>(value);  // NOLINT(performance-no-int-to-ptr): it came as a register
+}
+
+}  // namespace
+
+CONTINUITY_EXPORT long WRAPPED(syscall)(long number, ...) noexcept {
+  va_list arguments;
+  va_start(arguments, number);
+  const long a = va_arg(arguments, long);
+  const long b = va_arg(arguments, long);
+  const long c = va_arg(arguments, long);
+  const long d = va_arg(arguments, long);
+  const long e = va_arg(arguments, long);
+  const long f = va_arg(arguments, long);
+  va_end(arguments);
+  const int fd = as_int(a);
+  switch (number) {
+    case SYS_accept:
+    case SYS_accept4:
+      if (is_listener(fd)) {
+        return accept_on_listener(AcceptCall::accept4, fd, as<sockaddr>(b), as<socklen_t>(c),
+                                  number == SYS_accept4 ? as_int(d) : 0);
+      }
+      break;
+    case SYS_bind:
+      return bind_socket(fd, as<const sockaddr>(b), static_cast<socklen_t>(c));
+    case SYS_listen:
+      return listen_on(fd, as_int(b));
+    case SYS_close:
+      if (fd_flags(fd) != 0) {
+        return close_flagged(fd);
+      }
+      break;
+    case SYS_close_range:
+      return close_descriptors(static_cast<unsigned>(a), static_cast<unsigned>(b), as_int(c));
+    case SYS_epoll_wait:
+    case SYS_epoll_pwait:
+    case SYS_epoll_pwait2:
+      if (!gate_is_open()) {
+        before_epoll_wait(fd);
+      }
+      break;
+    default:
+      break;
+  }
+  return real().syscall(number, a, b, c, d, e, f);
+}
