@@ -33,8 +33,8 @@ sockaddr_un socket_address(int directory, const std::string& name) {
 
 constexpr const char* set_other = "set CONTINUITY_DIR to a directory of your own";
 
-OwnedFd open_directory(const Sys& sys, int at, const char* path) {
-  return {sys, sys.openat(at, path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC, 0)};
+OwnedFd open_directory(const Sys& sys, int at, const char* path, int access = O_RDONLY) {
+  return {sys, sys.openat(at, path, access | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC, 0)};
 }
 
 std::string why_not_a_directory(const std::string& path, int code) {
@@ -54,7 +54,7 @@ std::string why_not_a_directory(const std::string& path, int code) {
 // Opens a base directory: anybody's who may not harm us by renaming what is
 // ours inside it.
 OwnedFd open_base(const Sys& sys, const std::string& path, std::string& problem) {
-  OwnedFd base = open_directory(sys, AT_FDCWD, path.c_str());
+  OwnedFd base = open_directory(sys, AT_FDCWD, path.c_str(), O_PATH);
   if (!base.is_open()) {
     // O_DIRECTORY | O_NOFOLLOW on a link says ENOTDIR; tell it apart.
     const int code = errno;
@@ -84,33 +84,41 @@ OwnedFd open_base(const Sys& sys, const std::string& path, std::string& problem)
   return base;
 }
 
+// A user's directory that nobody else can enter.
+bool is_private_to(const struct stat& status, uid_t user) {
+  return S_ISDIR(status.st_mode) && status.st_uid == user &&
+         (status.st_mode & ~static_cast<mode_t>(S_IFMT)) == S_IRWXU;
+}
+
 // Opens or makes a user's own directory.
-OwnedFd open_own(const Sys& sys, int base, const std::string& name, const std::string& path,
-                 std::string& problem) {
+OwnedFd open_own(const Sys& sys, int base, const std::string& name, uid_t user,
+                 const std::string& path, std::string& problem) {
   const bool made = sys.mkdirat(base, name.c_str(), S_IRWXU) == 0;
   if (!made && errno != EEXIST) {
-    problem = compose("rendezvous directory {} cannot be made ({}): {}", path,
-                          error_text(errno), set_other);
+    problem = compose("rendezvous directory {} cannot be made ({}): {}", path, error_text(errno),
+                      set_other);
     return {};
   }
   OwnedFd own = open_directory(sys, base, name.c_str());
+  if (own.is_open() && made) {
+    sys.fchmod(own.get(), S_IRWXU);  // whatever the umask was
+    if (user != sys.geteuid()) {
+      sys.fchown(own.get(), user, static_cast<gid_t>(-1));
+    }
+  }
   struct stat status {};
   if (!own.is_open() || sys.fstat(own.get(), &status) != 0) {
     problem = why_not_a_directory(path, errno);
     return {};
   }
-  if (made) {
-    sys.fchmod(own.get(), S_IRWXU);  // whatever the umask was
-    status.st_mode |= S_IRWXU;
-  }
-  if (status.st_uid != sys.geteuid()) {
-    problem = compose("rendezvous directory {} belongs to user {}, not to us: {}", path,
-                          status.st_uid, set_other);
+  if (status.st_uid != user) {
+    problem = compose("rendezvous directory {} belongs to user {}, not to user {}: {}", path,
+                      status.st_uid, user, set_other);
     return {};
   }
-  if ((status.st_mode & ~static_cast<mode_t>(S_IFMT)) != S_IRWXU) {
+  if (!is_private_to(status, user)) {
     problem = compose("rendezvous directory {} has mode {:o}, must be 700: chmod it, or {}", path,
-                          status.st_mode & ~static_cast<mode_t>(S_IFMT), set_other);
+                      status.st_mode & ~static_cast<mode_t>(S_IFMT), set_other);
     return {};
   }
   return own;
@@ -118,9 +126,9 @@ OwnedFd open_own(const Sys& sys, int base, const std::string& name, const std::s
 
 }  // namespace
 
-std::optional<Rendezvous> Rendezvous::open(const Sys& sys, const std::string& base,
+std::optional<Rendezvous> Rendezvous::open(const Sys& sys, const std::string& base, uid_t user,
                                            std::string& problem) {
-  const std::string user = std::to_string(sys.geteuid());
+  const std::string name = std::to_string(user);
   const std::string chosen = base.empty() ? usual_base : base;
   if (base.empty() && sys.geteuid() == 0 && sys.mkdirat(AT_FDCWD, usual_base, 0711) == 0) {
     const OwnedFd made = open_directory(sys, AT_FDCWD, usual_base);
@@ -128,24 +136,29 @@ std::optional<Rendezvous> Rendezvous::open(const Sys& sys, const std::string& ba
   }
   OwnedFd parent = open_base(sys, chosen, problem);
   if (parent.is_open()) {
-    const std::string path = chosen + "/" + user;
-    OwnedFd own = open_own(sys, parent.get(), user, path, problem);
+    OwnedFd own = open_own(sys, parent.get(), name, user, chosen + "/" + name, problem);
     if (own.is_open()) {
-      return Rendezvous(sys, std::move(own), path);
+      return Rendezvous(sys, std::move(parent), std::move(own), chosen, name);
     }
   }
   if (!base.empty()) {
     return std::nullopt;
   }
-  // Anybody may have taken our name in /tmp first. Predecessor and successor
-  // go through the names in one order, so they end in one place.
-  parent = open_directory(sys, AT_FDCWD, "/tmp");
+  return open_below_tmp(sys, user, problem);
+}
+
+// Anybody may have taken our name in /tmp first. Predecessor and successor go
+// through the names in one order, so they end in one place.
+std::optional<Rendezvous> Rendezvous::open_below_tmp(const Sys& sys, uid_t user,
+                                                     std::string& problem) {
+  const std::string parent_path = "/tmp";
+  OwnedFd parent = open_directory(sys, AT_FDCWD, parent_path.c_str(), O_PATH);
   for (int attempt = 0; parent.is_open() && attempt < squat_attempts; ++attempt) {
-    const std::string name =
-        "continuity-" + user + (attempt == 0 ? "" : "." + std::to_string(attempt));
-    OwnedFd own = open_own(sys, parent.get(), name, "/tmp/" + name, problem);
+    const std::string name = "continuity-" + std::to_string(user) +
+                             (attempt == 0 ? "" : "." + std::to_string(attempt));
+    OwnedFd own = open_own(sys, parent.get(), name, user, parent_path + "/" + name, problem);
     if (own.is_open()) {
-      return Rendezvous(sys, std::move(own), "/tmp/" + name);
+      return Rendezvous(sys, std::move(parent), std::move(own), parent_path, name);
     }
   }
   return std::nullopt;
@@ -192,22 +205,51 @@ Result<OwnedFd> Rendezvous::connect(const std::string& name) {
   if (!fd.is_open()) {
     return last_error("make a socket");
   }
-  const sockaddr_un address = socket_address(directory_.get(), name);
+  const sockaddr_un address = socket_address(base_.get(), name);
   if (sys_->connect(fd.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0) {
     return last_error("connect");
   }
   return fd;
 }
 
-std::vector<Rendezvous::Peer> Rendezvous::connect_all(std::uint64_t generation, Log& log) {
-  const std::string own = compose(".{:016x}{}", generation, suffix);
+bool Rendezvous::is_served(const std::string& name) {
+  const auto fd = connect(name);
+  return fd || (fd.error().code != ECONNREFUSED && fd.error().code != ENOENT);
+}
+
+// Whose directories we look into: ours, and root everybody's.
+std::vector<std::string> Rendezvous::directories() const {
+  std::vector<std::string> names{name_};
+  if (sys_->geteuid() != 0) {
+    return names;
+  }
+  const OwnedFd listing = open_directory(*sys_, base_.get(), ".");
+  const auto visit = [&](int user) {
+    if (std::to_string(user) != name_) {
+      names.push_back(std::to_string(user));
+    }
+  };
+  if (!listing.is_open() || !for_each_number(*sys_, listing.get(), visit)) {
+    return {name_};
+  }
+  return names;
+}
+
+void Rendezvous::connect_below(const std::string& directory, const std::string& own,
+                               std::vector<Peer>& peers, Log& log) {
+  const OwnedFd listing = open_directory(*sys_, base_.get(), directory.c_str());
+  struct stat status {};
+  if (!listing.is_open() || sys_->fstat(listing.get(), &status) != 0 ||
+      !is_private_to(status, status.st_uid) ||
+      (directory != name_ && directory != std::to_string(status.st_uid))) {
+    return;
+  }
+  const auto ends_in = [](std::string_view name, std::string_view end) {
+    return name.size() > end.size() && name.substr(name.size() - end.size()) == end;
+  };
   std::vector<std::string> names;
-  // The descriptor is shared with forked children and its position with it, so
-  // it is not rewound but opened anew.
-  const OwnedFd listing = open_directory(*sys_, directory_.get(), ".");
   const auto visit = [&](std::string_view name) {
-    if (name.size() > suffix.size() && name.substr(name.size() - suffix.size()) == suffix &&
-        (name.size() < own.size() || name.substr(name.size() - own.size()) != own)) {
+    if (ends_in(name, suffix) && !ends_in(name, own)) {
       names.emplace_back(name);
     }
   };
@@ -215,24 +257,28 @@ std::vector<Rendezvous::Peer> Rendezvous::connect_all(std::uint64_t generation, 
     log.warn("rendezvous directory {}: {}; nobody is found there", path_,
              error_text(read.error().code));
   }
-  std::vector<Peer> peers;
   for (const std::string& name : names) {
-    auto fd = connect(name);
+    const std::string relative = directory + "/" + name;
+    auto fd = connect(relative);
     if (fd) {
-      peers.push_back({.name = name, .channel = Channel(*sys_, std::move(*fd))});
+      peers.push_back(
+          {.name = relative, .owner = status.st_uid, .channel = Channel(*sys_, std::move(*fd))});
     } else if (fd.error().code == ECONNREFUSED) {
-      log.info("{}/{}: nobody listens there any more; removed", path_, name);
-      sys_->unlinkat(directory_.get(), name.c_str(), 0);
+      log.info("{}: nobody listens there any more; removed", relative);
+      sys_->unlinkat(listing.get(), name.c_str(), 0);
     } else if (fd.error().code != ENOENT) {
-      log.warn("{}/{}: {}; ignored", path_, name, error_text(fd.error().code));
+      log.warn("{}: {}; ignored", relative, error_text(fd.error().code));
     }
   }
-  return peers;
 }
 
-bool Rendezvous::is_served(const std::string& name) {
-  const auto fd = connect(name);
-  return fd || (fd.error().code != ECONNREFUSED && fd.error().code != ENOENT);
+std::vector<Rendezvous::Peer> Rendezvous::connect_all(std::uint64_t generation, Log& log) {
+  const std::string own = compose(".{:016x}{}", generation, suffix);
+  std::vector<Peer> peers;
+  for (const std::string& directory : directories()) {
+    connect_below(directory, own, peers, log);
+  }
+  return peers;
 }
 
 }  // namespace continuity

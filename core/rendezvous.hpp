@@ -15,11 +15,12 @@ namespace continuity {
 
 class Rendezvous {
  public:
-  // Opens the directory of the effective user below `base`, or below the usual
-  // place if that is empty, and makes it if it is missing. What it finds must
-  // be a real directory, this user's and closed to all others; if it is not,
-  // the answer is nothing and `problem` a sentence.
-  static std::optional<Rendezvous> open(const Sys& sys, const std::string& base,
+  // Opens the directory of `user` below `base`, or below the usual place if
+  // that is empty, and makes it if it is missing. What it finds must be a real
+  // directory, that user's and closed to all others; if it is not, the answer
+  // is nothing and `problem` a sentence. Root may open other users' directories:
+  // it does so before it becomes that user.
+  static std::optional<Rendezvous> open(const Sys& sys, const std::string& base, uid_t user,
                                         std::string& problem);
 
   // A listening socket that others find under identity and generation. Bound
@@ -28,11 +29,13 @@ class Rendezvous {
   void withdraw(const std::string& identity, std::uint64_t generation);
 
   struct Peer {
-    std::string name;
-    Channel channel;
+    std::string name;  // below the base directory
+    uid_t owner = 0;   // of its directory: who must be on the other side
+    Channel channel{};
   };
   // Connections to everybody who is there, our own `generation` excepted.
-  // Sockets nobody listens on any more are removed.
+  // Sockets nobody listens on any more are removed. Root looks into everybody's
+  // directory: a server that was started by root is somebody else by now.
   std::vector<Peer> connect_all(std::uint64_t generation, Log& log);
 
   // Whether anybody still listens at `name`: the only proof of death there is
@@ -40,16 +43,29 @@ class Rendezvous {
   bool is_served(const std::string& name);
 
   [[nodiscard]] const std::string& path() const { return path_; }
+  [[nodiscard]] int directory() const { return directory_.get(); }
 
  private:
-  Rendezvous(const Sys& sys, OwnedFd directory, std::string path)
-      : sys_(&sys), directory_(std::move(directory)), path_(std::move(path)) {}
+  Rendezvous(const Sys& sys, OwnedFd base, OwnedFd directory, std::string base_path,
+             std::string name)
+      : sys_(&sys),
+        base_(std::move(base)),
+        directory_(std::move(directory)),
+        name_(std::move(name)),
+        path_(std::move(base_path) + "/" + name_) {}
 
+  static std::optional<Rendezvous> open_below_tmp(const Sys& sys, uid_t user,
+                                                  std::string& problem);
   Result<OwnedFd> connect(const std::string& name);
   Result<OwnedFd> listen_at(const std::string& name);
+  [[nodiscard]] std::vector<std::string> directories() const;
+  void connect_below(const std::string& directory, const std::string& own,
+                     std::vector<Peer>& peers, Log& log);
 
   const Sys* sys_;
-  OwnedFd directory_;
+  OwnedFd base_;       // O_PATH: it may be closed to reading
+  OwnedFd directory_;  // below it
+  std::string name_;
   std::string path_;
 };
 

@@ -25,13 +25,13 @@ class DescriptorLock {
 
 }  // namespace
 
-Retirement::Retirement(const Sys& sys, int proc, std::string directory, Program& program,
+Retirement::Retirement(const Sys& sys, int proc, int directory, Program& program,
                        bool (*ours)(int fd))
     : sys_(&sys),
       descriptors_(sys, proc),
       program_(&program),
       ours_(ours),
-      stand_ins_(sys, std::move(directory)) {}
+      stand_ins_(sys, directory) {}
 
 std::vector<std::uint64_t> Retirement::inodes(bool retired_only) const {
   std::vector<std::uint64_t> inodes;

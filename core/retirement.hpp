@@ -58,7 +58,7 @@ class Retirement {
     std::uint64_t inode = 0;
   };
 
-  Retirement(const Sys& sys, int proc, std::string directory, Program& program,
+  Retirement(const Sys& sys, int proc, int directory, Program& program,
              bool (*ours)(int fd));
 
   // Looks up where `items` are and makes what retiring them will need. Nothing

@@ -12,15 +12,10 @@
 namespace continuity {
 namespace {
 
-// A port of the loopback nobody can reach: a filter that drops every packet is
-// attached, and locked, before the socket has an address.
+// A port of the loopback that nobody can reach, even before it has an address.
 Status bind_unreachable(const Sys& sys, int fd, int family) {
-  sock_filter drop{.code = BPF_RET | BPF_K, .jt = 0, .jf = 0, .k = 0};
-  const sock_fprog program{.len = 1, .filter = &drop};
-  const int on = 1;
-  if (sys.setsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, &program, sizeof program) != 0 ||
-      sys.setsockopt(fd, SOL_SOCKET, SO_LOCK_FILTER, &on, sizeof on) != 0) {
-    return last_error("close a stand-in to everybody");
+  if (auto closed = close_to_newcomers(sys, fd, family); !closed) {
+    return closed;
   }
   sockaddr_in6 v6{};
   v6.sin6_family = AF_INET6;
@@ -38,23 +33,39 @@ Status bind_unreachable(const Sys& sys, int fd, int family) {
 
 // An abstract name could be connected to by anybody; a path that is gone, in a
 // directory that only we may enter, by nobody.
-Status bind_unlinked(const Sys& sys, int fd, const std::string& directory) {
+Status bind_unlinked(const Sys& sys, int fd, int directory) {
   sockaddr_un address{};
   address.sun_family = AF_UNIX;
-  const OwnedFd parent(sys, sys.openat(AT_FDCWD, directory.c_str(),
-                                       O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0));
   const auto name = compose(".stand-in.{}.{}", sys.getpid(), fd);
-  const auto path = compose("/proc/self/fd/{}/{}", parent.get(), name);
+  const auto path = compose("/proc/self/fd/{}/{}", directory, name);
   std::memcpy(address.sun_path, path.data(), path.size());
-  if (!parent.is_open() ||
-      sys.bind(fd, reinterpret_cast<sockaddr*>(&address), sizeof address) != 0) {
+  if (sys.bind(fd, reinterpret_cast<sockaddr*>(&address), sizeof address) != 0) {
     return last_error("bind a stand-in");
   }
-  sys.unlinkat(parent.get(), name.c_str(), 0);
+  sys.unlinkat(directory, name.c_str(), 0);
   return Done{};
 }
 
 }  // namespace
+
+Status close_to_newcomers(const Sys& sys, int fd, int family) {
+  sock_filter drop{.code = BPF_RET | BPF_K, .jt = 0, .jf = 0, .k = 0};
+  const sock_fprog nobody{.len = 1, .filter = &drop};
+  if (sys.setsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, &nobody, sizeof nobody) == 0) {
+    const int on = 1;
+    sys.setsockopt(fd, SOL_SOCKET, SO_LOCK_FILTER, &on, sizeof on);
+    return Done{};
+  }
+  // Some kernels leave filters to root. A packet that has not passed a single
+  // hop and began with the highest hop count there is, is not to be expected.
+  constexpr int most_hops = 255;
+  const bool is_v6 = family == AF_INET6;
+  if (sys.setsockopt(fd, is_v6 ? IPPROTO_IPV6 : IPPROTO_IP, is_v6 ? IPV6_MINHOPCOUNT : IP_MINTTL,
+                     &most_hops, sizeof most_hops) != 0) {
+    return last_error("close a socket to everybody");
+  }
+  return Done{};
+}
 
 Result<OwnedFd> StandIns::make(int family, int type) const {
   OwnedFd fd(*sys_, sys_->socket(family, type | SOCK_CLOEXEC, 0));

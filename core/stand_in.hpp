@@ -5,7 +5,6 @@
 // of the right family that nobody can ever connect to.
 #pragma once
 
-#include <string>
 #include <vector>
 
 #include "core/listener.hpp"
@@ -19,8 +18,8 @@ namespace continuity {
 // 64 us, a copy of it next to nothing.
 class StandIns {
  public:
-  // UNIX stand-ins are bound in `directory` and unlinked at once.
-  StandIns(const Sys& sys, std::string directory) : sys_(&sys), directory_(std::move(directory)) {}
+  // UNIX stand-ins are bound in the open `directory` and unlinked at once.
+  StandIns(const Sys& sys, int directory) : sys_(&sys), directory_(directory) {}
 
   // A stand-in for the listener under `fd`, owned by this object: same family,
   // same type, same receive time-out.
@@ -39,8 +38,12 @@ class StandIns {
   Result<OwnedFd> make(int family, int type) const;
 
   const Sys* sys_;
-  std::string directory_;
+  int directory_;
   std::vector<Made> made_;
 };
+
+// From now on nobody can connect to this TCP socket, whether it listens
+// already or not; what its queue holds stays there.
+Status close_to_newcomers(const Sys& sys, int fd, int family);
 
 }  // namespace continuity

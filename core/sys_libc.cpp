@@ -58,6 +58,7 @@ const Sys& libc_sys() {
       .epoll_ctl = ::epoll_ctl,
       .eventfd = ::eventfd,
       .fchmod = ::fchmod,
+      .fchown = ::fchown,
       .fcntl = shaped::fcntl,
       .fstat = ::fstat,
       .fstatat = ::fstatat,

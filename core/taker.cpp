@@ -67,8 +67,9 @@ std::list<Taker::Conversation> Taker::look(Rendezvous& rendezvous) {
   for (Rendezvous::Peer& door : rendezvous.connect_all(self_.generation, *log_)) {
     Channel& channel = door.channel;
     const auto peer = channel.peer();
-    if (!peer || (peer->uid != sys_->geteuid() && peer->uid != 0)) {
-      log_->warn("a rendezvous socket belongs to user {}; ignored", peer ? peer->uid : 0);
+    if (!peer || (peer->uid != door.owner && peer->uid != 0)) {
+      log_->warn("{} belongs to user {}, its directory to user {}; ignored", door.name,
+                 peer ? peer->uid : 0, door.owner);
     } else if (channel.send(hello, deadline)) {
       found.push_back({.channel = std::move(channel), .door = std::move(door.name)});
     }

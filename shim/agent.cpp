@@ -1,6 +1,5 @@
 #include "shim/agent.hpp"
 
-#include <linux/filter.h>
 #include <linux/futex.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -80,7 +79,8 @@ std::uint32_t retire_epoch() noexcept { return g_retire_epoch.load(); }
 
 ProcessOwner::ProcessOwner(Process& process)
     : process_(&process),
-      retirement_(real_sys(), process.proc.get(), process.rendezvous()->path(), *this, &is_ours) {}
+      retirement_(real_sys(), process.proc.get(), process.rendezvous()->directory(), *this,
+                  &is_ours) {}
 
 std::vector<Owner::Item> ProcessOwner::inventory() {
   std::vector<Item> items;
@@ -118,7 +118,13 @@ bool ProcessOwner::retire(std::span<const std::uint32_t> ids, Nanoseconds deadli
 }
 
 void ProcessOwner::sweep() { retirement_.sweep(); }
-void ProcessOwner::revive() { retirement_.revive(); }
+void ProcessOwner::revive() {
+  retirement_.revive();
+  const DescriptorsHeld held;
+  process_->handed_over.clear();
+  process_->has_handed_over = false;
+}
+
 void ProcessOwner::forget_listeners() { retirement_.forget_listeners(); }
 
 unsigned ProcessOwner::connections() {
@@ -146,10 +152,13 @@ void ProcessOwner::close_listeners(std::span<const std::uint32_t> ids) {
   const Sys& sys = real_sys();
   constexpr Nanoseconds longest = second;
   const Nanoseconds deadline = after(sys, longest);
-  sock_filter drop{.code = BPF_RET | BPF_K, .jt = 0, .jf = 0, .k = 0};
-  const sock_fprog nobody{.len = 1, .filter = &drop};
   for (const std::uint32_t id : ids) {
-    sys.setsockopt(retirement_.copy_of(id), SOL_SOCKET, SO_ATTACH_FILTER, &nobody, sizeof nobody);
+    const int fd = retirement_.copy_of(id);
+    const auto listener = describe_socket(sys, fd);
+    if (!listener || listener->address.is_unix() ||
+        !close_to_newcomers(sys, fd, listener->address.family())) {
+      process_->log.debug("a listener nobody claimed cannot be closed to newcomers first");
+    }
   }
   for (const std::uint32_t id : ids) {
     tcp_info info{};
@@ -179,6 +188,10 @@ void ProcessOwner::note_retired(int fd, const Listener& listener, bool blocking,
   g_moving.store(1);
   g_retire_epoch.fetch_add(1);
   process_->retired_names[fd] = listener.address;
+  process_->has_handed_over = true;
+  if (listener.file.inode != 0) {
+    process_->handed_over.push_back(listener.file);
+  }
   remove_fd_flags(fd, fd_flag::listening | fd_flag::claimed);
   add_fd_flags(fd, static_cast<std::uint8_t>(fd_flag::retired | (blocking ? fd_flag::blocking : 0) |
                                              (polled ? fd_flag::polled : 0)));

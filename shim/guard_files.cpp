@@ -13,7 +13,6 @@
 #include <csignal>
 #include <string_view>
 
-#include "shim/agent.hpp"
 #include "shim/hooks.hpp"
 #include "shim/own_descriptors.hpp"
 #include "shim/process.hpp"
@@ -23,13 +22,15 @@ namespace {
 
 constexpr off_t longest_pid_file = 32;
 
-// The living process that the open file names, if it is not this one.
-bool names_somebody_else(int fd, const struct stat& status) {
-  std::array<char, longest_pid_file> text{};
+// Whether the file holds the pid of a living process that is not this one.
+bool names_somebody_else(int directory, const char* path, const struct stat& status) {
   if (!S_ISREG(status.st_mode) || status.st_size == 0 || status.st_size > longest_pid_file) {
     return false;
   }
-  const ssize_t size = ::pread(fd, text.data(), text.size(), 0);
+  const OwnedFd file(real_sys(), real_sys().openat(directory, path,
+                                                   O_RDONLY | O_CLOEXEC | O_NONBLOCK, 0));
+  std::array<char, longest_pid_file> text{};
+  const ssize_t size = real_sys().read(file.get(), text.data(), text.size());
   if (size <= 0) {
     return false;
   }
@@ -42,20 +43,18 @@ bool names_somebody_else(int fd, const struct stat& status) {
          (::kill(pid, 0) == 0 || errno == EPERM);
 }
 
-bool names_somebody_else(int directory, const char* path, const struct stat& status) {
-  const OwnedFd file(real_sys(), real_sys().openat(directory, path,
-                                                   O_RDONLY | O_CLOEXEC | O_NONBLOCK, 0));
-  return file.is_open() && names_somebody_else(file.get(), status);
-}
-
-bool has_retired(const Process& process) { return !process.retired_names.empty(); }
-
 // One of ours that has gone to a successor.
 bool is_handed_over(const Process& process, const struct stat& status) {
-  return has_retired(process) &&
-         std::any_of(process.socket_files.begin(), process.socket_files.end(), [&](const auto& one) {
-           return one.second.device == status.st_dev && one.second.inode == status.st_ino;
-         });
+  const DescriptorsHeld held;
+  return std::any_of(process.handed_over.begin(), process.handed_over.end(),
+                     [&](const SocketFile& file) {
+                       return file.device == status.st_dev && file.inode == status.st_ino;
+                     });
+}
+
+bool has_handed_over(const Process& process) {
+  const DescriptorsHeld held;
+  return process.has_handed_over;
 }
 
 bool is_claimed(const Process& process, const struct stat& status) {
@@ -79,21 +78,11 @@ bool is_predecessors(Process& process, const struct stat& status) {
 
 bool must_stay(Process& process, int directory, const char* path, const struct stat& status) {
   if (S_ISSOCK(status.st_mode)) {
-    {
-      const DescriptorsHeld held;
-      if (is_handed_over(process, status)) {
-        return true;
-      }
-    }
-    return is_claimed(process, status) ||
+    return is_handed_over(process, status) || is_claimed(process, status) ||
            (process.agent == nullptr && is_predecessors(process, status));
   }
-  bool may_be_others = !process.claims.empty();
-  {
-    const DescriptorsHeld held;
-    may_be_others |= has_retired(process);
-  }
-  return may_be_others && names_somebody_else(directory, path, status);
+  return (!process.claims.empty() || has_handed_over(process)) &&
+         names_somebody_else(directory, path, status);
 }
 
 }  // namespace
@@ -136,8 +125,10 @@ bool keeps_content(int fd, std::int64_t length) noexcept {
     if (!process) {
       return false;
     }
-    const DescriptorsHeld held;
-    return has_retired(*process) && names_somebody_else(fd, status);
+    // The program may have opened it for writing alone.
+    const std::string path = compose("self/fd/{}", fd);
+    return has_handed_over(*process) &&
+           names_somebody_else(process->proc.get(), path.c_str(), status);
   } catch (...) {
     return false;
   }

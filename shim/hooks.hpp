@@ -40,6 +40,9 @@ int get_name(int fd, sockaddr* address, socklen_t* length) noexcept;
 int shut_down(int fd, int how) noexcept;
 int control_epoll(int epoll, int operation, int fd, epoll_event* event) noexcept;
 
+// Before root becomes `user`: what only root may do for it is done now.
+void before_user_change(uid_t user) noexcept;
+
 // Files that another generation lives by. True: it must stay, say it is done.
 bool keeps_path(int directory, const char* path) noexcept;
 bool keeps_rename(const char* from, const char* to) noexcept;

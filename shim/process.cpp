@@ -11,6 +11,7 @@
 #include <cstdlib>
 #include <new>
 
+#include "shim/hooks.hpp"
 #include "shim/own_descriptors.hpp"
 #include "shim/real_calls.hpp"
 
@@ -120,15 +121,29 @@ void Process::read_environment() {
 }
 
 Rendezvous* Process::rendezvous() {
-  if (!rendezvous_ && !rendezvous_failed_) {
+  const uid_t user = real_sys().geteuid();
+  if (rendezvous_.count(user) == 0) {
     std::string problem;
-    rendezvous_ = Rendezvous::open(real_sys(), options.directory, problem);
-    if (!rendezvous_) {
-      rendezvous_failed_ = true;
+    rendezvous_.emplace(user, Rendezvous::open(real_sys(), options.directory, user, problem));
+    if (!rendezvous_.at(user)) {
       log.error("{}; until then this program cannot be restarted without loss", problem);
     }
   }
-  return opened_rendezvous();
+  auto& place = rendezvous_.at(user);
+  return place ? &*place : nullptr;
+}
+
+void Process::prepare_rendezvous(uid_t user) {
+  if (rendezvous_.count(user) != 0) {
+    return;
+  }
+  std::string problem;
+  auto place = Rendezvous::open(real_sys(), options.directory, user, problem);
+  if (place) {
+    rendezvous_.emplace(user, std::move(place));
+  } else {
+    log.debug("for user {}: {}", user, problem);  // it may find a place by itself
+  }
 }
 
 bool Process::start_watching() {
@@ -216,6 +231,19 @@ SlowPath::SlowPath(Process* process) noexcept : process_(process) {
   }
   block_signals(old_mask_);
   ::pthread_mutex_lock(&process_->mutex_);
+}
+
+void before_user_change(uid_t user) noexcept {
+  if (user == 0 || user == static_cast<uid_t>(-1) || ::geteuid() != 0) {
+    return;
+  }
+  try {
+    const SlowPath process(Process::get());
+    if (process) {
+      process->prepare_rendezvous(user);
+    }
+  } catch (...) {
+  }
 }
 
 SlowPath::~SlowPath() {

@@ -56,15 +56,18 @@ class Process {
 
   std::optional<Taker> taker;
   std::list<ClaimedListener> claims;
-  // These two under DescriptorsHeld: the agent uses them too.
+  // These under DescriptorsHeld: the agent uses them too.
   std::map<std::uint64_t, SocketFile> socket_files;  // by socket inode
   std::map<int, Address> retired_names;              // by descriptor number
+  std::vector<SocketFile> handed_over;               // of what has been retired
+  bool has_handed_over = false;
   Agent* agent = nullptr;
 
-  // Opened at first use; null, and said once, where there is no good place.
+  // Where the user we are now meets others. Opened at first use; null, and said
+  // once, where there is no good place.
   Rendezvous* rendezvous();
-  // The same if it has been opened.
-  Rendezvous* opened_rendezvous() { return rendezvous_ ? &*rendezvous_ : nullptr; }
+  // Makes and opens the place of a user that this process, root, will become.
+  void prepare_rendezvous(uid_t user);
 
   // From now on waits and forks are noticed. False: no memory.
   bool start_watching();
@@ -82,8 +85,7 @@ class Process {
   void settle_in_forked_child() noexcept;
   static void after_fork_in_child() noexcept;
 
-  std::optional<Rendezvous> rendezvous_;
-  bool rendezvous_failed_ = false;
+  std::map<uid_t, std::optional<Rendezvous>> rendezvous_;  // by user; empty: no good place
   bool bystander_ = false;
   bool atfork_registered_ = false;
   pid_t pid_ = 0;

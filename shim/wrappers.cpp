@@ -281,6 +281,28 @@ CONTINUITY_EXPORT int WRAPPED(shutdown)(int fd, int how) noexcept {
   return shut_down(fd, how);
 }
 
+// ---- Users ----------------------------------------------------------------------------
+
+CONTINUITY_EXPORT int WRAPPED(setuid)(uid_t user) noexcept {
+  before_user_change(user);
+  return real().setuid(user);
+}
+
+CONTINUITY_EXPORT int WRAPPED(seteuid)(uid_t user) noexcept {
+  before_user_change(user);
+  return real().seteuid(user);
+}
+
+CONTINUITY_EXPORT int WRAPPED(setreuid)(uid_t user, uid_t effective) noexcept {
+  before_user_change(effective);
+  return real().setreuid(user, effective);
+}
+
+CONTINUITY_EXPORT int WRAPPED(setresuid)(uid_t user, uid_t effective, uid_t saved) noexcept {
+  before_user_change(effective);
+  return real().setresuid(user, effective, saved);
+}
+
 // ---- Files ----------------------------------------------------------------------------
 
 CONTINUITY_EXPORT int WRAPPED(unlink)(const char* path) noexcept {
