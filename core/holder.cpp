@@ -126,7 +126,7 @@ void Holder::look_at_timers() {
       case HolderPhase::leaving:
         log_->warn("still here {} s after {}; ending with SIGKILL",
                    in_seconds(options_->stop_timeout), signal_name(options_->stop_signal));
-        owner_->send_signal(SIGKILL);
+        owner_->stop(SIGKILL);
         break;
       default: break;
     }
@@ -442,7 +442,7 @@ void Holder::act(HolderAction action) {
       next_look_ = next_report_ = never;
       phase_deadline_ = after(*sys_, options_->stop_timeout);
       owner_->withdraw();
-      owner_->send_signal(options_->stop_signal);
+      owner_->stop(options_->stop_signal);
       break;
   }
 }

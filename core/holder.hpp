@@ -42,8 +42,10 @@ class Owner {
   virtual unsigned connections() = 0;
   // Closes what nobody claimed, without losing what it has queued.
   virtual void close_listeners(std::span<const std::uint32_t> ids) = 0;
-  // Sends a signal to the generation's main process.
+  // Tells the generation's main process something.
   virtual void send_signal(int signal) = 0;
+  // Makes the generation's main process end, by this signal.
+  virtual void stop(int signal) = 0;
   // The generation is about to end and is not to be found any more.
   virtual void withdraw() = 0;
 };

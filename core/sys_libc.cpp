@@ -40,6 +40,9 @@ int pidfd_send_signal(int pidfd, int signal) {
 int ppoll(pollfd* fds, nfds_t count, const timespec* timeout) {
   return ::ppoll(fds, count, timeout, nullptr);
 }
+int rt_sigaction(int signal, const void* action, void* old_action, std::size_t mask_size) {
+  return static_cast<int>(::syscall(SYS_rt_sigaction, signal, action, old_action, mask_size));
+}
 int tgsigqueueinfo(pid_t process, pid_t thread, int signal, siginfo_t* info) {
   return static_cast<int>(::syscall(SYS_rt_tgsigqueueinfo, process, thread, signal, info));
 }
@@ -80,9 +83,11 @@ const Sys& libc_sys() {
       .readlinkat = ::readlinkat,
       .recvmsg = ::recvmsg,
       .renameat = ::renameat,
+      .rt_sigaction = shaped::rt_sigaction,
       .sendmsg = ::sendmsg,
       .setrlimit = shaped::setrlimit,
       .setsockopt = ::setsockopt,
+      .shutdown = ::shutdown,
       .socket = ::socket,
       .socketpair = ::socketpair,
       .tgsigqueueinfo = shaped::tgsigqueueinfo,

@@ -1,69 +1,23 @@
 #include "shim/agent.hpp"
 
 #include <linux/futex.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <sys/eventfd.h>
-#include <sys/syscall.h>
 
-#include <fcntl.h>
 #include <unistd.h>
 
 #include <algorithm>
-#include <array>
 #include <climits>
-#include <cstring>
 
+#include "core/wake.hpp"
 #include "shim/own_descriptors.hpp"
 #include "shim/real_calls.hpp"
 
 namespace continuity::shim {
 namespace {
 
-// glibc's own signal for setuid in all threads. It cannot be blocked, its
-// handler does nothing for a sender that is not glibc itself, and it has
-// SA_RESTART (nptl/nptl_setxid.c): just what wakes a thread out of accept.
-constexpr int setxid_signal = 33;
-
 // 1 while numbers move.
 constinit std::atomic<std::uint32_t> g_moving{0};
 constinit std::atomic<std::uint32_t> g_retire_epoch{0};
-
-// The kernel's answer, since libc hides its own signals.
-bool has_handler(int signal) {
-  struct {
-    void (*handler)(int);
-    unsigned long flags;
-    void (*restorer)();
-    unsigned long mask;
-  } action{};
-  return ::syscall(SYS_rt_sigaction, signal, nullptr, &action, sizeof action.mask) == 0 &&
-         action.handler != SIG_DFL;
-}
-
-void do_nothing(int) {}
-
-// Where glibc has no such handler: a real-time signal nobody uses, the highest
-// first, since programs count from the lowest.
-int choose_wake_signal() {
-  if (has_handler(setxid_signal)) {
-    return setxid_signal;
-  }
-  for (int signal = SIGRTMAX; signal >= SIGRTMIN; --signal) {
-    if (!has_handler(signal)) {
-      struct sigaction action {};
-      action.sa_handler = do_nothing;
-      action.sa_flags = SA_RESTART;
-      return ::sigaction(signal, &action, nullptr) == 0 ? signal : 0;
-    }
-  }
-  return 0;
-}
-
-int wake_signal() {
-  static const int signal = choose_wake_signal();
-  return signal;
-}
 
 }  // namespace
 
@@ -78,9 +32,9 @@ std::uint32_t retire_epoch() noexcept { return g_retire_epoch.load(); }
 // ---- The program, as an owner -------------------------------------------------------
 
 ProcessOwner::ProcessOwner(Process& process)
-    : process_(&process),
-      retirement_(real_sys(), process.proc.get(), process.rendezvous()->directory(), *this,
-                  &is_ours) {}
+    : LocalOwner(real_sys(), process.log, process.proc.get(), process.rendezvous()->directory(),
+                 *this, &is_ours),
+      process_(&process) {}
 
 std::vector<Owner::Item> ProcessOwner::inventory() {
   std::vector<Item> items;
@@ -106,76 +60,14 @@ std::vector<Owner::Item> ProcessOwner::inventory() {
   return items;
 }
 
-Status ProcessOwner::prepare(std::vector<Item> items) {
-  return retirement_.prepare(std::move(items));
-}
-
-void ProcessOwner::abandon() { retirement_.abandon(); }
-int ProcessOwner::descriptor(std::uint32_t id) { return retirement_.copy_of(id); }
-
-bool ProcessOwner::retire(std::span<const std::uint32_t> ids, Nanoseconds deadline) {
-  return retirement_.retire(ids, deadline);
-}
-
-void ProcessOwner::sweep() { retirement_.sweep(); }
 void ProcessOwner::revive() {
-  retirement_.revive();
+  LocalOwner::revive();
   const DescriptorsHeld held;
   process_->handed_over.clear();
   process_->has_handed_over = false;
 }
 
-void ProcessOwner::forget_listeners() { retirement_.forget_listeners(); }
-
-unsigned ProcessOwner::connections() {
-  // Most looks find the connection of the look before: one call, not one per
-  // descriptor.
-  const Sys& sys = real_sys();
-  if (last_seen_.count > 0 && last_seen_.example_inode != 0 &&
-      socket_inode(sys, last_seen_.example) == last_seen_.example_inode) {
-    return last_seen_.count;
-  }
-  const auto addresses = retirement_.addresses();
-  Descriptors descriptors(sys, process_->proc.get());
-  const auto found = descriptors.find_connections(addresses, &is_ours);
-  if (!found) {
-    // Not knowing is no reason to cut anybody off.
-    return std::max(last_seen_.count, 1U);
-  }
-  last_seen_ = *found;
-  return last_seen_.count;
-}
-
-// An address nobody claimed. What its queue holds has been promised an answer:
-// no newcomer is let in, and the program accepts until the queue is empty.
-void ProcessOwner::close_listeners(std::span<const std::uint32_t> ids) {
-  const Sys& sys = real_sys();
-  constexpr Nanoseconds longest = second;
-  const Nanoseconds deadline = after(sys, longest);
-  for (const std::uint32_t id : ids) {
-    const int fd = retirement_.copy_of(id);
-    const auto listener = describe_socket(sys, fd);
-    if (!listener || listener->address.is_unix() ||
-        !close_to_newcomers(sys, fd, listener->address.family())) {
-      process_->log.debug("a listener nobody claimed cannot be closed to newcomers first");
-    }
-  }
-  for (const std::uint32_t id : ids) {
-    tcp_info info{};
-    socklen_t size = sizeof info;
-    // For a listener this is the length of its queue (tcp_get_info).
-    while (sys.getsockopt(retirement_.copy_of(id), IPPROTO_TCP, TCP_INFO, &info, &size) == 0 &&
-           info.tcpi_unacked > 0 && now(sys) < deadline) {
-      const timespec pause = to_timespec(millisecond);
-      sys.ppoll(nullptr, 0, &pause);
-    }
-  }
-  retirement_.retire(ids, deadline);
-  retirement_.sweep();
-  retirement_.forget_listeners();
-}
-
-void ProcessOwner::send_signal(int signal) { real_sys().kill(::getpid(), signal); }
+void ProcessOwner::stop(int signal) { send_signal(signal); }
 
 void ProcessOwner::withdraw() {
   process_->rendezvous()->withdraw(process_->identity, process_->generation);
@@ -214,40 +106,19 @@ void ProcessOwner::note_revived(int fd) {
 }
 
 void ProcessOwner::wake(AcceptSlot& slot) {
-  const int signal = wake_signal();
-  siginfo_t info{};
-  info.si_signo = signal;
-  info.si_code = SI_QUEUE;
-  info.si_pid = ::getpid();
+  if (wake_signal_ == 0) {
+    wake_signal_ = choose_wake_signal(sys());
+  }
   slot.woken.store(true);
-  const pid_t thread = slot.thread.load();
-  if (real_sys().tgsigqueueinfo(::getpid(), thread, signal, &info) != 0 && errno == ESRCH) {
+  if (!wake_thread(sys(), slot.thread.load(), wake_signal_)) {
     slot.where.store(AcceptSlot::outside);  // cancelled, or ended, inside accept
   }
-}
-
-// A thread that left accept by siglongjmp never said so. /proc tells: the
-// number of the system call it is in, or that it runs.
-bool ProcessOwner::is_really_inside(pid_t thread) {
-  const Sys& sys = real_sys();
-  const auto path = compose("self/task/{}/syscall", thread);
-  const OwnedFd file(sys, sys.openat(process_->proc.get(), path.c_str(), O_RDONLY | O_CLOEXEC, 0));
-  std::array<char, 128> text{};
-  if (!file.is_open()) {
-    return errno != ENOENT;
-  }
-  if (sys.read(file.get(), text.data(), text.size() - 1) <= 0) {
-    return true;
-  }
-  char* end = text.data();
-  const long number = std::strtol(text.data(), &end, 10);
-  return end == text.data() || number == SYS_accept || number == SYS_accept4;
 }
 
 bool ProcessOwner::clear_accepts(std::span<const int> fds, Nanoseconds deadline) {
   constexpr Nanoseconds pause_time = 20 * microsecond;
   constexpr Nanoseconds doubt_after = 5 * millisecond;
-  const Sys& sys = real_sys();
+  const Sys& sys = LocalOwner::sys();
   const Nanoseconds began = now(sys);
   for (;;) {
     bool clear = true;
@@ -257,7 +128,9 @@ bool ProcessOwner::clear_accepts(std::span<const int> fds, Nanoseconds deadline)
                        [&](int fd) { return where == AcceptSlot::inside(fd); })) {
         continue;
       }
-      if (now(sys) - began > doubt_after && !is_really_inside(slot.thread.load())) {
+      // A thread that left accept by siglongjmp never said so.
+      if (now(sys) - began > doubt_after &&
+          find_accept(sys, process_->proc.get(), slot.thread.load()) == not_in_accept) {
         slot.where.store(AcceptSlot::outside);
         continue;
       }

@@ -8,27 +8,19 @@
 #include <vector>
 
 #include "core/holder.hpp"
-#include "core/retirement.hpp"
+#include "core/local_owner.hpp"
 #include "shim/process.hpp"
 
 namespace continuity::shim {
 
-// This process as an owner of listeners: a generation of one.
-class ProcessOwner : public Owner, public Program {
+// An unmodified program as an owner of listeners.
+class ProcessOwner : public Program, public LocalOwner {
  public:
   explicit ProcessOwner(Process& process);
 
   std::vector<Item> inventory() override;
-  Status prepare(std::vector<Item> items) override;
-  void abandon() override;
-  int descriptor(std::uint32_t id) override;
-  bool retire(std::span<const std::uint32_t> ids, Nanoseconds deadline) override;
-  void sweep() override;
   void revive() override;
-  void forget_listeners() override;
-  unsigned connections() override;
-  void close_listeners(std::span<const std::uint32_t> ids) override;
-  void send_signal(int signal) override;
+  void stop(int signal) override;
   void withdraw() override;
 
   void lock_descriptors() override;
@@ -40,11 +32,9 @@ class ProcessOwner : public Owner, public Program {
 
  private:
   void wake(AcceptSlot& slot);
-  bool is_really_inside(pid_t thread);
 
   Process* process_;
-  Retirement retirement_;
-  Descriptors::Connections last_seen_;
+  int wake_signal_ = 0;
 };
 
 class Agent {

@@ -118,6 +118,7 @@ ssize_t recvmsg(int fd, msghdr* message, int flags) {
 int setsockopt(int fd, int level, int name, const void* value, socklen_t length) {
   return real().setsockopt(fd, level, name, value, length);
 }
+int shutdown(int fd, int how) { return real().shutdown(fd, how); }
 int socket(int family, int type, int protocol) {
   return place(::socket(family, type, protocol));
 }
@@ -151,6 +152,7 @@ Sys make_real_sys() {
   sys.ppoll = placed::ppoll;
   sys.recvmsg = placed::recvmsg;
   sys.setsockopt = placed::setsockopt;
+  sys.shutdown = placed::shutdown;
   sys.socket = placed::socket;
   sys.socketpair = placed::socketpair;
   sys.unlinkat = placed::unlinkat;

@@ -1,0 +1,80 @@
+#include "core/local_owner.hpp"
+
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+
+#include <algorithm>
+
+namespace continuity {
+
+LocalOwner::LocalOwner(const Sys& sys, Log& log, int proc, int directory, Program& program,
+                       bool (*ours)(int fd))
+    : sys_(&sys),
+      log_(&log),
+      ours_(ours),
+      descriptors_(sys, proc),
+      retirement_(sys, proc, directory, program, ours) {}
+
+Status LocalOwner::prepare(std::vector<Item> items) {
+  return retirement_.prepare(std::move(items));
+}
+
+void LocalOwner::abandon() { retirement_.abandon(); }
+int LocalOwner::descriptor(std::uint32_t id) { return retirement_.copy_of(id); }
+
+bool LocalOwner::retire(std::span<const std::uint32_t> ids, Nanoseconds deadline) {
+  return retirement_.retire(ids, deadline);
+}
+
+void LocalOwner::sweep() { retirement_.sweep(); }
+void LocalOwner::revive() { retirement_.revive(); }
+void LocalOwner::forget_listeners() { retirement_.forget_listeners(); }
+
+unsigned LocalOwner::connections() {
+  // Most looks find the connection of the look before: one call, not one per
+  // descriptor.
+  if (last_seen_.count > 0 && last_seen_.example_inode != 0 &&
+      socket_inode(*sys_, last_seen_.example) == last_seen_.example_inode) {
+    return last_seen_.count;
+  }
+  const auto addresses = retirement_.addresses();
+  const auto found = descriptors_.find_connections(addresses, ours_);
+  if (!found) {
+    // Not knowing is no reason to cut anybody off.
+    return std::max(last_seen_.count, 1U);
+  }
+  last_seen_ = *found;
+  return last_seen_.count;
+}
+
+// An address nobody claimed. What its queue holds has been promised an answer:
+// no newcomer is let in, and the program accepts until the queue is empty.
+void LocalOwner::close_listeners(std::span<const std::uint32_t> ids) {
+  constexpr Nanoseconds longest = second;
+  const Nanoseconds deadline = after(*sys_, longest);
+  for (const std::uint32_t id : ids) {
+    const int fd = retirement_.copy_of(id);
+    const auto listener = describe_socket(*sys_, fd);
+    if (!listener || listener->address.is_unix() ||
+        !close_to_newcomers(*sys_, fd, listener->address.family())) {
+      log_->debug("a listener nobody claimed cannot be closed to newcomers first");
+    }
+  }
+  for (const std::uint32_t id : ids) {
+    tcp_info info{};
+    socklen_t size = sizeof info;
+    // For a listener this is the length of its queue (tcp_get_info).
+    while (sys_->getsockopt(retirement_.copy_of(id), IPPROTO_TCP, TCP_INFO, &info, &size) == 0 &&
+           info.tcpi_unacked > 0 && now(*sys_) < deadline) {
+      const timespec pause = to_timespec(millisecond);
+      sys_->ppoll(nullptr, 0, &pause);
+    }
+  }
+  retirement_.retire(ids, deadline);
+  retirement_.sweep();
+  retirement_.forget_listeners();
+}
+
+void LocalOwner::send_signal(int signal) { sys_->kill(sys_->getpid(), signal); }
+
+}  // namespace continuity

@@ -1,0 +1,39 @@
+// A generation of one process as an owner of listeners: what every face of
+// the library does alike.
+#pragma once
+
+#include "core/holder.hpp"
+#include "core/retirement.hpp"
+
+namespace continuity {
+
+class LocalOwner : public Owner {
+ public:
+  // `proc` is an open /proc, `directory` the open rendezvous directory.
+  LocalOwner(const Sys& sys, Log& log, int proc, int directory, Program& program,
+             bool (*ours)(int fd));
+
+  Status prepare(std::vector<Item> items) override;
+  void abandon() override;
+  int descriptor(std::uint32_t id) override;
+  bool retire(std::span<const std::uint32_t> ids, Nanoseconds deadline) override;
+  void sweep() override;
+  void revive() override;
+  void forget_listeners() override;
+  unsigned connections() override;
+  void close_listeners(std::span<const std::uint32_t> ids) override;
+  void send_signal(int signal) override;
+
+ protected:
+  [[nodiscard]] const Sys& sys() const { return *sys_; }
+
+ private:
+  const Sys* sys_;
+  Log* log_;
+  bool (*ours_)(int fd);
+  Descriptors descriptors_;
+  Retirement retirement_;
+  Descriptors::Connections last_seen_;
+};
+
+}  // namespace continuity

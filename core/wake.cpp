@@ -1,0 +1,83 @@
+#include "core/wake.hpp"
+
+#include <sys/syscall.h>
+
+#include <fcntl.h>
+
+#include <array>
+#include <cerrno>
+#include <csignal>
+#include <cstdlib>
+
+#include "core/log.hpp"
+#include "core/owned_fd.hpp"
+
+namespace continuity {
+namespace {
+
+// glibc's own signal for setuid in all threads. It cannot be blocked, its
+// handler does nothing for a sender that is not glibc itself, and it has
+// SA_RESTART (nptl/nptl_setxid.c): just what wakes a thread out of accept.
+constexpr int setxid_signal = 33;
+
+// The kernel's answer, since libc hides its own signals.
+bool has_handler(const Sys& sys, int signal) {
+  struct {
+    void (*handler)(int);
+    unsigned long flags;
+    void (*restorer)();
+    unsigned long mask;
+  } action{};
+  return sys.rt_sigaction(signal, nullptr, &action, sizeof action.mask) == 0 &&
+         action.handler != SIG_DFL;
+}
+
+void do_nothing(int) {}
+
+}  // namespace
+
+int choose_wake_signal(const Sys& sys) {
+  if (has_handler(sys, setxid_signal)) {
+    return setxid_signal;
+  }
+  // Programs count real-time signals from the lowest.
+  for (int signal = SIGRTMAX; signal >= SIGRTMIN; --signal) {
+    if (!has_handler(sys, signal)) {
+      struct sigaction action {};
+      action.sa_handler = do_nothing;
+      action.sa_flags = SA_RESTART;
+      return ::sigaction(signal, &action, nullptr) == 0 ? signal : 0;
+    }
+  }
+  return 0;
+}
+
+bool wake_thread(const Sys& sys, pid_t thread, int signal) {
+  siginfo_t info{};
+  info.si_signo = signal;
+  info.si_code = SI_QUEUE;
+  info.si_pid = sys.getpid();
+  return sys.tgsigqueueinfo(sys.getpid(), thread, signal, &info) == 0 || errno != ESRCH;
+}
+
+// "43 0x3 0x7ffe... " or "running".
+int find_accept(const Sys& sys, int proc, pid_t thread) {
+  const auto path = compose("self/task/{}/syscall", thread);
+  const OwnedFd file(sys, sys.openat(proc, path.c_str(), O_RDONLY | O_CLOEXEC, 0));
+  std::array<char, 256> text{};
+  if (!file.is_open()) {
+    return errno == ENOENT ? not_in_accept : running;
+  }
+  if (sys.read(file.get(), text.data(), text.size() - 1) <= 0) {
+    return running;
+  }
+  char* end = nullptr;
+  const long number = std::strtol(text.data(), &end, 10);
+  if (end == text.data()) {
+    return running;
+  }
+  const bool inside = number == SYS_accept || number == SYS_accept4;
+  return inside ? static_cast<int>(std::strtol(end, nullptr, 16)) : not_in_accept;
+}
+
+}  // namespace continuity

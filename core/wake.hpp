@@ -1,0 +1,20 @@
+// Waking a thread out of a blocking accept, unseen by the program.
+#pragma once
+
+#include "core/sys.hpp"
+
+namespace continuity {
+
+// The signal that wakes: glibc's own where its handler is installed, else a
+// real-time signal nobody handles, for which a handler is installed. 0: none.
+int choose_wake_signal(const Sys& sys);
+
+// False: there is no such thread any more.
+bool wake_thread(const Sys& sys, pid_t thread, int signal);
+
+// The descriptor number on which a thread sleeps inside accept, as /proc tells.
+constexpr int not_in_accept = -1;
+constexpr int running = -2;  // perhaps on its way in, or out; or not to be known
+int find_accept(const Sys& sys, int proc, pid_t thread);
+
+}  // namespace continuity
