@@ -103,7 +103,7 @@ Result<Holdings> Descriptors::find(std::span<const std::uint64_t> inodes, bool (
   std::vector<int> epolls;
   const auto visit = [&](int fd) {
     struct stat status {};
-    if (ours(fd) || fd == directory.get() || sys_->fstat(fd, &status) != 0) {
+    if (ours(fd) || fd == sys_->number(directory.get()) || sys_->fstat(fd, &status) != 0) {
       return;
     }
     if (S_ISSOCK(status.st_mode) && contains(inodes, status.st_ino)) {

@@ -22,10 +22,10 @@ std::string name_of(const std::string& identity, std::uint64_t generation) {
 
 // A relative UNIX path has room for 107 bytes; through /proc the directory
 // may be as deep as it likes.
-sockaddr_un socket_address(int directory, const std::string& name) {
+sockaddr_un socket_address(const Sys& sys, int directory, const std::string& name) {
   sockaddr_un address{};
   address.sun_family = AF_UNIX;
-  const auto path = compose("/proc/self/fd/{}/{}", directory, name);
+  const auto path = compose("/proc/self/fd/{}/{}", sys.number(directory), name);
   const std::size_t room = sizeof address.sun_path - 1;
   std::memcpy(address.sun_path, path.data(), std::min(path.size(), room));
   return address;
@@ -169,7 +169,7 @@ Result<OwnedFd> Rendezvous::listen_at(const std::string& name) {
   if (!fd.is_open()) {
     return last_error("make the rendezvous socket");
   }
-  const sockaddr_un address = socket_address(directory_.get(), name);
+  const sockaddr_un address = socket_address(*sys_, directory_.get(), name);
   if (sys_->bind(fd.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0) {
     return last_error("bind the rendezvous socket");
   }
@@ -205,7 +205,7 @@ Result<OwnedFd> Rendezvous::connect(const std::string& name) {
   if (!fd.is_open()) {
     return last_error("make a socket");
   }
-  const sockaddr_un address = socket_address(base_.get(), name);
+  const sockaddr_un address = socket_address(*sys_, base_.get(), name);
   if (sys_->connect(fd.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0) {
     return last_error("connect");
   }

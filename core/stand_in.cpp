@@ -36,8 +36,8 @@ Status bind_unreachable(const Sys& sys, int fd, int family) {
 Status bind_unlinked(const Sys& sys, int fd, int directory) {
   sockaddr_un address{};
   address.sun_family = AF_UNIX;
-  const auto name = compose(".stand-in.{}.{}", sys.getpid(), fd);
-  const auto path = compose("/proc/self/fd/{}/{}", directory, name);
+  const auto name = compose(".stand-in.{}.{}", sys.getpid(), sys.number(fd));
+  const auto path = compose("/proc/self/fd/{}/{}", sys.number(directory), name);
   std::memcpy(address.sun_path, path.data(), path.size());
   if (sys.bind(fd, reinterpret_cast<sockaddr*>(&address), sizeof address) != 0) {
     return last_error("bind a stand-in");

@@ -3,7 +3,8 @@
 // The preload hands over the *real* functions (not its own wrappers), the
 // library and the command hand over libc's, the tests hand over fakes and
 // functions that fail on demand. Each behaves like the libc function of that
-// name: a negative result means failure and errno tells why.
+// name: a negative result means failure and errno tells why. `number` is ours:
+// a descriptor as the kernel numbers it, for paths below /proc/self/fd.
 #pragma once
 
 #include <sys/epoll.h>

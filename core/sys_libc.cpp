@@ -15,6 +15,7 @@ namespace {
 // These have no libc function of this shape on Debian 12's glibc.
 namespace shaped {
 int fcntl(int fd, int command, long argument) { return ::fcntl(fd, command, argument); }
+int number(int fd) { return fd; }
 int openat(int dir, const char* path, int flags, mode_t mode) {
   return ::openat(dir, path, flags, mode);
 }
@@ -75,6 +76,7 @@ const Sys& libc_sys() {
       .kill = ::kill,
       .listen = ::listen,
       .mkdirat = ::mkdirat,
+      .number = shaped::number,
       .openat = shaped::openat,
       .pidfd_open = shaped::pidfd_open,
       .pidfd_send_signal = shaped::pidfd_send_signal,

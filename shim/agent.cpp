@@ -18,12 +18,37 @@ namespace {
 // 1 while numbers move.
 constinit std::atomic<std::uint32_t> g_moving{0};
 constinit std::atomic<std::uint32_t> g_retire_epoch{0};
+constinit std::atomic<bool> g_granted{false};
+
+int wake_signal() {
+  static const int signal = choose_wake_signal(real_sys());
+  return signal;
+}
 
 }  // namespace
 
 void wait_until_settled() noexcept {
   while (g_moving.load() != 0) {
     real_sys().futex(&g_moving, FUTEX_WAIT_PRIVATE, 1, nullptr);
+  }
+}
+
+namespace {
+
+void wake(AcceptSlot& slot) {
+  slot.woken.store(true);
+  if (!wake_thread(real_sys(), slot.thread.load(), wake_signal())) {
+    slot.where.store(AcceptSlot::outside);  // cancelled, or ended, inside accept
+  }
+}
+
+}  // namespace
+
+void wake_parked(int fd) noexcept {
+  for (AcceptSlot& slot : g_accept_slots) {
+    if (slot.where.load() == (AcceptSlot::inside(fd) | AcceptSlot::parked)) {
+      wake(slot);
+    }
   }
 }
 
@@ -60,7 +85,24 @@ std::vector<Owner::Item> ProcessOwner::inventory() {
   return items;
 }
 
+// Before a successor has copies: from then on the program must not shut a
+// listener down for everybody.
+Status ProcessOwner::prepare(std::vector<Item> items) {
+  g_granted.store(true);
+  auto prepared = LocalOwner::prepare(std::move(items));
+  if (!prepared) {
+    g_granted.store(false);
+  }
+  return prepared;
+}
+
+void ProcessOwner::abandon() {
+  LocalOwner::abandon();
+  g_granted.store(false);
+}
+
 void ProcessOwner::revive() {
+  g_granted.store(false);
   LocalOwner::revive();
   const DescriptorsHeld held;
   process_->handed_over.clear();
@@ -98,21 +140,7 @@ void ProcessOwner::note_revived(int fd) {
   process_->retired_names.erase(fd);
   add_fd_flags(fd, fd_flag::listening);
   remove_fd_flags(fd, fd_flag::retired | fd_flag::blocking);
-  for (AcceptSlot& slot : g_accept_slots) {
-    if (slot.where.load() == (AcceptSlot::inside(fd) | AcceptSlot::parked)) {
-      wake(slot);
-    }
-  }
-}
-
-void ProcessOwner::wake(AcceptSlot& slot) {
-  if (wake_signal_ == 0) {
-    wake_signal_ = choose_wake_signal(sys());
-  }
-  slot.woken.store(true);
-  if (!wake_thread(sys(), slot.thread.load(), wake_signal_)) {
-    slot.where.store(AcceptSlot::outside);  // cancelled, or ended, inside accept
-  }
+  wake_parked(fd);
 }
 
 bool ProcessOwner::clear_accepts(std::span<const int> fds, Nanoseconds deadline) {
@@ -195,9 +223,19 @@ Agent* Agent::start(Process& process, std::vector<Channel> predecessors,
   return agent.release();  // lives as long as the process
 }
 
+bool Agent::has_granted() noexcept { return g_granted.load(); }
+
+// No signal but libc's own reaches the thread; that one interrupts its poll.
+void Agent::notice_moved() noexcept {
+  if (const pid_t thread = thread_.load(); thread != 0) {
+    wake_thread(real_sys(), thread, wake_signal());
+  }
+}
+
 void* Agent::run(void* self) {
   ::pthread_setname_np(::pthread_self(), "continuity");
   auto* agent = static_cast<Agent*>(self);
+  agent->thread_.store(::gettid());
   for (;;) {
     try {
       agent->holder_.run_once();

@@ -4,6 +4,7 @@
 
 #include <pthread.h>
 
+#include <atomic>
 #include <memory>
 #include <vector>
 
@@ -19,6 +20,8 @@ class ProcessOwner : public Program, public LocalOwner {
   explicit ProcessOwner(Process& process);
 
   std::vector<Item> inventory() override;
+  Status prepare(std::vector<Item> items) override;
+  void abandon() override;
   void revive() override;
   void stop(int signal) override;
   void withdraw() override;
@@ -31,10 +34,7 @@ class ProcessOwner : public Program, public LocalOwner {
   bool clear_accepts(std::span<const int> fds, Nanoseconds deadline) override;
 
  private:
-  void wake(AcceptSlot& slot);
-
   Process* process_;
-  int wake_signal_ = 0;
 };
 
 class Agent {
@@ -44,6 +44,13 @@ class Agent {
   static Agent* start(Process& process, std::vector<Channel> predecessors,
                       Nanoseconds probation_ends);
 
+  // A descriptor of ours has another number: what sleeps in poll on the old one
+  // would never hear of it.
+  void notice_moved() noexcept;
+
+  // Whether a successor holds copies of our listeners.
+  [[nodiscard]] static bool has_granted() noexcept;
+
   Agent(const Agent&) = delete;
   Agent& operator=(const Agent&) = delete;
 
@@ -51,11 +58,15 @@ class Agent {
   Agent(Process& process, OwnedFd door, OwnedFd wake);
   static void* run(void* self);
 
+  std::atomic<pid_t> thread_{0};
   OwnedFd door_;
   OwnedFd wake_;
   ProcessOwner owner_;
   Holder holder_;
 };
+
+// Wakes threads asleep in accept on a stand-in under this number.
+void wake_parked(int fd) noexcept;
 
 // Blocks until the last stand-in is in place, if numbers are moving just now.
 void wait_until_settled() noexcept;

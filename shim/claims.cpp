@@ -120,7 +120,7 @@ int stand_for(int fd) {
   }
   const SlowPath process(Process::existing());
   const ClaimedListener* claim = process ? process->claim_of(fd) : nullptr;
-  return claim != nullptr && claim->model.is_open() ? claim->model.get() : fd;
+  return claim != nullptr && claim->model.is_open() ? real_sys().number(claim->model.get()) : fd;
 }
 
 }  // namespace
@@ -220,7 +220,7 @@ int get_option(int fd, int level, int name, void* value, socklen_t* length) noex
     const SlowPath process(Process::existing());
     const ClaimedListener* claim = process ? process->claim_of(fd) : nullptr;
     if (claim != nullptr && claim->backlog < 0) {
-      return real().getsockopt(claim->model.get(), level, name, value, length);
+      return real_sys().getsockopt(claim->model.get(), level, name, value, length);
     }
     return real().getsockopt(fd, level, name, value, length);
   }
@@ -275,7 +275,8 @@ int control_device(int fd, unsigned long request, void* argument) noexcept {
 }
 
 // A shared listener that is shut down is deaf for everybody. What the program
-// wants is that its own threads wake up, and that it hears no more.
+// wants is that its own threads wake up, and that it hears no more: a socket
+// that was never listened on gives it that, in this process alone.
 int shut_down(int fd, int how) noexcept {
   if (is_ours(fd)) {
     errno = EBADF;
@@ -284,7 +285,26 @@ int shut_down(int fd, int how) noexcept {
   if (is_claimed(fd)) {
     return 0;
   }
-  return real().shutdown(fd, how);
+  if (!is_retired(fd) && !Agent::has_granted()) {
+    return real().shutdown(fd, how);
+  }
+  const SlowPath process(Process::existing());
+  if (!process) {
+    return 0;  // a vfork child: not its listener
+  }
+  int domain = AF_INET;
+  socklen_t size = sizeof domain;
+  real().getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &size);
+  const OwnedFd deaf(real_sys(), real_sys().socket(domain, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  const int marks = real().fcntl(fd, F_GETFD);
+  if (deaf.is_open()) {
+    const DescriptorsHeld held;
+    real_sys().dup3(deaf.get(), fd, (marks & FD_CLOEXEC) != 0 ? O_CLOEXEC : 0);
+    set_fd_flags(fd, 0);
+    process->retired_names.erase(fd);
+  }
+  wake_parked(fd);
+  return 0;
 }
 
 int control_epoll(int epoll, int operation, int fd, epoll_event* event) noexcept {

@@ -6,6 +6,7 @@
 
 #include <algorithm>
 
+#include "shim/agent.hpp"
 #include "shim/hooks.hpp"
 #include "shim/own_descriptors.hpp"
 #include "shim/process.hpp"
@@ -45,12 +46,6 @@ int replace_number(int fd, Call call) {
 bool in_own_process() {
   const SlowPath process(Process::existing());
   return static_cast<bool>(process);
-}
-
-// The program wants a number that is ours. There are many numbers: ours goes.
-int make_room(int) {
-  errno = EBUSY;
-  return -1;
 }
 
 int close_part(unsigned first, unsigned last, int flags) {
@@ -118,7 +113,17 @@ int duplicate_onto(int from, int to, int flags, bool is_dup2) noexcept {
     return call();
   }
   if (is_ours(to)) {
-    return make_room(to);
+    const SlowPath process(Process::existing());
+    const DescriptorsHeld held;
+    if (!move_own_descriptor(to)) {
+      errno = EMFILE;
+      return -1;
+    }
+    const int result = call();
+    if (process->agent != nullptr) {
+      process->agent->notice_moved();
+    }
+    return result;
   }
   const bool replaces_listener = is_listener(to);
   const int result = replaces_listener ? replace_number(to, call) : call();

@@ -1,20 +1,57 @@
 #include "shim/own_descriptors.hpp"
 
 #include <sys/eventfd.h>
-#include <sys/mman.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <atomic>
 #include <cstring>
 
 #include "core/result.hpp"
 #include "shim/real_calls.hpp"
 #include "shim/watch.hpp"
+#ifdef CONTINUITY_TEST_HOOKS
+#include "shim/test_hooks.hpp"
+#endif
 
 namespace continuity::shim {
 namespace {
 
 constexpr int highest_own = 1023;
+
+// Core never sees the numbers of its descriptors but handles for them, so that
+// one can be moved when the program wants its number: dup2 onto it is allowed.
+constexpr int first_handle = 1 << 24;
+constexpr std::size_t handles = 16'384;
+constexpr int no_number = -1;
+
+// By handle, the number plus one: zero is a free handle.
+constinit std::array<std::atomic<int>, handles> g_numbers{};
+
+bool is_handle(int fd) { return fd >= first_handle; }
+
+int handle_for(int number) {
+  for (std::size_t i = 0; i < handles; ++i) {
+    int free = 0;
+    if (g_numbers[i].compare_exchange_strong(free, number + 1)) {
+      return first_handle + static_cast<int>(i);
+    }
+  }
+  return -1;
+}
+
+std::atomic<int>& slot_of(int handle) {
+  return g_numbers[static_cast<std::size_t>(handle - first_handle)];
+}
+
+// What the kernel knows it by; the program's own numbers are what they are.
+int number_of(int fd) { return is_handle(fd) ? slot_of(fd).load() - 1 : fd; }
 
 int highest_allowed() {
   rlimit limit{};
@@ -24,36 +61,53 @@ int highest_allowed() {
   return static_cast<int>(limit.rlim_cur) - 1;
 }
 
-bool is_free(int fd) { return real().fcntl(fd, F_GETFD) < 0; }
+bool is_free(int number) { return real().fcntl(number, F_GETFD) < 0; }
 
-// A copy of `fd` at the highest free number, or -1.
-int copy_high(int fd) {
+// A copy at the highest free number, marked as ours; or -1.
+int copy_high(int number) {
   int wanted = highest_allowed();
   while (wanted > 2 && (is_ours(wanted) || !is_free(wanted))) {
     --wanted;
   }
-  const int copy = real().fcntl(fd, F_DUPFD_CLOEXEC, wanted);
+  const int copy = real().fcntl(number, F_DUPFD_CLOEXEC, wanted);
   if (copy >= 0) {
     set_fd_flags(copy, fd_flag::ours);
   }
   return copy;
 }
 
-// Takes a descriptor that has just been made for us.
-int place(int fd) {
-  if (fd < 0) {
-    return fd;
-  }
-  const int high = copy_high(fd);
-  if (high < 0) {
-    set_fd_flags(fd, fd_flag::ours);  // no room above: it stays where it is
-    return fd;
-  }
-  real().close(fd);
-  return high;
+void close_number(int number) {
+  remove_fd_flags(number, fd_flag::ours);
+  real().close(number);
 }
 
-void place_received(msghdr& message) {
+// A handle for a number that is ours already.
+int hand_out(int number) {
+  const int handle = number < 0 ? -1 : handle_for(number);
+  if (handle < 0 && number >= 0) {
+    close_number(number);
+    errno = EMFILE;
+  }
+  return handle;
+}
+
+// Takes a descriptor that has just been made for us.
+int place(int number) {
+  if (number < 0) {
+    return number;
+  }
+  const int high = copy_high(number);
+  if (high < 0) {
+    set_fd_flags(number, fd_flag::ours);  // no room above: it stays where it is
+    return hand_out(number);
+  }
+  real().close(number);
+  return hand_out(high);
+}
+
+// Calls change(fd) for every descriptor that travels with a message.
+template <typename Change>
+void change_fds(msghdr& message, Change change) {
   for (cmsghdr* header = CMSG_FIRSTHDR(&message); header != nullptr;
        header = CMSG_NXTHDR(&message, header)) {
     if (header->cmsg_level != SOL_SOCKET || header->cmsg_type != SCM_RIGHTS) {
@@ -62,9 +116,9 @@ void place_received(msghdr& message) {
     const std::size_t count = (header->cmsg_len - CMSG_LEN(0)) / sizeof(int);
     for (std::size_t i = 0; i < count; ++i) {
       unsigned char* at = CMSG_DATA(header) + i * sizeof(int);
-      int fd = -1;
+      int fd = no_number;
       std::memcpy(&fd, at, sizeof fd);
-      fd = place(fd);
+      fd = change(fd);
       std::memcpy(at, &fd, sizeof fd);
     }
   }
@@ -72,53 +126,111 @@ void place_received(msghdr& message) {
 
 namespace placed {
 int accept4(int fd, sockaddr* address, socklen_t* length, int flags) {
-  return place(real().accept4(fd, address, length, flags));
+  return place(real().accept4(number_of(fd), address, length, flags));
 }
 int bind(int fd, const sockaddr* address, socklen_t length) {
-  return real().bind(fd, address, length);
+  return real().bind(number_of(fd), address, length);
 }
 int close(int fd) {
-  remove_fd_flags(fd, fd_flag::ours);
-  return real().close(fd);
+  if (!is_handle(fd)) {
+    return real().close(fd);
+  }
+  const int number = slot_of(fd).exchange(0) - 1;
+  remove_fd_flags(number, fd_flag::ours);
+  return real().close(number);
 }
-int dup3(int from, int to, int flags) { return real().dup3(from, to, flags); }
+int connect(int fd, const sockaddr* address, socklen_t length) {
+  return ::connect(number_of(fd), address, length);
+}
+int dup3(int from, int to, int flags) {
+  return real().dup3(number_of(from), number_of(to), flags);
+}
 int epoll_ctl(int epoll, int operation, int fd, epoll_event* event) {
-  return real().epoll_ctl(epoll, operation, fd, event);
+  return real().epoll_ctl(number_of(epoll), operation, number_of(fd), event);
 }
 int eventfd(unsigned value, int flags) { return place(::eventfd(value, flags)); }
+int fchmod(int fd, mode_t mode) { return ::fchmod(number_of(fd), mode); }
+int fchown(int fd, uid_t user, gid_t group) { return ::fchown(number_of(fd), user, group); }
 int fcntl(int fd, int command, long argument) {
   if (command == F_DUPFD_CLOEXEC) {
-    return copy_high(fd);
+    return hand_out(copy_high(number_of(fd)));
   }
-  return real().fcntl(fd, command, argument);
+  return real().fcntl(number_of(fd), command, argument);
+}
+int fstat(int fd, struct stat* status) { return ::fstat(number_of(fd), status); }
+int fstatat(int directory, const char* path, struct stat* status, int flags) {
+  return ::fstatat(number_of(directory), path, status, flags);
+}
+ssize_t getdents(int fd, void* buffer, std::size_t size) {
+  return real().syscall(SYS_getdents64, number_of(fd), buffer, size);
 }
 int getsockname(int fd, sockaddr* address, socklen_t* length) {
-  return real().getsockname(fd, address, length);
+  return real().getsockname(number_of(fd), address, length);
 }
 int getsockopt(int fd, int level, int name, void* value, socklen_t* length) {
-  return real().getsockopt(fd, level, name, value, length);
+  return real().getsockopt(number_of(fd), level, name, value, length);
 }
-int listen(int fd, int backlog) { return real().listen(fd, backlog); }
+int listen(int fd, int backlog) { return real().listen(number_of(fd), backlog); }
+int mkdirat(int directory, const char* path, mode_t mode) {
+  return ::mkdirat(number_of(directory), path, mode);
+}
+int number(int fd) { return number_of(fd); }
 int openat(int directory, const char* path, int flags, mode_t mode) {
-  return place(::openat(directory, path, flags, mode));
+  return place(::openat(number_of(directory), path, flags, mode));
 }
 int pidfd_open(pid_t pid, unsigned flags) {
   return place(static_cast<int>(real().syscall(SYS_pidfd_open, pid, flags)));
 }
+int pidfd_send_signal(int pidfd, int signal) {
+  return libc_sys().pidfd_send_signal(number_of(pidfd), signal);
+}
 int ppoll(pollfd* fds, nfds_t count, const timespec* timeout) {
-  return real().ppoll(fds, count, timeout, nullptr);
+  constexpr nfds_t most = 256;
+  std::array<pollfd, most> numbered;  // NOLINT: as much of it as is used is filled
+  count = std::min(count, most);
+  for (nfds_t i = 0; i < count; ++i) {
+    numbered[i] = {.fd = number_of(fds[i].fd), .events = fds[i].events, .revents = 0};
+  }
+  const int result = real().ppoll(numbered.data(), count, timeout, nullptr);
+  for (nfds_t i = 0; i < count; ++i) {
+    fds[i].revents = numbered[i].revents;
+  }
+  return result;
+}
+ssize_t read(int fd, void* buffer, std::size_t size) {
+  return ::read(number_of(fd), buffer, size);
+}
+ssize_t readlinkat(int directory, const char* path, char* buffer, std::size_t size) {
+  return ::readlinkat(number_of(directory), path, buffer, size);
 }
 ssize_t recvmsg(int fd, msghdr* message, int flags) {
-  const ssize_t size = ::recvmsg(fd, message, flags);
+  const ssize_t size = ::recvmsg(number_of(fd), message, flags);
   if (size >= 0 && message->msg_controllen > 0) {
-    place_received(*message);
+    change_fds(*message, place);
   }
   return size;
 }
-int setsockopt(int fd, int level, int name, const void* value, socklen_t length) {
-  return real().setsockopt(fd, level, name, value, length);
+int renameat(int from_directory, const char* from, int to_directory, const char* to) {
+  return ::renameat(number_of(from_directory), from, number_of(to_directory), to);
 }
-int shutdown(int fd, int how) { return real().shutdown(fd, how); }
+ssize_t sendmsg(int fd, const msghdr* message, int flags) {
+  msghdr numbered = *message;
+  alignas(cmsghdr) std::array<std::byte, 4096> control;  // NOLINT: filled as far as it is used
+  if (message->msg_controllen > control.size()) {
+    errno = EINVAL;
+    return -1;
+  }
+  if (message->msg_controllen > 0) {
+    std::memcpy(control.data(), message->msg_control, message->msg_controllen);
+    numbered.msg_control = control.data();
+    change_fds(numbered, number_of);
+  }
+  return ::sendmsg(number_of(fd), &numbered, flags);
+}
+int setsockopt(int fd, int level, int name, const void* value, socklen_t length) {
+  return real().setsockopt(number_of(fd), level, name, value, length);
+}
+int shutdown(int fd, int how) { return real().shutdown(number_of(fd), how); }
 int socket(int family, int type, int protocol) {
   return place(::socket(family, type, protocol));
 }
@@ -131,7 +243,10 @@ int socketpair(int family, int type, int protocol, int* pair) {
   return result;
 }
 int unlinkat(int directory, const char* path, int flags) {
-  return real().unlinkat(directory, path, flags);
+  return real().unlinkat(number_of(directory), path, flags);
+}
+ssize_t write(int fd, const void* buffer, std::size_t size) {
+  return ::write(number_of(fd), buffer, size);
 }
 }  // namespace placed
 
@@ -140,38 +255,68 @@ Sys make_real_sys() {
   sys.accept4 = placed::accept4;
   sys.bind = placed::bind;
   sys.close = placed::close;
+  sys.connect = placed::connect;
   sys.dup3 = placed::dup3;
   sys.epoll_ctl = placed::epoll_ctl;
   sys.eventfd = placed::eventfd;
+  sys.fchmod = placed::fchmod;
+  sys.fchown = placed::fchown;
   sys.fcntl = placed::fcntl;
+  sys.fstat = placed::fstat;
+  sys.fstatat = placed::fstatat;
+  sys.getdents = placed::getdents;
   sys.getsockname = placed::getsockname;
   sys.getsockopt = placed::getsockopt;
   sys.listen = placed::listen;
+  sys.mkdirat = placed::mkdirat;
+  sys.number = placed::number;
   sys.openat = placed::openat;
   sys.pidfd_open = placed::pidfd_open;
+  sys.pidfd_send_signal = placed::pidfd_send_signal;
   sys.ppoll = placed::ppoll;
+  sys.read = placed::read;
+  sys.readlinkat = placed::readlinkat;
   sys.recvmsg = placed::recvmsg;
+  sys.renameat = placed::renameat;
+  sys.sendmsg = placed::sendmsg;
   sys.setsockopt = placed::setsockopt;
   sys.shutdown = placed::shutdown;
   sys.socket = placed::socket;
   sys.socketpair = placed::socketpair;
   sys.unlinkat = placed::unlinkat;
+  sys.write = placed::write;
   return sys;
 }
 
 }  // namespace
 
 const Sys& real_sys() {
+#ifdef CONTINUITY_TEST_HOOKS
+  static const Sys sys = with_faults(make_real_sys());
+#else
   static const Sys sys = make_real_sys();
+#endif
   return sys;
 }
 
 void close_own_descriptors() noexcept {
-  for (int fd = g_highest_fd.load(); fd >= 0; --fd) {
-    if (is_ours(fd)) {
-      placed::close(fd);
+  for (std::atomic<int>& slot : g_numbers) {
+    if (const int number = slot.exchange(0) - 1; number >= 0) {
+      close_number(number);
     }
   }
+}
+
+bool move_own_descriptor(int number) noexcept {
+  const int moved = copy_high(number);
+  for (std::atomic<int>& slot : g_numbers) {
+    int expected = number + 1;
+    if (moved >= 0 && slot.compare_exchange_strong(expected, moved + 1)) {
+      remove_fd_flags(number, fd_flag::ours);
+      return true;
+    }
+  }
+  return false;
 }
 
 }  // namespace continuity::shim

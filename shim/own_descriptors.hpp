@@ -8,9 +8,15 @@ namespace continuity::shim {
 // The kernel for core, by real functions. Every descriptor that core is given
 // is moved to the highest free number below 1,024 and marked as ours: fork
 // copies the table up to its highest number, and programs care for low ones.
+// What core holds are handles, far above any number: Sys::number tells the
+// number of one.
 const Sys& real_sys();
 
 // In a forked child that has no part in its parent's conversations.
 void close_own_descriptors() noexcept;
+
+// The program wants this number of ours for itself: ours goes elsewhere, and
+// the number still holds what it held. False: there is no room.
+bool move_own_descriptor(int number) noexcept;
 
 }  // namespace continuity::shim
