@@ -77,6 +77,15 @@ std::optional<Address> parse_ipv6(std::string_view host, std::uint16_t port) {
   sockaddr_in6 address{};
   address.sin6_family = AF_INET6;
   address.sin6_port = htons(port);
+  if (const auto percent = host.find('%'); percent != std::string_view::npos) {
+    const std::string_view scope = host.substr(percent + 1);
+    const auto [end, error] =
+        std::from_chars(scope.data(), scope.data() + scope.size(), address.sin6_scope_id);
+    if (error != std::errc{} || end != scope.data() + scope.size()) {
+      return std::nullopt;
+    }
+    host = host.substr(0, percent);
+  }
   if (::inet_pton(AF_INET6, std::string(host).c_str(), &address.sin6_addr) != 1) {
     return std::nullopt;
   }
@@ -177,7 +186,9 @@ bool same_endpoint(const Address& one, const Address& other) {
     case AF_INET6:
       return same_ipv6(as<sockaddr_in6>(a), as<sockaddr_in6>(b));
     case AF_UNIX:
-      return a.unix_path() == b.unix_path() && a.abstract_name() == b.abstract_name();
+      // A name of no characters is a name: not having one is shorter still.
+      return a.unix_path() == b.unix_path() && a.abstract_name() == b.abstract_name() &&
+             (!a.unix_path().empty() || a.length == b.length);
     default:
       return false;
   }

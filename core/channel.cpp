@@ -117,7 +117,12 @@ Result<Received> Channel::receive(Nanoseconds deadline) {
     }
   }
   if (size == 0) {
-    return Error{"receive a message", ECONNRESET};
+    // The end of the conversation, or a message of no bytes: a peer's mistake.
+    pollfd entry{.fd = fd_.get(), .events = POLLRDHUP, .revents = 0};
+    const timespec at_once{};
+    const bool ended = sys_->ppoll(&entry, 1, &at_once) > 0 &&
+                       (entry.revents & (POLLRDHUP | POLLHUP | POLLERR)) != 0;
+    return Error{"receive a message", ended ? ECONNRESET : EPROTO};
   }
   // A message that was cut has lost descriptors or bytes. Half a hand-over is
   // worse than none, so what came with it is dropped.

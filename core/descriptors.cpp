@@ -144,8 +144,11 @@ Result<Descriptors::Connections> Descriptors::find_connections(std::span<const A
     }
     Address local;
     local.length = sizeof local.storage;
+    int type = 0;
+    socklen_t size = sizeof type;
     if (sys_->getsockname(fd, local.get(), &local.length) != 0 || !local.is_supported() ||
-        is_listening(*sys_, fd)) {
+        sys_->getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &size) != 0 ||
+        (type != SOCK_STREAM && type != SOCK_SEQPACKET) || is_listening(*sys_, fd)) {
       return;
     }
     const bool through =

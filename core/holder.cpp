@@ -8,6 +8,7 @@ namespace {
 
 constexpr std::size_t max_conversations = 32;
 constexpr Nanoseconds greeting_time = 2 * second;
+constexpr Nanoseconds closed_door_time = 50 * millisecond;
 constexpr Nanoseconds send_time = 100 * millisecond;
 // A predecessor that has not said by then that our probation is over is stopped.
 constexpr Nanoseconds answer_time = 5 * second;
@@ -44,14 +45,15 @@ Holder::Holder(const Sys& sys, Log& log, const Options& options, Owner& owner, S
       wake_(wake) {}
 
 void Holder::watch_predecessor(Channel channel, Nanoseconds until) {
-  predecessors_.push_back({std::move(channel), until + answer_time, true});
+  const Nanoseconds patience = until >= never - answer_time ? never : until + answer_time;
+  predecessors_.push_back({std::move(channel), patience, true});
 }
 
 // ---- The loop ----------------------------------------------------------------
 
 void Holder::run_once() {
   std::vector<pollfd> fds{{.fd = wake_, .events = POLLIN, .revents = 0},
-                          {.fd = door_, .events = POLLIN, .revents = 0}};
+                          {.fd = door_, .events = door_events(), .revents = 0}};
   for (const Conversation& conversation : conversations_) {
     fds.push_back({.fd = conversation.channel.fd(), .events = POLLIN, .revents = 0});
   }
@@ -60,7 +62,11 @@ void Holder::run_once() {
   }
   const Nanoseconds deadline = next_deadline();
   const timespec timeout = to_timespec(deadline == never ? never : deadline - now(*sys_));
-  if (sys_->ppoll(fds.data(), fds.size(), deadline == never ? nullptr : &timeout) > 0) {
+  const int events = sys_->ppoll(fds.data(), fds.size(), deadline == never ? nullptr : &timeout);
+  if (events < 0) {
+    return;  // SIGSETXID cannot be blocked: there may be messages all the same
+  }
+  if (events > 0) {
     // Messages before deadlines: whoever was stopped for a while must not
     // take an answer that is there for one that never came.
     if (fds[0].revents != 0) {
@@ -89,7 +95,7 @@ void Holder::run_once() {
 }
 
 Nanoseconds Holder::next_deadline() const {
-  Nanoseconds earliest = std::min({phase_deadline_, unclaimed_deadline_, next_look_});
+  Nanoseconds earliest = std::min({phase_deadline_, unclaimed_deadline_, next_look_, door_opens_});
   for (const Conversation& conversation : conversations_) {
     earliest = std::min(earliest, conversation.deadline);
   }
@@ -101,8 +107,14 @@ Nanoseconds Holder::next_deadline() const {
   return earliest;
 }
 
+// Who knocks while we have no descriptor left would keep us awake.
+short Holder::door_events() const { return door_opens_ == never ? POLLIN : 0; }
+
 void Holder::look_at_timers() {
   const Nanoseconds time = now(*sys_);
+  if (time >= door_opens_) {
+    door_opens_ = never;
+  }
   for (Conversation& conversation : conversations_) {
     if (time >= conversation.deadline && !conversation.over) {
       log_->debug("pid {} stays silent; its conversation is closed", conversation.peer.pid);
@@ -141,6 +153,9 @@ void Holder::look_at_timers() {
 void Holder::welcome() {
   const int fd = sys_->accept4(door_, nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK);
   if (fd < 0) {
+    if (errno != EAGAIN && errno != EINTR && errno != ECONNABORTED) {
+      door_opens_ = after(*sys_, closed_door_time);
+    }
     return;
   }
   Conversation conversation{.channel = Channel(*sys_, OwnedFd(*sys_, fd))};
@@ -167,10 +182,7 @@ void Holder::listen_to(Conversation& conversation) {
       if (received.error().code == ETIMEDOUT) {
         return;  // nothing more for now
       }
-      if (received.error().code != ECONNRESET) {
-        hang_up(conversation, "said something that is not ours");
-      }
-      on_gone(conversation, HolderEvent::gone);
+      on_unreadable(conversation, received.error());
       return;
     }
     on_message(conversation, *received);
@@ -184,6 +196,20 @@ void Holder::hang_up(Conversation& conversation, const char* what) {
   abort.text = compose("it {}", what);
   reply(conversation, abort);
   on_gone(conversation, HolderEvent::gone);
+}
+
+// Closed is dead, and nothing else is: whom we handed over to may babble, or
+// we may have no memory to listen with, and it accepts all the same.
+void Holder::on_unreadable(Conversation& conversation, const Error& error) {
+  if (error.code == ECONNRESET) {
+    on_gone(conversation, HolderEvent::gone);
+  } else if (error.code != EPROTO && error.code != EPROTONOSUPPORT) {
+    log_->debug("pid {}: {}: {}", conversation.peer.pid, error.step, error_text(error.code));
+  } else if (conversation.stage == Stage::attempt && phase_ == HolderPhase::probation) {
+    log_->warn("pid {} said something that is not ours; ignored", conversation.peer.pid);
+  } else {
+    hang_up(conversation, "said something that is not ours");
+  }
 }
 
 void Holder::listen_to(Predecessor& predecessor) {
@@ -210,9 +236,11 @@ void Holder::on_message(Conversation& conversation, Received& received) {
 }
 
 void Holder::on_hello(Conversation& conversation, const Message& hello) {
-  conversation.identity = hello.identity;
-  if (conversation.stage != Stage::greeting || hello.protocol_min > protocol_version ||
-      hello.protocol_max < protocol_version) {
+  if (conversation.stage != Stage::greeting) {
+    hang_up(conversation, "greets twice");
+    return;
+  }
+  if (hello.protocol_min > protocol_version || hello.protocol_max < protocol_version) {
     log_->warn("pid {} speaks protocol {} to {}, we speak {}; its conversation is closed",
                conversation.peer.pid, hello.protocol_min, hello.protocol_max, protocol_version);
     Message no{.type = MessageType::abort, .code = EPROTONOSUPPORT};
@@ -370,6 +398,10 @@ void Holder::on_ready(Conversation& conversation, const Message& ready) {
   std::erase_if(conversation.claimed, [&](std::uint32_t id) {
     return std::find(ready.ids.begin(), ready.ids.end(), id) == ready.ids.end();
   });
+  if (conversation.claimed.empty()) {
+    hang_up(conversation, "is ready with nothing claimed");
+    return;
+  }
   apply(HolderEvent::ready);
 }
 
@@ -494,6 +526,10 @@ void Holder::succeed() {
       log_->debug("pid {} does not hear that it has succeeded", successor_);
     }
     successor->over = true;
+  }
+  // They were waiting for us, but somebody else has the listeners now.
+  for (Conversation& conversation : conversations_) {
+    conversation.over = conversation.over || conversation.stage == Stage::parked;
   }
   owner_->forget_listeners();
   if (options_->success_signal != 0) {

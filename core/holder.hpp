@@ -102,6 +102,7 @@ class Holder {
   void send_grant(Conversation& conversation);
   void reply(Conversation& conversation, const Message& message, std::span<const int> fds = {});
   void refuse(Conversation& conversation, std::string reason);
+  void on_unreadable(Conversation& conversation, const Error& error);
   void hang_up(Conversation& conversation, const char* what);
   void apply(HolderEvent event);
   void act(HolderAction action);
@@ -110,6 +111,7 @@ class Holder {
   void look_at_timers();
   void look_at_drain();
   void end_of_own_probation();
+  [[nodiscard]] short door_events() const;
   [[nodiscard]] HolderState state() const;
   [[nodiscard]] Conversation* attempt();
   [[nodiscard]] Nanoseconds next_deadline() const;
@@ -132,6 +134,7 @@ class Holder {
   Nanoseconds phase_deadline_ = never;
   Nanoseconds unclaimed_deadline_ = never;
   std::vector<std::uint32_t> unclaimed_;
+  Nanoseconds door_opens_ = never;
   Nanoseconds next_look_ = never;
   Nanoseconds look_interval_ = 0;
   Nanoseconds next_report_ = never;

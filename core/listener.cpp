@@ -13,6 +13,8 @@ namespace {
 // linux/socket.h of 5.14; Debian 12's libc headers have it, older ones do not.
 constexpr int so_netns_cookie = 71;
 
+constexpr std::size_t longest_path = 4096;  // what a message may carry
+
 template <typename T>
 bool get_option(const Sys& sys, int fd, int level, int name, T& value) {
   socklen_t length = sizeof value;
@@ -89,6 +91,9 @@ std::optional<SocketFile> find_socket_file(const Sys& sys, std::string_view path
       file.path = std::string(directory.data(), static_cast<std::size_t>(size)) + "/" + file.path;
     }
   }
+  if (file.path.size() > longest_path) {
+    file.path.clear();  // device and inode tell which file it is
+  }
   file.device = status.st_dev;
   file.inode = status.st_ino;
   return file;
@@ -104,6 +109,14 @@ bool matches(const Listener& held, const Listener& wanted) {
   }
   if (held.address.port() == 0 || wanted.address.port() == 0 ||
       !same_endpoint(held.address, wanted.address)) {
+    return false;
+  }
+  // A socket for IPv6 alone cannot have an IPv4-mapped address.
+  const auto impossible = [](const Listener& one) {
+    return one.address.family() == AF_INET6 && one.v6only &&
+           without_mapping(one.address).family() == AF_INET;
+  };
+  if (impossible(held) || impossible(wanted)) {
     return false;
   }
   // [::] takes IPv4 peers or not, by V6ONLY: two different sets of peers. A

@@ -5,6 +5,7 @@
 #include <string.h>  // strerrordesc_np is glibc's
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <utility>
 
@@ -67,12 +68,12 @@ std::string compose_arguments(fmt::string_view text, fmt::format_args arguments)
 }
 
 std::string in_milliseconds(std::int64_t nanoseconds) {
-  const std::int64_t microseconds = nanoseconds / 1000;
+  const std::int64_t microseconds = std::max<std::int64_t>(nanoseconds, 0) / 1000;
   return compose("{}.{:03}", microseconds / 1000, microseconds % 1000);
 }
 
 std::string in_seconds(std::int64_t nanoseconds) {
-  const std::int64_t tenths = nanoseconds / 100'000'000;
+  const std::int64_t tenths = std::max<std::int64_t>(nanoseconds, 0) / 100'000'000;
   return compose("{}.{}", tenths / 10, tenths % 10);
 }
 

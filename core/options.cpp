@@ -144,8 +144,11 @@ bool parse_realtime_signal(std::string_view text, int& signal) {
   if (!text.empty() && (text.front() != '+' || !parse_number(text.substr(1), offset))) {
     return false;
   }
+  if (offset < 0 || offset > SIGRTMAX - SIGRTMIN) {
+    return false;
+  }
   signal = SIGRTMIN + offset;
-  return offset >= 0 && signal <= SIGRTMAX;
+  return true;
 }
 
 }  // namespace

@@ -99,12 +99,12 @@ OwnedFd open_own(const Sys& sys, int base, const std::string& name, uid_t user,
                       set_other);
     return {};
   }
+  if (made) {
+    sys.fchmodat(base, name.c_str(), S_IRWXU);  // whatever the umask was, and the parent's bits
+  }
   OwnedFd own = open_directory(sys, base, name.c_str());
-  if (own.is_open() && made) {
-    sys.fchmod(own.get(), S_IRWXU);  // whatever the umask was
-    if (user != sys.geteuid()) {
-      sys.fchown(own.get(), user, static_cast<gid_t>(-1));
-    }
+  if (own.is_open() && made && user != sys.geteuid()) {
+    sys.fchown(own.get(), user, static_cast<gid_t>(-1));
   }
   struct stat status {};
   if (!own.is_open() || sys.fstat(own.get(), &status) != 0) {
@@ -131,8 +131,7 @@ std::optional<Rendezvous> Rendezvous::open(const Sys& sys, const std::string& ba
   const std::string name = std::to_string(user);
   const std::string chosen = base.empty() ? usual_base : base;
   if (base.empty() && sys.geteuid() == 0 && sys.mkdirat(AT_FDCWD, usual_base, 0711) == 0) {
-    const OwnedFd made = open_directory(sys, AT_FDCWD, usual_base);
-    sys.fchmod(made.get(), 0711);
+    sys.fchmodat(AT_FDCWD, usual_base, 0711);
   }
   OwnedFd parent = open_base(sys, chosen, problem);
   if (parent.is_open()) {
@@ -212,9 +211,12 @@ Result<OwnedFd> Rendezvous::connect(const std::string& name) {
   return fd;
 }
 
-bool Rendezvous::is_served(const std::string& name) {
+Rendezvous::Door Rendezvous::knock(const std::string& name) {
   const auto fd = connect(name);
-  return fd || (fd.error().code != ECONNREFUSED && fd.error().code != ENOENT);
+  if (!fd && fd.error().code == ECONNREFUSED) {
+    return Door::refuses;
+  }
+  return !fd && fd.error().code == ENOENT ? Door::missing : Door::open;
 }
 
 // Whose directories we look into: ours, and root everybody's.

@@ -38,9 +38,11 @@ class Rendezvous {
   // directory: a server that was started by root is somebody else by now.
   std::vector<Peer> connect_all(std::uint64_t generation, Log& log);
 
-  // Whether anybody still listens at `name`: the only proof of death there is
-  // for a generation of many processes.
-  bool is_served(const std::string& name);
+  // Whether anybody still listens at `name`. A door that refuses is the only
+  // proof of death there is for a generation of many processes; one that is
+  // missing proves nothing, anybody may have removed it.
+  enum class Door { open, refuses, missing };
+  Door knock(const std::string& name);
 
   [[nodiscard]] const std::string& path() const { return path_; }
   [[nodiscard]] int directory() const { return directory_.get(); }

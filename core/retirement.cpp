@@ -11,6 +11,24 @@ namespace {
 // A race must be lost this often in a row before we give up looking.
 constexpr int max_looks = 16;
 
+// Runs a call that must not fail until it does not: out of memory, or a race
+// with the program for the number, passes.
+template <typename Call>
+bool insist(const Sys& sys, Call call) {
+  constexpr int most_tries = 200;
+  for (int i = 0; i < most_tries; ++i) {
+    if (call() >= 0) {
+      return true;
+    }
+    if (errno != ENOMEM && errno != EINTR && errno != EBUSY && errno != EMFILE) {
+      return false;
+    }
+    const timespec pause = to_timespec(i == 0 ? 0 : millisecond);
+    sys.ppoll(nullptr, 0, &pause);
+  }
+  return false;
+}
+
 // Holds the program's closes back while numbers move.
 class DescriptorLock {
  public:
@@ -45,6 +63,9 @@ std::vector<std::uint64_t> Retirement::inodes(bool retired_only) const {
 
 Status Retirement::prepare_item(Item item) {
   const int flags = sys_->fcntl(item.fd, F_GETFL, 0);
+  if (socket_inode(*sys_, item.fd) != item.inode) {
+    return Error{"find a listener again", ESTALE};
+  }
   OwnedFd copy(*sys_, sys_->fcntl(item.fd, F_DUPFD_CLOEXEC, 0));
   if (flags < 0 || !copy.is_open()) {
     return last_error("keep a copy of a listener");
@@ -67,11 +88,13 @@ Status Retirement::prepare(std::vector<Item> items) {
   abandon();
   for (Item& item : items) {
     if (auto prepared = prepare_item(std::move(item)); !prepared) {
+      abandon();
       return prepared;
     }
   }
   const auto holdings = descriptors_.find(inodes(false), ours_);
   if (!holdings) {
+    abandon();
     return holdings.error();
   }
   adopt(*holdings);
@@ -100,7 +123,24 @@ void Retirement::adopt(const Holdings& holdings) {
 }
 
 void Retirement::replace(Seat& seat, int by) {
-  sys_->dup3(by, seat.fd, (seat.fd_flags & FD_CLOEXEC) != 0 ? O_CLOEXEC : 0);
+  const int flags = (seat.fd_flags & FD_CLOEXEC) != 0 ? O_CLOEXEC : 0;
+  insist(*sys_, [&] { return sys_->dup3(by, seat.fd, flags); });
+}
+
+// Makes the epolls that watched what was under this number watch what is.
+void Retirement::watch_again(const Seat& seat) {
+  for (const Registration& registration : registrations_) {
+    if (registration.fd == seat.fd && registration.inode == kept_[seat.item].item.inode) {
+      watch(registration);
+    }
+  }
+}
+
+void Retirement::watch(const Registration& registration) {
+  epoll_event event{.events = registration.events, .data = {.u64 = registration.data}};
+  insist(*sys_, [&] {
+    return sys_->epoll_ctl(registration.epoll, EPOLL_CTL_ADD, registration.fd, &event);
+  });
 }
 
 void Retirement::swap(Seat& seat) {
@@ -130,12 +170,7 @@ void Retirement::settle(std::span<const std::size_t> seats) {
     if (seat.blocking) {
       replace(seat, kept.last_stand_in);
     }
-    for (const Registration& registration : registrations_) {
-      if (registration.fd == seat.fd && registration.inode == kept.item.inode) {
-        epoll_event event{.events = registration.events, .data = {.u64 = registration.data}};
-        sys_->epoll_ctl(registration.epoll, EPOLL_CTL_ADD, seat.fd, &event);
-      }
-    }
+    watch_again(seat);
   }
 }
 
@@ -185,8 +220,7 @@ void Retirement::repair(const Registration& registration) {
   replace(*seat, kept.copy.get());
   sys_->epoll_ctl(registration.epoll, EPOLL_CTL_DEL, seat->fd, nullptr);
   replace(*seat, kept.last_stand_in);
-  epoll_event event{.events = registration.events, .data = {.u64 = registration.data}};
-  sys_->epoll_ctl(registration.epoll, EPOLL_CTL_ADD, seat->fd, &event);
+  watch(registration);
   std::erase_if(registrations_, [&](const Registration& one) {
     return one.epoll == registration.epoll && one.fd == registration.fd &&
            one.inode == registration.inode;
@@ -222,8 +256,9 @@ void Retirement::revive() {
   const DescriptorLock lock(*program_);
   for (Seat& seat : seats_) {
     const Kept& kept = kept_[seat.item];
-    if (!seat.retired || socket_inode(*sys_, seat.fd) == 0) {
-      continue;
+    if (!seat.retired ||
+        socket_inode(*sys_, seat.fd) != socket_inode(*sys_, kept.last_stand_in)) {
+      continue;  // the program has closed it, and may have something else there
     }
     for (const Registration& registration : registrations_) {
       if (registration.fd == seat.fd && registration.inode == kept.item.inode) {
@@ -231,25 +266,18 @@ void Retirement::revive() {
       }
     }
     replace(seat, kept.copy.get());
-    for (const Registration& registration : registrations_) {
-      if (registration.fd == seat.fd && registration.inode == kept.item.inode) {
-        epoll_event event{.events = registration.events, .data = {.u64 = registration.data}};
-        sys_->epoll_ctl(registration.epoll, EPOLL_CTL_ADD, seat.fd, &event);
-      }
-    }
+    watch_again(seat);
     program_->note_revived(seat.fd);
     seat.retired = false;
   }
-  for (Kept& kept : kept_) {
-    kept.retired = false;
-  }
-  seats_.clear();
-  registrations_.clear();
+  abandon();  // a copy of ours must not outlive the program's own last one
 }
 
 void Retirement::forget_listeners() {
   for (Kept& kept : kept_) {
-    kept.copy.reset();
+    if (kept.retired) {
+      kept.copy.reset();
+    }
   }
 }
 

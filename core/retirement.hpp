@@ -79,7 +79,7 @@ class Retirement {
   // Takes everything retired back.
   void revive();
 
-  // Probation is over: lets go of the listeners.
+  // Probation is over: lets go of the listeners that have been retired.
   void forget_listeners();
 
   [[nodiscard]] bool any() const { return !seats_.empty(); }
@@ -109,6 +109,8 @@ class Retirement {
   void adopt(const Holdings& holdings);
   void swap(Seat& seat);
   void replace(Seat& seat, int by);
+  void watch_again(const Seat& seat);
+  void watch(const Registration& registration);
   void settle(std::span<const std::size_t> seats);
   void repair(const Registration& registration);
   [[nodiscard]] std::vector<std::uint64_t> inodes(bool retired_only) const;

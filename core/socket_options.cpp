@@ -30,7 +30,6 @@ constexpr std::array options{
     Option{SOL_SOCKET, SO_LINGER, Kind::plain},
     Option{SOL_SOCKET, SO_OOBINLINE, Kind::plain},
     Option{SOL_SOCKET, SO_DONTROUTE, Kind::plain},
-    Option{SOL_SOCKET, SO_PRIORITY, Kind::plain},
     Option{SOL_SOCKET, SO_MARK, Kind::plain},
     Option{SOL_SOCKET, SO_RCVLOWAT, Kind::plain},
     Option{SOL_SOCKET, SO_RCVTIMEO, Kind::plain},
@@ -43,6 +42,7 @@ constexpr std::array options{
     Option{SOL_SOCKET, SO_REUSEADDR, Kind::only_on},
     Option{SOL_SOCKET, SO_REUSEPORT, Kind::only_on},
     Option{IPPROTO_IP, IP_TOS, Kind::plain},
+    Option{SOL_SOCKET, SO_PRIORITY, Kind::plain},  // after IP_TOS, which sets it too
     Option{IPPROTO_IP, IP_TTL, Kind::plain},
     Option{IPPROTO_IP, IP_TRANSPARENT, Kind::plain},
     Option{IPPROTO_IP, IP_FREEBIND, Kind::plain},

@@ -15,6 +15,7 @@ namespace {
 // These have no libc function of this shape on Debian 12's glibc.
 namespace shaped {
 int fcntl(int fd, int command, long argument) { return ::fcntl(fd, command, argument); }
+int fchmodat(int dir, const char* path, mode_t mode) { return ::fchmodat(dir, path, mode, 0); }
 int number(int fd) { return fd; }
 int openat(int dir, const char* path, int flags, mode_t mode) {
   return ::openat(dir, path, flags, mode);
@@ -61,7 +62,7 @@ const Sys& libc_sys() {
       .dup3 = ::dup3,
       .epoll_ctl = ::epoll_ctl,
       .eventfd = ::eventfd,
-      .fchmod = ::fchmod,
+      .fchmodat = shaped::fchmodat,
       .fchown = ::fchown,
       .fcntl = shaped::fcntl,
       .fstat = ::fstat,

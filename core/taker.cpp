@@ -15,6 +15,7 @@ constexpr Nanoseconds grant_time = 5 * second;
 // at most 200 ms. Who needs longer than this does not run at all.
 constexpr Nanoseconds answer_time = 5 * second;
 constexpr Nanoseconds send_time = second;
+constexpr Nanoseconds longest_probation = 24 * 3600 * second;
 
 }  // namespace
 
@@ -26,6 +27,9 @@ bool Taker::receive_inventory(Conversation& conversation, Nanoseconds deadline) 
     auto received = conversation.channel.receive(deadline);
     if (!received) {
       const auto peer = conversation.channel.peer();
+      if (received.error().code == ECONNRESET) {
+        return false;  // it has ended, or has nothing for us any more
+      }
       log_->warn("pid {} at the rendezvous {}; ignored", peer ? peer->pid : 0,
                  received.error().code == ETIMEDOUT
                      ? "does not answer (stopped?)"
@@ -102,7 +106,7 @@ void Taker::log_stranger(const Conversation& conversation, const Listener& wante
              conversation.inventory.identity, self_.identity);
 }
 
-bool Taker::receive_grant(Conversation& conversation) {
+bool Taker::receive_grant(Conversation& conversation, bool& busy) {
   std::size_t granted = 0;
   const auto broken = [&](const char* what) {
     log_->warn("pid {} did not hand over: {}", conversation.inventory.pid, what);
@@ -116,6 +120,7 @@ bool Taker::receive_grant(Conversation& conversation) {
     const Message& message = received->message;
     if (message.type == MessageType::refused) {
       log_->warn("refused: {}", message.text);
+      busy = message.rival_pid != 0;
       return false;
     }
     if (message.type != MessageType::grant || message.ids.size() != received->fds.size() ||
@@ -163,10 +168,11 @@ Taker::Claim Taker::claim_from(Conversation& conversation, const Listener& wante
   Message claim{.type = MessageType::claim};
   claim.ids.push_back(offer->listener.id);
   Claim result{.found = Found::refused, .fd = {}, .listener = offer->listener};
-  if (!conversation.channel.send(claim, after(*sys_, send_time)) ||
-      (!conversation.granted && !receive_grant(conversation))) {
+  const auto sent = conversation.channel.send(claim, after(*sys_, send_time));
+  if (!conversation.granted && (!sent || !receive_grant(conversation, result.busy))) {
     return result;
   }
+  // If it has died since, we hold what it granted, and become_owner finds out.
   // The granted copy is kept: bind, close, bind again must work.
   result.fd = OwnedFd(*sys_, sys_->fcntl(offer->fd.get(), F_DUPFD_CLOEXEC, 0));
   if (result.fd.is_open()) {
@@ -226,6 +232,11 @@ Taker::Claim Taker::claim_among(std::list<Conversation>& found, const Listener& 
     if (claim.found == Found::claimed) {
       conversations_.splice(conversations_.end(), found, conversation);
     }
+    // Somebody else was faster between its answer and our claim.
+    if (claim.busy && options_->busy == WhenBusy::wait) {
+      look_again = true;
+      continue;
+    }
     return claim;
   }
   return {};
@@ -269,6 +280,16 @@ bool Taker::has_claims() const {
 
 // ---- Becoming the owner ------------------------------------------------------------
 
+bool Taker::is_dead(Rendezvous& rendezvous, const Conversation& conversation) {
+  switch (rendezvous.knock(conversation.door)) {
+    case Rendezvous::Door::refuses: return true;
+    case Rendezvous::Door::open: return false;
+    case Rendezvous::Door::missing: break;
+  }
+  const auto peer = conversation.channel.peer();
+  return peer && peer->pid > 0 && sys_->kill(peer->pid, 0) != 0 && errno == ESRCH;
+}
+
 // One predecessor's answer to READY. False: we must not become owners.
 bool Taker::ask(Rendezvous& rendezvous, Conversation& conversation, Outcome& outcome) {
   Message ready{.type = MessageType::ready};
@@ -293,12 +314,13 @@ bool Taker::ask(Rendezvous& rendezvous, Conversation& conversation, Outcome& out
   if (received && received->message.type == MessageType::retired) {
     event = TakerEvent::retired;
     outcome.probation_ends =
-        std::max(outcome.probation_ends, after(*sys_, received->message.duration));
+        std::max(outcome.probation_ends,
+                 after(*sys_, std::clamp<Nanoseconds>(received->message.duration, 0, longest_probation)));
   } else if (received) {
     text = received->message.text;
   } else if (received.error().code == ETIMEDOUT) {
     event = TakerEvent::silent;
-  } else if (!rendezvous.is_served(conversation.door)) {
+  } else if (is_dead(rendezvous, conversation)) {
     event = TakerEvent::gone;
   }
   const TakerStep next = step(conversation.phase, event);

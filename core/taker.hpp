@@ -33,6 +33,7 @@ class Taker {
     Found found = Found::nothing;
     OwnedFd fd;
     Listener listener;  // as the predecessor described it
+    bool busy = false;  // refused because another attempt is under way
   };
 
   Taker(const Sys& sys, Log& log, const Options& options, Self self)
@@ -84,7 +85,8 @@ class Taker {
   Claim claim_among(std::list<Conversation>& found, const Listener& wanted, bool& look_again);
   enum class Waited { active, busy, ended };
   Waited wait_until_active(Conversation& conversation, const Listener& wanted);
-  bool receive_grant(Conversation& conversation);
+  bool receive_grant(Conversation& conversation, bool& busy);
+  bool is_dead(Rendezvous& rendezvous, const Conversation& conversation);
   void log_stranger(const Conversation& conversation, const Listener& wanted);
   bool ask(Rendezvous& rendezvous, Conversation& conversation, Outcome& outcome);
 

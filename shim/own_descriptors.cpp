@@ -149,7 +149,9 @@ int epoll_ctl(int epoll, int operation, int fd, epoll_event* event) {
   return real().epoll_ctl(number_of(epoll), operation, number_of(fd), event);
 }
 int eventfd(unsigned value, int flags) { return place(::eventfd(value, flags)); }
-int fchmod(int fd, mode_t mode) { return ::fchmod(number_of(fd), mode); }
+int fchmodat(int directory, const char* path, mode_t mode) {
+  return ::fchmodat(number_of(directory), path, mode, 0);
+}
 int fchown(int fd, uid_t user, gid_t group) { return ::fchown(number_of(fd), user, group); }
 int fcntl(int fd, int command, long argument) {
   if (command == F_DUPFD_CLOEXEC) {
@@ -259,7 +261,7 @@ Sys make_real_sys() {
   sys.dup3 = placed::dup3;
   sys.epoll_ctl = placed::epoll_ctl;
   sys.eventfd = placed::eventfd;
-  sys.fchmod = placed::fchmod;
+  sys.fchmodat = placed::fchmodat;
   sys.fchown = placed::fchown;
   sys.fcntl = placed::fcntl;
   sys.fstat = placed::fstat;
