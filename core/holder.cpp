@@ -398,6 +398,10 @@ void Holder::on_ready(Conversation& conversation, const Message& ready) {
   std::erase_if(conversation.claimed, [&](std::uint32_t id) {
     return std::find(ready.ids.begin(), ready.ids.end(), id) == ready.ids.end();
   });
+  if (phase_ == HolderPhase::probation) {
+    send_retired(conversation);  // another process of the successor's asks
+    return;
+  }
   if (conversation.claimed.empty()) {
     hang_up(conversation, "is ready with nothing claimed");
     return;
@@ -484,11 +488,8 @@ void Holder::go_deaf() {
   const Nanoseconds began = now(*sys_);
   const bool clear = owner_->retire(successor.claimed, began + retire_time);
   retired_at_ = now(*sys_);
-  Message retired{.type = MessageType::retired};
-  retired.ids = successor.claimed;
-  retired.duration = options_->probation;
   phase_deadline_ = retired_at_ + options_->probation;
-  reply(successor, retired);
+  send_retired(successor);
   if (phase_ != HolderPhase::probation) {
     return;  // it was gone before it could hear of it
   }
@@ -510,6 +511,13 @@ void Holder::go_deaf() {
     }
   }
   unclaimed_deadline_ = unclaimed_.empty() ? never : retired_at_ + options_->unclaimed;
+}
+
+void Holder::send_retired(Conversation& successor) {
+  Message retired{.type = MessageType::retired};
+  retired.ids = successor.claimed;
+  retired.duration = phase_deadline_ - now(*sys_);
+  reply(successor, retired);
 }
 
 void Holder::close_unclaimed() {

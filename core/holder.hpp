@@ -107,6 +107,7 @@ class Holder {
   void apply(HolderEvent event);
   void act(HolderAction action);
   void go_deaf();
+  void send_retired(Conversation& successor);
   void succeed();
   void look_at_timers();
   void look_at_drain();

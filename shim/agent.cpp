@@ -106,6 +106,7 @@ void ProcessOwner::revive() {
   LocalOwner::revive();
   const DescriptorsHeld held;
   process_->handed_over.clear();
+  process_->handed_over_addresses.clear();
   process_->has_handed_over = false;
 }
 
@@ -123,6 +124,7 @@ void ProcessOwner::note_retired(int fd, const Listener& listener, bool blocking,
   g_retire_epoch.fetch_add(1);
   process_->retired_names[fd] = listener.address;
   process_->has_handed_over = true;
+  process_->handed_over_addresses.push_back(listener.address);
   if (listener.file.inode != 0) {
     process_->handed_over.push_back(listener.file);
   }

@@ -64,7 +64,41 @@ void install(Process& process, int fd, Taker::Claim claim) {
   process.set_gate(Gate::unsettled);
 }
 
+// A retired program that binds again, because it was told to reload, gets what
+// it left: a stand-in. What it handed over is its successor's.
+bool bind_stand_in(Process& process, int fd, const Address& address) {
+  {
+    const DescriptorsHeld held;
+    const auto same = [&](const Address& one) { return same_endpoint(one, address); };
+    if (std::none_of(process.handed_over_addresses.begin(), process.handed_over_addresses.end(),
+                     same)) {
+      return false;
+    }
+  }
+  const Sys& sys = real_sys();
+  const auto listener = describe_socket(sys, fd, &address);
+  const int status = real().fcntl(fd, F_GETFL);
+  const int marks = real().fcntl(fd, F_GETFD);
+  if (!listener || status < 0 || marks < 0) {
+    return false;
+  }
+  const bool blocking = (status & O_NONBLOCK) == 0;
+  const auto stand_in = process.stand_ins().get(fd, *listener, blocking);
+  if (!stand_in) {
+    return false;
+  }
+  const DescriptorsHeld held;
+  sys.dup3(*stand_in, fd, (marks & FD_CLOEXEC) != 0 ? O_CLOEXEC : 0);
+  process.retired_names[fd] = address;
+  set_fd_flags(fd, static_cast<std::uint8_t>(fd_flag::retired | (blocking ? fd_flag::blocking : 0)));
+  return true;
+}
+
 Taker::Found try_claim(Process& process, int fd, const Address& address) {
+  if (process.agent != nullptr) {
+    // An owner claims nothing: what it binds now is new, or its own.
+    return bind_stand_in(process, fd, address) ? Taker::Found::claimed : Taker::Found::nothing;
+  }
   auto wanted = describe_socket(real_sys(), fd, &address);
   if (!wanted || !find_file(*wanted) || process.rendezvous() == nullptr ||
       !process.start_watching()) {
@@ -135,18 +169,23 @@ int bind_socket(int fd, const sockaddr* address, socklen_t length) noexcept {
   }
   const Address wanted(address, length);
   const bool interesting = may_become_listener(fd, wanted);
+  Taker::Found found = Taker::Found::nothing;
   if (interesting) {
     try {
       const SlowPath process(Process::get());
       if (process) {
-        switch (try_claim(*process, fd, wanted)) {
-          case Taker::Found::claimed: return 0;
-          case Taker::Found::refused: break;
-          case Taker::Found::nothing: break;
-        }
+        found = try_claim(*process, fd, wanted);
       }
     } catch (...) {  // no memory: as if not loaded
     }
+  }
+  if (found == Taker::Found::claimed) {
+    return 0;
+  }
+  if (found == Taker::Found::refused) {
+    // Natively two sockets with SO_REUSEPORT would share the connections.
+    errno = EADDRINUSE;
+    return -1;
   }
   const int result = real().bind(fd, address, length);
   if (result == 0 && interesting && wanted.is_unix()) {

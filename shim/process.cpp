@@ -146,6 +146,13 @@ void Process::prepare_rendezvous(uid_t user) {
   }
 }
 
+StandIns& Process::stand_ins() {
+  if (!stand_ins_) {
+    stand_ins_.emplace(real_sys(), rendezvous()->directory());
+  }
+  return *stand_ins_;
+}
+
 bool Process::start_watching() {
   if (fork_sensitive_ == nullptr) {
     void* memory = ::mmap(nullptr, sizeof(ForkSensitive), PROT_READ | PROT_WRITE,

@@ -19,6 +19,7 @@
 #include "core/options.hpp"
 #include "core/rendezvous.hpp"
 #include "core/socket_options.hpp"
+#include "core/stand_in.hpp"
 #include "core/taker.hpp"
 #include "shim/watch.hpp"
 
@@ -60,6 +61,7 @@ class Process {
   std::map<std::uint64_t, SocketFile> socket_files;  // by socket inode
   std::map<int, Address> retired_names;              // by descriptor number
   std::vector<SocketFile> handed_over;               // of what has been retired
+  std::vector<Address> handed_over_addresses;
   bool has_handed_over = false;
   Agent* agent = nullptr;
 
@@ -68,6 +70,9 @@ class Process {
   Rendezvous* rendezvous();
   // Makes and opens the place of a user that this process, root, will become.
   void prepare_rendezvous(uid_t user);
+
+  // For what a retired program binds again.
+  StandIns& stand_ins();
 
   // From now on waits and forks are noticed. False: no memory.
   bool start_watching();
@@ -86,6 +91,7 @@ class Process {
   static void after_fork_in_child() noexcept;
 
   std::map<uid_t, std::optional<Rendezvous>> rendezvous_;  // by user; empty: no good place
+  std::optional<StandIns> stand_ins_;
   bool bystander_ = false;
   bool atfork_registered_ = false;
   pid_t pid_ = 0;
