@@ -1,14 +1,13 @@
 #include "core/address.hpp"
 
-#include <arpa/inet.h>
-#include <netinet/in.h>
-#include <sys/un.h>
-
 #include <algorithm>
+#include <arpa/inet.h>
 #include <array>
 #include <charconv>
 #include <cstddef>
 #include <cstring>
+#include <netinet/in.h>
+#include <sys/un.h>
 
 namespace continuity {
 namespace {
@@ -99,8 +98,12 @@ Address::Address(const sockaddr* address, socklen_t size)
   std::memcpy(&storage, address, length);
 }
 
-const sockaddr* Address::get() const { return reinterpret_cast<const sockaddr*>(&storage); }
-sockaddr* Address::get() { return reinterpret_cast<sockaddr*>(&storage); }
+const sockaddr* Address::get() const {
+  return reinterpret_cast<const sockaddr*>(&storage);
+}
+sockaddr* Address::get() {
+  return reinterpret_cast<sockaddr*>(&storage);
+}
 
 bool Address::is_supported() const {
   switch (family()) {

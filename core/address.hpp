@@ -1,14 +1,13 @@
 // Socket addresses: what a program binds, in the form the kernel tells it.
 #pragma once
 
-#include <sys/socket.h>
+#include "core/sys.hpp"
 
 #include <cstdint>
 #include <optional>
 #include <string>
 #include <string_view>
-
-#include "core/sys.hpp"
+#include <sys/socket.h>
 
 namespace continuity {
 

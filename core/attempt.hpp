@@ -53,31 +53,45 @@ constexpr HolderStep step(HolderPhase phase, HolderEvent event) {
   switch (phase) {
     case P::active:
       switch (event) {
-        case E::claim: return {P::granted, A::grant};
-        default: return {phase, A::none};
+        case E::claim:
+          return {P::granted, A::grant};
+        default:
+          return {phase, A::none};
       }
     case P::granted:
       switch (event) {
-        case E::claim: return {phase, A::refuse};
-        case E::ready: return {P::probation, A::retire};
+        case E::claim:
+          return {phase, A::refuse};
+        case E::ready:
+          return {P::probation, A::retire};
         case E::gone:
-        case E::goodbye: return {P::active, A::forget};
-        case E::ready_timeout: return {P::active, A::abort};
-        default: return {phase, A::none};
+        case E::goodbye:
+          return {P::active, A::forget};
+        case E::ready_timeout:
+          return {P::active, A::abort};
+        default:
+          return {phase, A::none};
       }
     case P::probation:
       switch (event) {
-        case E::claim: return {phase, A::refuse};
-        case E::gone: return {P::active, A::revive};
+        case E::claim:
+          return {phase, A::refuse};
+        case E::gone:
+          return {P::active, A::revive};
         case E::goodbye:
-        case E::probation_over: return {P::draining, A::succeed};
-        default: return {phase, A::none};
+        case E::probation_over:
+          return {P::draining, A::succeed};
+        default:
+          return {phase, A::none};
       }
     case P::draining:
       switch (event) {
-        case E::claim: return {phase, A::refuse};
-        case E::drained: return {P::leaving, A::leave};
-        default: return {phase, A::none};
+        case E::claim:
+          return {phase, A::refuse};
+        case E::drained:
+          return {P::leaving, A::leave};
+        default:
+          return {phase, A::none};
       }
     case P::leaving:
       return {phase, event == E::claim ? A::refuse : A::none};
@@ -104,9 +118,9 @@ enum class TakerEvent : std::uint8_t {
 
 enum class TakerAction : std::uint8_t {
   none,
-  ask,       // send READY
-  own,       // apply what was recorded, publish ourselves, let the program go on
-  give_up,   // end this program with a message
+  ask,      // send READY
+  own,      // apply what was recorded, publish ourselves, let the program go on
+  give_up,  // end this program with a message
 };
 
 struct TakerStep {
@@ -123,17 +137,23 @@ constexpr TakerStep step(TakerPhase phase, TakerEvent event) {
   switch (phase) {
     case P::starting:
       switch (event) {
-        case E::wait: return {P::asking, A::ask};
-        case E::aborted: return {P::ended, A::give_up};
-        default: return {phase, A::none};
+        case E::wait:
+          return {P::asking, A::ask};
+        case E::aborted:
+          return {P::ended, A::give_up};
+        default:
+          return {phase, A::none};
       }
     case P::asking:
       switch (event) {
         case E::retired:
-        case E::gone: return {P::active, A::own};
+        case E::gone:
+          return {P::active, A::own};
         case E::aborted:
-        case E::silent: return {P::ended, A::give_up};
-        default: return {phase, A::none};
+        case E::silent:
+          return {P::ended, A::give_up};
+        default:
+          return {phase, A::none};
       }
     case P::active:
     case P::ended:

@@ -2,12 +2,12 @@
 // and descriptors. No call waits longer than its deadline.
 #pragma once
 
-#include <span>
-#include <vector>
-
 #include "core/clock.hpp"
 #include "core/owned_fd.hpp"
 #include "core/wire.hpp"
+
+#include <span>
+#include <vector>
 
 namespace continuity {
 

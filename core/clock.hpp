@@ -1,10 +1,10 @@
 // Time for deadlines: the monotonic clock, in nanoseconds.
 #pragma once
 
+#include "core/sys.hpp"
+
 #include <algorithm>
 #include <cstdint>
-
-#include "core/sys.hpp"
 
 namespace continuity {
 
@@ -17,6 +17,13 @@ constexpr Nanoseconds never = INT64_MAX;
 inline Nanoseconds now(const Sys& sys) {
   timespec time{};
   sys.clock_gettime(CLOCK_MONOTONIC, &time);
+  return static_cast<Nanoseconds>(time.tv_sec) * second + time.tv_nsec;
+}
+
+// What the calling thread has used of a processor.
+inline Nanoseconds processor_time(const Sys& sys) {
+  timespec time{};
+  sys.clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time);
   return static_cast<Nanoseconds>(time.tv_sec) * second + time.tv_nsec;
 }
 

@@ -1,15 +1,14 @@
 #include "core/descriptors.hpp"
 
-#include <fcntl.h>
+#include "core/directory.hpp"
+#include "core/listener.hpp"
 
 #include <algorithm>
 #include <array>
 #include <charconv>
+#include <fcntl.h>
 #include <string>
 #include <string_view>
-
-#include "core/directory.hpp"
-#include "core/listener.hpp"
 
 namespace continuity {
 namespace {
@@ -36,7 +35,9 @@ bool contains(std::span<const std::uint64_t> inodes, std::uint64_t inode) {
 }
 
 // Files without a place in a file system: epolls, eventfds, timers.
-bool is_anonymous(const struct stat& status) { return (status.st_mode & S_IFMT) == 0; }
+bool is_anonymous(const struct stat& status) {
+  return (status.st_mode & S_IFMT) == 0;
+}
 
 // The kernel reports these whether asked for or not, and lists them as if asked.
 constexpr std::uint32_t always_reported = EPOLLERR | EPOLLHUP;
@@ -60,8 +61,8 @@ OwnedFd Descriptors::open_own(const char* path) const {
   return {*sys_, sys_->openat(proc_, relative.c_str(), O_RDONLY | O_CLOEXEC, 0)};
 }
 
-Status Descriptors::find_in_epoll(int epoll, std::span<const std::uint64_t> inodes,
-                                  std::vector<Registration>& found) {
+Result<std::size_t> Descriptors::find_in_epoll(int epoll, std::span<const std::uint64_t> inodes,
+                                               std::vector<Registration>& found) {
   const OwnedFd info = open_own(("fdinfo/" + std::to_string(epoll)).c_str());
   if (!info.is_open()) {
     return last_error("open the list of an epoll");
@@ -70,6 +71,7 @@ Status Descriptors::find_in_epoll(int epoll, std::span<const std::uint64_t> inod
   constexpr std::size_t chunk = 256 * 1024;
   std::string text;
   std::size_t used = 0;
+  std::size_t total = 0;
   for (;;) {
     text.resize(used + chunk);
     const ssize_t size = sys_->read(info.get(), text.data() + used, chunk);
@@ -77,8 +79,9 @@ Status Descriptors::find_in_epoll(int epoll, std::span<const std::uint64_t> inod
       return last_error("read the list of an epoll");
     }
     if (size == 0) {
-      return Done{};
+      return total;
     }
+    total += static_cast<std::size_t>(size);
     const std::string_view view(text.data(), used + static_cast<std::size_t>(size));
     std::size_t begin = 0;
     for (auto end = view.find('\n'); end != std::string_view::npos; end = view.find('\n', begin)) {
@@ -111,8 +114,8 @@ Result<Holdings> Descriptors::find(std::span<const std::uint64_t> inodes, bool (
     } else if (is_anonymous(status)) {
       constexpr std::string_view epoll_name = "anon_inode:[eventpoll]";
       std::array<char, 64> name{};
-      const ssize_t size = sys_->readlinkat(directory.get(), std::to_string(fd).c_str(),
-                                            name.data(), name.size());
+      const ssize_t size =
+          sys_->readlinkat(directory.get(), std::to_string(fd).c_str(), name.data(), name.size());
       if (size > 0 && std::string_view(name.data(), static_cast<std::size_t>(size)) == epoll_name) {
         epolls.push_back(fd);
       }
@@ -126,6 +129,10 @@ Result<Holdings> Descriptors::find(std::span<const std::uint64_t> inodes, bool (
     const auto read = find_in_epoll(epoll, inodes, holdings.registrations);
     if (!read && read.error().code != ENOENT) {
       return read.error();
+    }
+    constexpr std::size_t small = 8 * 1024;
+    if (read && *read <= small) {
+      holdings.small_epolls.push_back(epoll);
     }
   }
   return holdings;

@@ -2,15 +2,15 @@
 // are made, copied and closed behind our back.
 #pragma once
 
-#include <cstdint>
-#include <optional>
-#include <span>
-#include <vector>
-
 #include "core/address.hpp"
 #include "core/owned_fd.hpp"
 #include "core/result.hpp"
 #include "core/sys.hpp"
+
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <vector>
 
 namespace continuity {
 
@@ -32,6 +32,7 @@ struct Registration {
 struct Holdings {
   std::vector<Copy> copies;
   std::vector<Registration> registrations;
+  std::vector<int> small_epolls;  // so short a list that it may be read again in a hurry
 };
 
 class Descriptors {
@@ -43,9 +44,10 @@ class Descriptors {
   // numbers for which `ours(fd)` says that they belong to the library.
   Result<Holdings> find(std::span<const std::uint64_t> inodes, bool (*ours)(int fd));
 
-  // What the epoll `epoll` watches of `inodes`, appended to `found`.
-  Status find_in_epoll(int epoll, std::span<const std::uint64_t> inodes,
-                       std::vector<Registration>& found);
+  // What the epoll `epoll` watches of `inodes`, appended to `found`; the size of
+  // its list in bytes.
+  Result<std::size_t> find_in_epoll(int epoll, std::span<const std::uint64_t> inodes,
+                                    std::vector<Registration>& found);
 
   // One open connection that came through a listener at one of `addresses`, if
   // there is any, and how many there are.

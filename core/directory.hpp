@@ -2,16 +2,15 @@
 // a fake: used for /proc/self/fd and for the rendezvous.
 #pragma once
 
-#include <fcntl.h>
+#include "core/result.hpp"
+#include "core/sys.hpp"
 
 #include <array>
 #include <charconv>
 #include <cstddef>
 #include <cstring>
+#include <fcntl.h>
 #include <string_view>
-
-#include "core/result.hpp"
-#include "core/sys.hpp"
 
 namespace continuity {
 

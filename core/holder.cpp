@@ -16,6 +16,9 @@ constexpr Nanoseconds answer_time = 5 * second;
 constexpr Nanoseconds retire_time = 200 * millisecond;
 constexpr Nanoseconds first_look = 5 * millisecond;
 constexpr Nanoseconds longest_look = 100 * millisecond;
+constexpr Nanoseconds longest_interval = 5 * second;
+// Who is told something by a signal has this long to act before it is stopped.
+constexpr Nanoseconds signal_time = 100 * millisecond;
 constexpr Nanoseconds report_interval = 60 * second;
 // A look at the descriptors may cost this share of one processor: 1 in 100.
 constexpr Nanoseconds look_cost_factor = 100;
@@ -108,7 +111,9 @@ Nanoseconds Holder::next_deadline() const {
 }
 
 // Who knocks while we have no descriptor left would keep us awake.
-short Holder::door_events() const { return door_opens_ == never ? POLLIN : 0; }
+short Holder::door_events() const {
+  return door_opens_ == never ? POLLIN : 0;
+}
 
 void Holder::look_at_timers() {
   const Nanoseconds time = now(*sys_);
@@ -133,14 +138,19 @@ void Holder::look_at_timers() {
   if (time >= phase_deadline_) {
     phase_deadline_ = never;
     switch (phase_) {
-      case HolderPhase::granted: apply(HolderEvent::ready_timeout); break;
-      case HolderPhase::probation: apply(HolderEvent::probation_over); break;
+      case HolderPhase::granted:
+        apply(HolderEvent::ready_timeout);
+        break;
+      case HolderPhase::probation:
+        apply(HolderEvent::probation_over);
+        break;
       case HolderPhase::leaving:
         log_->warn("still here {} s after {}; ending with SIGKILL",
                    in_seconds(options_->stop_timeout), signal_name(options_->stop_signal));
         owner_->stop(SIGKILL);
         break;
-      default: break;
+      default:
+        break;
     }
   }
   if (time >= next_look_) {
@@ -191,6 +201,11 @@ void Holder::listen_to(Conversation& conversation) {
 
 // Never without a word: a channel that is closed in silence means death.
 void Holder::hang_up(Conversation& conversation, const char* what) {
+  if (conversation.stage == Stage::attempt && phase_ == HolderPhase::probation) {
+    // Whom we handed over to may babble; it accepts all the same.
+    log_->warn("pid {} {}; ignored", conversation.peer.pid, what);
+    return;
+  }
   log_->warn("pid {} {}; its conversation is closed", conversation.peer.pid, what);
   Message abort{.type = MessageType::abort, .code = EPROTO};
   abort.text = compose("it {}", what);
@@ -205,8 +220,6 @@ void Holder::on_unreadable(Conversation& conversation, const Error& error) {
     on_gone(conversation, HolderEvent::gone);
   } else if (error.code != EPROTO && error.code != EPROTONOSUPPORT) {
     log_->debug("pid {}: {}: {}", conversation.peer.pid, error.step, error_text(error.code));
-  } else if (conversation.stage == Stage::attempt && phase_ == HolderPhase::probation) {
-    log_->warn("pid {} said something that is not ours; ignored", conversation.peer.pid);
   } else {
     hang_up(conversation, "said something that is not ours");
   }
@@ -224,12 +237,22 @@ void Holder::listen_to(Predecessor& predecessor) {
 void Holder::on_message(Conversation& conversation, Received& received) {
   const Message& message = received.message;
   switch (message.type) {
-    case MessageType::hello: on_hello(conversation, message); break;
-    case MessageType::claim: on_claim(conversation, message); break;
-    case MessageType::got: send_grant(conversation); break;
-    case MessageType::ready: on_ready(conversation, message); break;
+    case MessageType::hello:
+      on_hello(conversation, message);
+      break;
+    case MessageType::claim:
+      on_claim(conversation, message);
+      break;
+    case MessageType::got:
+      send_grant(conversation);
+      break;
+    case MessageType::ready:
+      on_ready(conversation, message);
+      break;
     case MessageType::goodbye:
-    case MessageType::abort: on_gone(conversation, HolderEvent::goodbye); break;
+    case MessageType::abort:
+      on_gone(conversation, HolderEvent::goodbye);
+      break;
     default:
       hang_up(conversation, "sent a message out of turn");
   }
@@ -278,7 +301,8 @@ void Holder::send_inventory(Conversation& conversation) {
   // Parked until the attempt, or our own probation, has ended: then it is told
   // anew. One that does not want to wait closes the channel.
   conversation.stage = current == HolderState::active ? Stage::looking : Stage::parked;
-  conversation.deadline = current == HolderState::active ? after(*sys_, options_->ready_timeout) : never;
+  conversation.deadline =
+      current == HolderState::active ? after(*sys_, options_->ready_timeout) : never;
   // What has been retired is nobody's to claim from us.
   conversation.offered.clear();
   if (phase_ == HolderPhase::active || phase_ == HolderPhase::granted) {
@@ -365,7 +389,7 @@ void Holder::on_claim(Conversation& conversation, const Message& claim) {
   }
   if (const auto prepared = owner_->prepare(conversation.offered); !prepared) {
     refuse(conversation, compose("pid {} cannot hand over: {}: {}", sys_->getpid(),
-                                     prepared.error().step, error_text(prepared.error().code)));
+                                 prepared.error().step, error_text(prepared.error().code)));
     return;
   }
   conversation.stage = Stage::attempt;
@@ -450,15 +474,18 @@ void Holder::act(HolderAction action) {
       end_of_own_probation();
       break;
     case HolderAction::abort: {
-      log_->warn("pid {} was not ready within {} s (CONTINUITY_READY_TIMEOUT); it is told to "
-                 "end; serving on",
-                 successor_, in_seconds(options_->ready_timeout));
+      log_->warn(
+          "pid {} was not ready within {} s (CONTINUITY_READY_TIMEOUT); it is told to "
+          "end; serving on",
+          successor_, in_seconds(options_->ready_timeout));
       Message abort{.type = MessageType::abort, .code = ETIMEDOUT};
       abort.text = "it was not ready in time";
       Conversation* late = attempt();
       reply(*late, abort);
       late->over = true;
-      sys_->kill(late->peer.pid, SIGTERM);
+      if (late->peer.pid > 1) {  // 0: it lives in a namespace we cannot see
+        sys_->kill(late->peer.pid, SIGTERM);
+      }
       owner_->abandon();
       end_of_own_probation();
       break;
@@ -474,10 +501,14 @@ void Holder::act(HolderAction action) {
       succeed();
       break;
     case HolderAction::leave:
-      log_->info("no connection left; leaving ({})", signal_name(options_->stop_signal));
       next_look_ = next_report_ = never;
-      phase_deadline_ = after(*sys_, options_->stop_timeout);
       owner_->withdraw();
+      if (options_->stop_signal == 0) {
+        log_->info("no connection left; it may leave now");
+        break;
+      }
+      log_->info("no connection left; leaving ({})", signal_name(options_->stop_signal));
+      phase_deadline_ = after(*sys_, options_->stop_timeout);
       owner_->stop(options_->stop_signal);
       break;
   }
@@ -496,9 +527,10 @@ void Holder::go_deaf() {
   log_->info("handed {} over to pid {} in {} ms", claimed_addresses(successor), successor_,
              in_milliseconds(retired_at_ - began));
   if (!clear) {
-    log_->warn("a thread did not come back from accept within {} ms; it may take one more "
-               "connection",
-               retire_time / millisecond);
+    log_->warn(
+        "a thread did not come back from accept within {} ms; it may take one more "
+        "connection",
+        retire_time / millisecond);
   }
   owner_->sweep();
   unclaimed_.clear();
@@ -551,7 +583,8 @@ void Holder::succeed() {
     log_->info("finishing {} connection{}", last_count_, last_count_ == 1 ? "" : "s");
   }
   look_interval_ = first_look;
-  next_look_ = now(*sys_);
+  const bool told = options_->success_signal != 0 || options_->retire_signal != 0;
+  next_look_ = after(*sys_, told ? signal_time : 0);
   next_report_ = after(*sys_, report_interval);
 }
 
@@ -562,15 +595,16 @@ void Holder::look_at_drain() {
     next_look_ = unclaimed_deadline_;
     return;
   }
-  const Nanoseconds began = now(*sys_);
+  const Nanoseconds began = processor_time(*sys_);
   const unsigned count = owner_->connections();
+  const Nanoseconds cost = processor_time(*sys_) - began;
   const Nanoseconds ended = now(*sys_);
   if (count == 0) {
     apply(HolderEvent::drained);
     return;
   }
   look_interval_ = std::min(look_interval_ * 2, longest_look);
-  next_look_ = ended + std::max(look_interval_, (ended - began) * look_cost_factor);
+  next_look_ = ended + std::clamp(cost * look_cost_factor, look_interval_, longest_interval);
   if (ended >= next_report_) {
     log_->info("still finishing {} connection{}", count, count == 1 ? "" : "s");
     next_report_ = ended + report_interval;

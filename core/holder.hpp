@@ -4,15 +4,15 @@
 // Runs in one thread, the agent. Decides nothing by itself: attempt.hpp does.
 #pragma once
 
-#include <list>
-#include <string>
-#include <vector>
-
 #include "core/attempt.hpp"
 #include "core/channel.hpp"
 #include "core/log.hpp"
 #include "core/options.hpp"
 #include "core/retirement.hpp"
+
+#include <list>
+#include <string>
+#include <vector>
 
 namespace continuity {
 

@@ -1,11 +1,10 @@
 #include "core/listener.hpp"
 
+#include <array>
+#include <cstring>
 #include <fcntl.h>
 #include <net/if.h>
 #include <netinet/in.h>
-
-#include <array>
-#include <cstring>
 
 namespace continuity {
 namespace {
@@ -86,7 +85,8 @@ std::optional<SocketFile> find_socket_file(const Sys& sys, std::string_view path
   }
   if (file.path.front() != '/') {
     std::array<char, 4096> directory{};
-    const ssize_t size = sys.readlinkat(AT_FDCWD, "/proc/self/cwd", directory.data(), directory.size());
+    const ssize_t size =
+        sys.readlinkat(AT_FDCWD, "/proc/self/cwd", directory.data(), directory.size());
     if (size > 0) {
       file.path = std::string(directory.data(), static_cast<std::size_t>(size)) + "/" + file.path;
     }

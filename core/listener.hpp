@@ -2,12 +2,12 @@
 // past calls are hints, descriptors tell the truth.
 #pragma once
 
-#include <optional>
-#include <string>
-
 #include "core/address.hpp"
 #include "core/result.hpp"
 #include "core/sys.hpp"
+
+#include <optional>
+#include <string>
 
 namespace continuity {
 

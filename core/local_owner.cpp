@@ -1,9 +1,8 @@
 #include "core/local_owner.hpp"
 
+#include <algorithm>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
-
-#include <algorithm>
 
 namespace continuity {
 
@@ -19,16 +18,26 @@ Status LocalOwner::prepare(std::vector<Item> items) {
   return retirement_.prepare(std::move(items));
 }
 
-void LocalOwner::abandon() { retirement_.abandon(); }
-int LocalOwner::descriptor(std::uint32_t id) { return retirement_.copy_of(id); }
+void LocalOwner::abandon() {
+  retirement_.abandon();
+}
+int LocalOwner::descriptor(std::uint32_t id) {
+  return retirement_.copy_of(id);
+}
 
 bool LocalOwner::retire(std::span<const std::uint32_t> ids, Nanoseconds deadline) {
   return retirement_.retire(ids, deadline);
 }
 
-void LocalOwner::sweep() { retirement_.sweep(); }
-void LocalOwner::revive() { retirement_.revive(); }
-void LocalOwner::forget_listeners() { retirement_.forget_listeners(); }
+void LocalOwner::sweep() {
+  retirement_.sweep();
+}
+void LocalOwner::revive() {
+  retirement_.revive();
+}
+void LocalOwner::forget_listeners() {
+  retirement_.forget_listeners();
+}
 
 unsigned LocalOwner::connections() {
   // Most looks find the connection of the look before: one call, not one per
@@ -72,9 +81,11 @@ void LocalOwner::close_listeners(std::span<const std::uint32_t> ids) {
   }
   retirement_.retire(ids, deadline);
   retirement_.sweep();
-  retirement_.forget_listeners();
+  retirement_.forget_listeners(ids);
 }
 
-void LocalOwner::send_signal(int signal) { sys_->kill(sys_->getpid(), signal); }
+void LocalOwner::send_signal(int signal) {
+  sys_->kill(sys_->getpid(), signal);
+}
 
 }  // namespace continuity

@@ -1,22 +1,24 @@
 #include "core/log.hpp"
 
-#include <fcntl.h>
 #include <fmt/format.h>
-#include <string.h>  // strerrordesc_np is glibc's
-#include <unistd.h>
 
 #include <algorithm>
 #include <array>
+#include <fcntl.h>
+#include <string.h>  // strerrordesc_np is glibc's
+#include <unistd.h>
 #include <utility>
 
 namespace continuity {
 
-void Log::open(const Sys& sys, LogLevel level, std::string file) {
+void Log::open(const Sys& sys, LogLevel level, std::string file, const char* journal) {
   sys_ = &sys;
   level_ = level;
   file_ = std::move(file);
   has_standard_error_ = sys.fstat(STDERR_FILENO, &standard_error_) == 0 &&
-                        !S_ISSOCK(standard_error_.st_mode);
+                        (!S_ISSOCK(standard_error_.st_mode) ||
+                         (journal != nullptr && journal == compose("{}:{}", standard_error_.st_dev,
+                                                                   standard_error_.st_ino)));
 }
 
 int Log::target() {

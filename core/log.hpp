@@ -1,14 +1,14 @@
 // The log: one line an event, one write a line, no allocation.
 #pragma once
 
+#include "core/result.hpp"
+#include "core/sys.hpp"
+
 #include <fmt/core.h>
 
 #include <atomic>
 #include <cstdint>
 #include <string>
-
-#include "core/result.hpp"
-#include "core/sys.hpp"
 
 namespace continuity {
 
@@ -16,13 +16,16 @@ enum class LogLevel : std::uint8_t { error, warn, info, debug };
 
 // Writes to a file, or to standard error as long as descriptor 2 is the file
 // that it was when the log was made: a daemon that closes it may be given a
-// client's socket under that number. Never writes to a socket: for a server
-// started by inetd, standard error is the client. Safe to use from any thread.
+// client's socket under that number. Never writes to a socket but the journal's:
+// for a server started by inetd, standard error is the client. Safe to use from
+// any thread.
 class Log {
  public:
   Log() = default;
   // `file` empty: standard error. The file is opened at the first line.
-  void open(const Sys& sys, LogLevel level, std::string file);
+  // `journal` is what systemd says of the journal's socket in JOURNAL_STREAM,
+  // "device:inode"; null if it does not.
+  void open(const Sys& sys, LogLevel level, std::string file, const char* journal);
 
   template <typename... Arguments>
   void error(fmt::format_string<Arguments...> text, Arguments&&... arguments) {

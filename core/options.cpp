@@ -1,10 +1,9 @@
 #include "core/options.hpp"
 
-#include <string.h>  // sigabbrev_np is glibc's
-
 #include <array>
 #include <charconv>
 #include <limits>
+#include <string.h>  // sigabbrev_np is glibc's
 
 namespace continuity {
 namespace {

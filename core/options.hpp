@@ -2,14 +2,14 @@
 // is read. A value that cannot be read is reported and the default stays.
 #pragma once
 
+#include "core/clock.hpp"
+#include "core/log.hpp"
+
 #include <csignal>
 #include <functional>
 #include <string>
 #include <string_view>
 #include <vector>
-
-#include "core/clock.hpp"
-#include "core/log.hpp"
 
 namespace continuity {
 

@@ -3,9 +3,9 @@
 // wrapper.
 #pragma once
 
-#include <utility>
-
 #include "core/sys.hpp"
+
+#include <utility>
 
 namespace continuity {
 
@@ -13,8 +13,7 @@ class OwnedFd {
  public:
   OwnedFd() = default;
   OwnedFd(const Sys& sys, int fd) : sys_(&sys), fd_(fd) {}
-  OwnedFd(OwnedFd&& other) noexcept
-      : sys_(other.sys_), fd_(std::exchange(other.fd_, -1)) {}
+  OwnedFd(OwnedFd&& other) noexcept : sys_(other.sys_), fd_(std::exchange(other.fd_, -1)) {}
   OwnedFd& operator=(OwnedFd&& other) noexcept {
     if (this != &other) {
       reset();

@@ -1,12 +1,11 @@
 #include "core/rendezvous.hpp"
 
+#include "core/directory.hpp"
+
+#include <cstring>
 #include <fcntl.h>
 #include <sys/stat.h>
 #include <sys/un.h>
-
-#include <cstring>
-
-#include "core/directory.hpp"
 
 namespace continuity {
 namespace {
@@ -46,8 +45,8 @@ std::string why_not_a_directory(const std::string& path, int code) {
     case ENOTDIR:
       return compose("rendezvous directory {} is not a directory: {}", path, set_other);
     default:
-      return compose("rendezvous directory {} cannot be opened ({}): {}", path,
-                         error_text(code), set_other);
+      return compose("rendezvous directory {} cannot be opened ({}): {}", path, error_text(code),
+                     set_other);
   }
 }
 
@@ -74,11 +73,11 @@ OwnedFd open_base(const Sys& sys, const std::string& path, std::string& problem)
   const uid_t me = sys.geteuid();
   if (open_to_all) {
     problem = compose("rendezvous directory {} may be written by everybody: chmod o-w it, or {}",
-                          path, set_other);
+                      path, set_other);
     base.reset();
   } else if (status.st_uid != me && status.st_uid != 0 && me != 0) {
-    problem = compose("rendezvous directory {} belongs to user {}: {}", path, status.st_uid,
-                          set_other);
+    problem =
+        compose("rendezvous directory {} belongs to user {}: {}", path, status.st_uid, set_other);
     base.reset();
   }
   return base;
@@ -153,8 +152,8 @@ std::optional<Rendezvous> Rendezvous::open_below_tmp(const Sys& sys, uid_t user,
   const std::string parent_path = "/tmp";
   OwnedFd parent = open_directory(sys, AT_FDCWD, parent_path.c_str(), O_PATH);
   for (int attempt = 0; parent.is_open() && attempt < squat_attempts; ++attempt) {
-    const std::string name = "continuity-" + std::to_string(user) +
-                             (attempt == 0 ? "" : "." + std::to_string(attempt));
+    const std::string name =
+        "continuity-" + std::to_string(user) + (attempt == 0 ? "" : "." + std::to_string(attempt));
     OwnedFd own = open_own(sys, parent.get(), name, user, parent_path + "/" + name, problem);
     if (own.is_open()) {
       return Rendezvous(sys, std::move(parent), std::move(own), parent_path, name);
@@ -199,12 +198,12 @@ void Rendezvous::withdraw(const std::string& identity, std::uint64_t generation)
   sys_->unlinkat(directory_.get(), name_of(identity, generation).c_str(), 0);
 }
 
-Result<OwnedFd> Rendezvous::connect(const std::string& name) {
+Result<OwnedFd> Rendezvous::connect(int directory, const std::string& name) {
   OwnedFd fd(*sys_, sys_->socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
   if (!fd.is_open()) {
     return last_error("make a socket");
   }
-  const sockaddr_un address = socket_address(*sys_, base_.get(), name);
+  const sockaddr_un address = socket_address(*sys_, directory, name);
   if (sys_->connect(fd.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0) {
     return last_error("connect");
   }
@@ -212,7 +211,10 @@ Result<OwnedFd> Rendezvous::connect(const std::string& name) {
 }
 
 Rendezvous::Door Rendezvous::knock(const std::string& name) {
-  const auto fd = connect(name);
+  const auto slash = name.find('/');
+  const OwnedFd directory =
+      open_directory(*sys_, base_.get(), name.substr(0, slash).c_str(), O_PATH);
+  const auto fd = connect(directory.get(), name.substr(slash + 1));
   if (!fd && fd.error().code == ECONNREFUSED) {
     return Door::refuses;
   }
@@ -261,7 +263,7 @@ void Rendezvous::connect_below(const std::string& directory, const std::string& 
   }
   for (const std::string& name : names) {
     const std::string relative = directory + "/" + name;
-    auto fd = connect(relative);
+    auto fd = connect(listing.get(), name);
     if (fd) {
       peers.push_back(
           {.name = relative, .owner = status.st_uid, .channel = Channel(*sys_, std::move(*fd))});

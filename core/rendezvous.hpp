@@ -2,14 +2,14 @@
 // socket per generation in it.
 #pragma once
 
-#include <optional>
-#include <string>
-#include <vector>
-
 #include "core/channel.hpp"
 #include "core/log.hpp"
 #include "core/owned_fd.hpp"
 #include "core/result.hpp"
+
+#include <optional>
+#include <string>
+#include <vector>
 
 namespace continuity {
 
@@ -56,13 +56,12 @@ class Rendezvous {
         name_(std::move(name)),
         path_(std::move(base_path) + "/" + name_) {}
 
-  static std::optional<Rendezvous> open_below_tmp(const Sys& sys, uid_t user,
-                                                  std::string& problem);
-  Result<OwnedFd> connect(const std::string& name);
+  static std::optional<Rendezvous> open_below_tmp(const Sys& sys, uid_t user, std::string& problem);
+  Result<OwnedFd> connect(int directory, const std::string& name);
   Result<OwnedFd> listen_at(const std::string& name);
   [[nodiscard]] std::vector<std::string> directories() const;
-  void connect_below(const std::string& directory, const std::string& own,
-                     std::vector<Peer>& peers, Log& log);
+  void connect_below(const std::string& directory, const std::string& own, std::vector<Peer>& peers,
+                     Log& log);
 
   const Sys* sys_;
   OwnedFd base_;       // O_PATH: it may be closed to reading

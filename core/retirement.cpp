@@ -1,8 +1,9 @@
 #include "core/retirement.hpp"
 
-#include <fcntl.h>
-
 #include <algorithm>
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <utility>
 
 namespace continuity {
@@ -79,8 +80,16 @@ Status Retirement::prepare_item(Item item) {
   if (!last) {
     return last.error();
   }
-  kept_.push_back(
-      {.item = std::move(item), .copy = std::move(copy), .stand_in = *deaf, .last_stand_in = *last});
+  tcp_info info{};
+  socklen_t size = sizeof info;
+  // For a listener tcpi_sacked is the length its queue may have (tcp_get_info).
+  const bool told = sys_->getsockopt(item.fd, IPPROTO_TCP, TCP_INFO, &info, &size) == 0;
+  kept_.push_back({.item = std::move(item),
+                   .copy = std::move(copy),
+                   .stand_in = *deaf,
+                   .last_stand_in = *last,
+                   .status_flags = flags,
+                   .backlog = told ? static_cast<int>(info.tcpi_sacked) : -1});
   return Done{};
 }
 
@@ -105,21 +114,42 @@ void Retirement::abandon() {
   kept_.clear();
   seats_.clear();
   registrations_.clear();
+  small_epolls_.clear();
 }
 
 void Retirement::adopt(const Holdings& holdings) {
   for (const Copy& copy : holdings.copies) {
-    const auto kept = std::find_if(kept_.begin(), kept_.end(), [&](const Kept& one) {
-      return one.item.inode == copy.inode;
-    });
+    const auto kept = std::find_if(kept_.begin(), kept_.end(),
+                                   [&](const Kept& one) { return one.item.inode == copy.inode; });
     seats_.push_back({.fd = copy.fd,
                       .item = static_cast<std::size_t>(kept - kept_.begin()),
                       .blocking = kept->stand_in != kept->last_stand_in,
                       .fd_flags = sys_->fcntl(copy.fd, F_GETFD, 0),
-                      .retired = false});
+                      .retired = false,
+                      .settled = false});
   }
   registrations_.insert(registrations_.end(), holdings.registrations.begin(),
                         holdings.registrations.end());
+  small_epolls_ = holdings.small_epolls;
+}
+
+// The program may have changed events and data since prepare. A long list is
+// taken as it was then: reading it would cost more than all the rest.
+void Retirement::refresh() {
+  for (const int epoll : small_epolls_) {
+    std::vector<Registration> current;
+    if (descriptors_.find_in_epoll(epoll, inodes(false), current)) {
+      std::erase_if(registrations_, [&](const Registration& one) {
+        return one.epoll == epoll && !is_retired_seat(one.fd);
+      });
+      registrations_.insert(registrations_.end(), current.begin(), current.end());
+    }
+  }
+}
+
+bool Retirement::is_retired_seat(int fd) const {
+  return std::any_of(seats_.begin(), seats_.end(),
+                     [&](const Seat& seat) { return seat.fd == fd && seat.retired; });
 }
 
 void Retirement::replace(Seat& seat, int by) {
@@ -163,26 +193,33 @@ void Retirement::swap(Seat& seat) {
 }
 
 // The last stand-in, and the epolls that watched the listener watch it.
-void Retirement::settle(std::span<const std::size_t> seats) {
-  for (const std::size_t index : seats) {
-    Seat& seat = seats_[index];
-    const Kept& kept = kept_[seat.item];
-    if (seat.blocking) {
-      replace(seat, kept.last_stand_in);
+void Retirement::settle() {
+  {
+    const DescriptorLock lock(*program_);
+    for (Seat& seat : seats_) {
+      const Kept& kept = kept_[seat.item];
+      // The program may have closed the number meanwhile.
+      if (!seat.retired || seat.settled ||
+          socket_inode(*sys_, seat.fd) != socket_inode(*sys_, kept.stand_in)) {
+        continue;
+      }
+      if (seat.blocking) {
+        replace(seat, kept.last_stand_in);
+      }
+      watch_again(seat);
+      seat.settled = true;
     }
-    watch_again(seat);
   }
+  program_->note_settled();
 }
 
 bool Retirement::retire(std::span<const std::uint32_t> ids, Nanoseconds deadline) {
-  std::vector<std::size_t> swapped;
   std::vector<int> numbers;
-  swapped.reserve(seats_.size());
   numbers.reserve(seats_.size());
+  refresh();
   {
     const DescriptorLock lock(*program_);
-    for (std::size_t index = 0; index < seats_.size(); ++index) {
-      Seat& seat = seats_[index];
+    for (Seat& seat : seats_) {
       Kept& kept = kept_[seat.item];
       if (seat.retired || std::find(ids.begin(), ids.end(), kept.item.listener.id) == ids.end()) {
         continue;
@@ -190,18 +227,11 @@ bool Retirement::retire(std::span<const std::uint32_t> ids, Nanoseconds deadline
       kept.retired = true;
       swap(seat);
       if (seat.retired) {
-        swapped.push_back(index);
         numbers.push_back(seat.fd);
       }
     }
   }
-  const bool clear = program_->clear_accepts(numbers, deadline);
-  {
-    const DescriptorLock lock(*program_);
-    settle(swapped);
-  }
-  program_->note_settled();
-  return clear;
+  return program_->clear_accepts(numbers, deadline);
 }
 
 // The program registered the listener between look and swap: its epoll knows
@@ -229,6 +259,7 @@ void Retirement::repair(const Registration& registration) {
 }
 
 void Retirement::sweep() {
+  settle();
   for (int look = 0; look < max_looks; ++look) {
     const auto holdings = descriptors_.find(inodes(true), ours_);
     if (!holdings || (holdings->copies.empty() && holdings->registrations.empty())) {
@@ -242,21 +273,35 @@ void Retirement::sweep() {
     }
     // Copies made since the look before: new seats.
     std::vector<std::uint32_t> ids;
-    adopt({.copies = holdings->copies, .registrations = {}});
+    adopt({.copies = holdings->copies, .registrations = {}, .small_epolls = {}});
     for (const Kept& kept : kept_) {
       if (kept.retired) {
         ids.push_back(kept.item.listener.id);
       }
     }
     retire(ids, after(*sys_, 100 * millisecond));
+    settle();
+  }
+}
+
+// What the successor set in the meantime belongs to the listener, not to it.
+void Retirement::restore_shared_state(const Kept& kept) {
+  sys_->fcntl(kept.copy.get(), F_SETFL, kept.status_flags);
+  if (kept.backlog >= 0) {
+    sys_->listen(kept.copy.get(), kept.backlog);
   }
 }
 
 void Retirement::revive() {
   const DescriptorLock lock(*program_);
+  for (const Kept& kept : kept_) {
+    if (kept.retired && kept.copy.is_open()) {
+      restore_shared_state(kept);
+    }
+  }
   for (Seat& seat : seats_) {
     const Kept& kept = kept_[seat.item];
-    if (!seat.retired ||
+    if (!seat.retired || !kept.copy.is_open() ||
         socket_inode(*sys_, seat.fd) != socket_inode(*sys_, kept.last_stand_in)) {
       continue;  // the program has closed it, and may have something else there
     }
@@ -265,12 +310,21 @@ void Retirement::revive() {
         sys_->epoll_ctl(registration.epoll, EPOLL_CTL_DEL, seat.fd, nullptr);
       }
     }
+    program_->note_reviving(seat.fd);
     replace(seat, kept.copy.get());
     watch_again(seat);
     program_->note_revived(seat.fd);
     seat.retired = false;
   }
   abandon();  // a copy of ours must not outlive the program's own last one
+}
+
+void Retirement::forget_listeners(std::span<const std::uint32_t> ids) {
+  for (Kept& kept : kept_) {
+    if (std::find(ids.begin(), ids.end(), kept.item.listener.id) != ids.end()) {
+      kept.copy.reset();
+    }
+  }
 }
 
 void Retirement::forget_listeners() {
@@ -291,9 +345,8 @@ int Retirement::copy_of(std::uint32_t id) const {
 }
 
 bool Retirement::is_retired(std::uint32_t id) const {
-  return std::any_of(kept_.begin(), kept_.end(), [&](const Kept& kept) {
-    return kept.item.listener.id == id && kept.retired;
-  });
+  return std::any_of(kept_.begin(), kept_.end(),
+                     [&](const Kept& kept) { return kept.item.listener.id == id && kept.retired; });
 }
 
 std::vector<Address> Retirement::addresses() const {

@@ -14,16 +14,16 @@
 // - A revival is the same steps backwards.
 #pragma once
 
+#include "core/clock.hpp"
+#include "core/descriptors.hpp"
+#include "core/listener.hpp"
+#include "core/stand_in.hpp"
+
 #include <cstdint>
 #include <memory>
 #include <span>
 #include <string>
 #include <vector>
-
-#include "core/clock.hpp"
-#include "core/descriptors.hpp"
-#include "core/listener.hpp"
-#include "core/stand_in.hpp"
 
 namespace continuity {
 
@@ -42,6 +42,8 @@ class Program {
   // Before the number is replaced: an accept on it finds nothing from now on.
   // `polled`: an epoll watches it, and may have said that it is readable.
   virtual void note_retired(int fd, const Listener& listener, bool blocking, bool polled) = 0;
+  // Before the number is given back, and after.
+  virtual void note_reviving(int fd) = 0;
   virtual void note_revived(int fd) = 0;
   // The last stand-in is in place: threads that found nothing may go to sleep.
   virtual void note_settled() = 0;
@@ -58,8 +60,7 @@ class Retirement {
     std::uint64_t inode = 0;
   };
 
-  Retirement(const Sys& sys, int proc, int directory, Program& program,
-             bool (*ours)(int fd));
+  Retirement(const Sys& sys, int proc, int directory, Program& program, bool (*ours)(int fd));
 
   // Looks up where `items` are and makes what retiring them will need. Nothing
   // of the program's is touched. Replaces an earlier preparation.
@@ -72,8 +73,8 @@ class Retirement {
   // by prepare. False: a thread was still inside accept at the deadline.
   bool retire(std::span<const std::uint32_t> ids, Nanoseconds deadline);
 
-  // Finds what a race left behind and retires that too. To be called after
-  // retire, outside the time in which nobody accepts.
+  // The rest, outside the time in which nobody accepts: puts the last stand-ins
+  // in place, then finds what a race left behind and retires that too.
   void sweep();
 
   // Takes everything retired back.
@@ -81,6 +82,8 @@ class Retirement {
 
   // Probation is over: lets go of the listeners that have been retired.
   void forget_listeners();
+  // The same for these alone.
+  void forget_listeners(std::span<const std::uint32_t> ids);
 
   [[nodiscard]] bool any() const { return !seats_.empty(); }
   [[nodiscard]] std::vector<Address> addresses() const;
@@ -96,22 +99,28 @@ class Retirement {
     bool blocking;
     int fd_flags;
     bool retired;
+    bool settled;  // the last stand-in is there, and watched
   };
   struct Kept {
     Item item;
     OwnedFd copy;
-    int stand_in = -1;        // non-blocking
-    int last_stand_in = -1;   // as the program left the listener
+    int stand_in = -1;       // non-blocking
+    int last_stand_in = -1;  // as the program left the listener
+    int status_flags = 0;    // of the listener, to be put back by a revival
+    int backlog = -1;        // likewise; -1: not to be known
     bool retired = false;
   };
 
   Status prepare_item(Item item);
   void adopt(const Holdings& holdings);
+  void refresh();
+  [[nodiscard]] bool is_retired_seat(int fd) const;
+  void restore_shared_state(const Kept& kept);
   void swap(Seat& seat);
   void replace(Seat& seat, int by);
   void watch_again(const Seat& seat);
   void watch(const Registration& registration);
-  void settle(std::span<const std::size_t> seats);
+  void settle();
   void repair(const Registration& registration);
   [[nodiscard]] std::vector<std::uint64_t> inodes(bool retired_only) const;
 
@@ -123,6 +132,7 @@ class Retirement {
   std::vector<Kept> kept_;
   std::vector<Seat> seats_;
   std::vector<Registration> registrations_;
+  std::vector<int> small_epolls_;
 };
 
 }  // namespace continuity

@@ -1,22 +1,21 @@
 #include "core/socket_options.hpp"
 
-#include <fcntl.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
+#include "core/owned_fd.hpp"
 
 #include <algorithm>
 #include <array>
 #include <cstring>
-
-#include "core/owned_fd.hpp"
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 
 namespace continuity {
 namespace {
 
 enum class Kind {
-  plain,     // any value of at most 16 bytes
-  buffer,    // the kernel doubles what is set, and stops tuning
-  only_on,   // may be switched on later, never off: others rely on it
+  plain,    // any value of at most 16 bytes
+  buffer,   // the kernel doubles what is set, and stops tuning
+  only_on,  // may be switched on later, never off: others rely on it
 };
 
 struct Option {
@@ -69,7 +68,8 @@ struct Value {
   socklen_t size = 0;
 
   bool operator==(const Value& other) const {
-    return size == other.size && std::equal(bytes.begin(), bytes.begin() + size, other.bytes.begin());
+    return size == other.size &&
+           std::equal(bytes.begin(), bytes.begin() + size, other.bytes.begin());
   }
   [[nodiscard]] int as_int() const {
     int number = 0;
@@ -99,8 +99,7 @@ bool difference(const Sys& sys, const Option& option, int model, int listener, i
                 Value& value) {
   Value current;
   Value fresh;
-  if (!get(sys, model, option, value) || !get(sys, listener, option, current) ||
-      value == current) {
+  if (!get(sys, model, option, value) || !get(sys, listener, option, current) || value == current) {
     return false;
   }
   switch (option.kind) {
@@ -134,8 +133,8 @@ CarriedOver carry_over(const Sys& sys, int model, int listener) {
   for (const Option& option : options) {
     Value value;
     if (difference(sys, option, model, listener, pristine.get(), value)) {
-      const bool set = sys.setsockopt(listener, option.level, option.name, value.bytes.data(),
-                                      value.size) == 0;
+      const bool set =
+          sys.setsockopt(listener, option.level, option.name, value.bytes.data(), value.size) == 0;
       ++(set ? result.changed : result.failed);
     }
   }

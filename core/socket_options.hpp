@@ -6,11 +6,11 @@
 // what the model says is applied to the listener.
 #pragma once
 
-#include <cstddef>
-#include <vector>
-
 #include "core/result.hpp"
 #include "core/sys.hpp"
+
+#include <cstddef>
+#include <vector>
 
 namespace continuity {
 

@@ -1,13 +1,12 @@
 #include "core/stand_in.hpp"
 
+#include "core/log.hpp"
+
+#include <cstring>
 #include <fcntl.h>
 #include <linux/filter.h>
 #include <netinet/in.h>
 #include <sys/un.h>
-
-#include <cstring>
-
-#include "core/log.hpp"
 
 namespace continuity {
 namespace {

@@ -5,12 +5,12 @@
 // of the right family that nobody can ever connect to.
 #pragma once
 
-#include <vector>
-
 #include "core/listener.hpp"
 #include "core/owned_fd.hpp"
 #include "core/result.hpp"
 #include "core/sys.hpp"
+
+#include <vector>
 
 namespace continuity {
 

@@ -7,19 +7,17 @@
 // a descriptor as the kernel numbers it, for paths below /proc/self/fd.
 #pragma once
 
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <poll.h>
+#include <signal.h>
 #include <sys/epoll.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/types.h>
-
-#include <poll.h>
-#include <signal.h>
 #include <time.h>
-
-#include <atomic>
-#include <cstddef>
-#include <cstdint>
 
 namespace continuity {
 

@@ -1,22 +1,27 @@
 // Sys as libc provides it. The only file of core that calls libc's kernel
 // functions by name.
+#include "core/sys.hpp"
+
+#include <fcntl.h>
 #include <sys/eventfd.h>
 #include <sys/syscall.h>
 #include <sys/time.h>
-
-#include <fcntl.h>
 #include <unistd.h>
-
-#include "core/sys.hpp"
 
 namespace continuity {
 namespace {
 
 // These have no libc function of this shape on Debian 12's glibc.
 namespace shaped {
-int fcntl(int fd, int command, long argument) { return ::fcntl(fd, command, argument); }
-int fchmodat(int dir, const char* path, mode_t mode) { return ::fchmodat(dir, path, mode, 0); }
-int number(int fd) { return fd; }
+int fcntl(int fd, int command, long argument) {
+  return ::fcntl(fd, command, argument);
+}
+int fchmodat(int dir, const char* path, mode_t mode) {
+  return ::fchmodat(dir, path, mode, 0);
+}
+int number(int fd) {
+  return fd;
+}
 int openat(int dir, const char* path, int flags, mode_t mode) {
   return ::openat(dir, path, flags, mode);
 }

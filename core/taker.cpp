@@ -1,15 +1,17 @@
 #include "core/taker.hpp"
 
-#include <fcntl.h>
+#include "core/holder.hpp"
 
 #include <algorithm>
-
-#include "core/holder.hpp"
+#include <fcntl.h>
 
 namespace continuity {
 namespace {
 
+// Strangers cost this together if they stay silent; one of our name is worth
+// more patience, for the machine may just be busy.
 constexpr Nanoseconds look_time = 100 * millisecond;
+constexpr Nanoseconds own_look_time = 2 * second;
 constexpr Nanoseconds grant_time = 5 * second;
 // A predecessor under load needs a fraction of a millisecond to go deaf, and
 // at most 200 ms. Who needs longer than this does not run at all.
@@ -78,8 +80,12 @@ std::list<Taker::Conversation> Taker::look(Rendezvous& rendezvous) {
       found.push_back({.channel = std::move(channel), .door = std::move(door.name)});
     }
   }
-  found.remove_if(
-      [&](Conversation& conversation) { return !receive_inventory(conversation, deadline); });
+  const Nanoseconds patience = deadline - look_time + own_look_time;
+  const std::string own = "/" + self_.identity + ".";
+  found.remove_if([&](Conversation& conversation) {
+    const bool is_own = conversation.door.find(own) != std::string::npos;
+    return !receive_inventory(conversation, is_own ? patience : deadline);
+  });
   return found;
 }
 
@@ -100,10 +106,11 @@ bool Taker::is_held(Rendezvous& rendezvous, const SocketFile& file) {
 // ---- Claiming --------------------------------------------------------------------
 
 void Taker::log_stranger(const Conversation& conversation, const Listener& wanted) {
-  log_->warn("{} is held by pid {}, as \"{}\", and we are \"{}\"; set CONTINUITY_NAME for both if "
-             "one is to follow the other",
-             to_string(wanted.address), conversation.inventory.pid,
-             conversation.inventory.identity, self_.identity);
+  log_->warn(
+      "{} is held by pid {}, as \"{}\", and we are \"{}\"; set CONTINUITY_NAME for both if "
+      "one is to follow the other",
+      to_string(wanted.address), conversation.inventory.pid, conversation.inventory.identity,
+      self_.identity);
 }
 
 bool Taker::receive_grant(Conversation& conversation, bool& busy) {
@@ -187,9 +194,10 @@ Taker::Waited Taker::wait_until_active(Conversation& conversation, const Listene
   while (conversation.inventory.state != HolderState::active) {
     const Message& inventory = conversation.inventory;
     if (inventory.state == HolderState::busy && options_->busy == WhenBusy::fail) {
-      log_->error("cannot take over {}: pid {} is handing over to pid {} since {} s; try again "
-                  "when that has ended, or set CONTINUITY_BUSY=wait",
-                  address, inventory.pid, inventory.rival_pid, in_seconds(inventory.duration));
+      log_->error(
+          "cannot take over {}: pid {} is handing over to pid {} since {} s; try again "
+          "when that has ended, or set CONTINUITY_BUSY=wait",
+          address, inventory.pid, inventory.rival_pid, in_seconds(inventory.duration));
       return Waited::busy;
     }
     if (inventory.state == HolderState::busy) {
@@ -282,12 +290,22 @@ bool Taker::has_claims() const {
 
 bool Taker::is_dead(Rendezvous& rendezvous, const Conversation& conversation) {
   switch (rendezvous.knock(conversation.door)) {
-    case Rendezvous::Door::refuses: return true;
-    case Rendezvous::Door::open: return false;
-    case Rendezvous::Door::missing: break;
+    case Rendezvous::Door::refuses:
+      return true;
+    case Rendezvous::Door::open:
+      return false;
+    case Rendezvous::Door::missing:
+      break;
   }
   const auto peer = conversation.channel.peer();
-  return peer && peer->pid > 0 && sys_->kill(peer->pid, 0) != 0 && errno == ESRCH;
+  if (!peer || peer->pid <= 0) {
+    return false;
+  }
+  // Its files are closed before it counts as ended: that takes a moment.
+  const OwnedFd process(*sys_, sys_->pidfd_open(peer->pid, 0));
+  pollfd entry{.fd = process.get(), .events = POLLIN, .revents = 0};
+  const timespec moment = to_timespec(second);
+  return process.is_open() ? sys_->ppoll(&entry, 1, &moment) > 0 : errno == ESRCH;
 }
 
 // One predecessor's answer to READY. False: we must not become owners.
@@ -313,9 +331,9 @@ bool Taker::ask(Rendezvous& rendezvous, Conversation& conversation, Outcome& out
   std::string text = "its channel is closed, though it lives";
   if (received && received->message.type == MessageType::retired) {
     event = TakerEvent::retired;
-    outcome.probation_ends =
-        std::max(outcome.probation_ends,
-                 after(*sys_, std::clamp<Nanoseconds>(received->message.duration, 0, longest_probation)));
+    outcome.probation_ends = std::max(
+        outcome.probation_ends,
+        after(*sys_, std::clamp<Nanoseconds>(received->message.duration, 0, longest_probation)));
   } else if (received) {
     text = received->message.text;
   } else if (received.error().code == ETIMEDOUT) {

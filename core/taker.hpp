@@ -4,15 +4,15 @@
 // Used from the program's own threads, one at a time: the face serialises.
 #pragma once
 
-#include <list>
-#include <string>
-#include <vector>
-
 #include "core/attempt.hpp"
 #include "core/channel.hpp"
 #include "core/log.hpp"
 #include "core/options.hpp"
 #include "core/rendezvous.hpp"
+
+#include <list>
+#include <string>
+#include <vector>
 
 namespace continuity {
 
@@ -72,7 +72,7 @@ class Taker {
   };
   struct Conversation {
     Channel channel;
-    std::string door{};  // its name at the rendezvous
+    std::string door{};   // its name at the rendezvous
     Message inventory{};  // without its listeners
     std::vector<Offer> offers{};
     bool granted = false;

@@ -3,31 +3,31 @@
 // looked up instead: who is inside accept, in /proc.
 #include "continuity/upgrader.h"
 
-#include <netinet/in.h>
-#include <pthread.h>
-#include <sys/eventfd.h>
-#include <sys/random.h>
-
-#include <errno.h>  // program_invocation_short_name
-#include <fcntl.h>
-
-#include <algorithm>
-#include <atomic>
-#include <csignal>
-#include <cstdlib>
-#include <map>
-#include <mutex>
-#include <optional>
-
 #include "core/directory.hpp"
 #include "core/local_owner.hpp"
 #include "core/taker.hpp"
 #include "core/wake.hpp"
 
+#include <algorithm>
+#include <atomic>
+#include <csignal>
+#include <cstdlib>
+#include <errno.h>  // program_invocation_short_name
+#include <fcntl.h>
+#include <map>
+#include <mutex>
+#include <netinet/in.h>
+#include <optional>
+#include <pthread.h>
+#include <sys/eventfd.h>
+#include <sys/random.h>
+
 namespace continuity {
 namespace {
 
-bool nothing_is_hidden(int) { return false; }
+bool nothing_is_hidden(int) {
+  return false;
+}
 
 std::string own_identity(const Options& options) {
   return options.name.empty() ? program_invocation_short_name : options.name;
@@ -92,6 +92,8 @@ class LibraryOwner : public Program, public LocalOwner {
   void unlock_descriptors() override {}
   void note_retired(int, const Listener&, bool, bool) override {}
   void note_settled() override {}
+
+  void note_reviving(int) override {}
 
   void note_revived(int fd) override {
     for (const pid_t thread : inside({&fd, 1})) {
@@ -166,7 +168,7 @@ class SocketUpgrader::Implementation {
   Implementation() : sys_(libc_sys()), generation_(random_number()) {
     auto read = read_options([](const char* name) -> const char* { return ::getenv(name); });
     options_ = std::move(read.options);
-    log_.open(sys_, options_.log_level, options_.log_file);
+    log_.open(sys_, options_.log_level, options_.log_file, ::getenv("JOURNAL_STREAM"));
     for (const OptionError& error : read.errors) {
       log_.error("{}={} is not {}; the default is used", error.variable, error.value,
                  error.expected);
@@ -203,9 +205,10 @@ class SocketUpgrader::Implementation {
     t_error.clear();
     const auto address = parse_address(text);
     if (!address) {
-      t_error = compose("\"{}\" is not an address: host:port, [v6]:port, *:port, unix:/path or "
-                        "unix:@name",
-                        text);
+      t_error = compose(
+          "\"{}\" is not an address: host:port, [v6]:port, *:port, unix:/path or "
+          "unix:@name",
+          text);
       return -1;
     }
     if (!rendezvous_ || ready_) {
@@ -289,8 +292,9 @@ class SocketUpgrader::Implementation {
     wake_ = OwnedFd(sys_, sys_.eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
     auto door = rendezvous_->publish(identity_, generation_);
     if (!wake_.is_open() || !door) {
-      log_.error("the rendezvous socket cannot be made; this program cannot be restarted without "
-                 "loss");
+      log_.error(
+          "the rendezvous socket cannot be made; this program cannot be restarted without "
+          "loss");
       return;
     }
     door_ = std::move(*door);

@@ -1,16 +1,14 @@
 #include "core/wake.hpp"
 
-#include <sys/syscall.h>
-
-#include <fcntl.h>
+#include "core/log.hpp"
+#include "core/owned_fd.hpp"
 
 #include <array>
 #include <cerrno>
 #include <csignal>
 #include <cstdlib>
-
-#include "core/log.hpp"
-#include "core/owned_fd.hpp"
+#include <fcntl.h>
+#include <sys/syscall.h>
 
 namespace continuity {
 namespace {

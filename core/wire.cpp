@@ -192,21 +192,51 @@ int take_field(std::uint16_t tag, std::span<const std::byte> bytes, Message& mes
   Reader value(bytes);
   bool ok = true;
   switch (static_cast<Tag>(tag)) {
-    case Tag::protocol_min: ok = take_number(value, message.protocol_min); break;
-    case Tag::protocol_max: ok = take_number(value, message.protocol_max); break;
-    case Tag::generation: ok = take_number(value, message.generation); break;
-    case Tag::identity: ok = take_text(value, message.identity); break;
-    case Tag::pid: ok = take_number(value, message.pid); break;
-    case Tag::state: ok = take_state(value, message.state); break;
-    case Tag::rival_pid: ok = take_number(value, message.rival_pid); break;
-    case Tag::duration: ok = take_number(value, message.duration); break;
-    case Tag::total: ok = take_number(value, message.total) && message.total <= max_listeners; break;
-    case Tag::more: message.more = value.number<std::uint8_t>() != 0; ok = value.ok(); break;
-    case Tag::listener: ok = take_listener(bytes, message); break;
-    case Tag::ids: ok = take_ids(value, message.ids); break;
-    case Tag::code: ok = take_number(value, message.code); break;
-    case Tag::text: ok = take_text(value, message.text); break;
-    default: return (tag & critical) != 0 ? EPROTONOSUPPORT : 0;
+    case Tag::protocol_min:
+      ok = take_number(value, message.protocol_min);
+      break;
+    case Tag::protocol_max:
+      ok = take_number(value, message.protocol_max);
+      break;
+    case Tag::generation:
+      ok = take_number(value, message.generation);
+      break;
+    case Tag::identity:
+      ok = take_text(value, message.identity);
+      break;
+    case Tag::pid:
+      ok = take_number(value, message.pid);
+      break;
+    case Tag::state:
+      ok = take_state(value, message.state);
+      break;
+    case Tag::rival_pid:
+      ok = take_number(value, message.rival_pid);
+      break;
+    case Tag::duration:
+      ok = take_number(value, message.duration);
+      break;
+    case Tag::total:
+      ok = take_number(value, message.total) && message.total <= max_listeners;
+      break;
+    case Tag::more:
+      message.more = value.number<std::uint8_t>() != 0;
+      ok = value.ok();
+      break;
+    case Tag::listener:
+      ok = take_listener(bytes, message);
+      break;
+    case Tag::ids:
+      ok = take_ids(value, message.ids);
+      break;
+    case Tag::code:
+      ok = take_number(value, message.code);
+      break;
+    case Tag::text:
+      ok = take_text(value, message.text);
+      break;
+    default:
+      return (tag & critical) != 0 ? EPROTONOSUPPORT : 0;
   }
   return ok ? 0 : EPROTO;
 }

@@ -5,15 +5,15 @@
 // first a version, then bounds, then memory. docs/protocol.md has every field.
 #pragma once
 
+#include "core/clock.hpp"
+#include "core/listener.hpp"
+#include "core/result.hpp"
+
 #include <cstddef>
 #include <cstdint>
 #include <span>
 #include <string>
 #include <vector>
-
-#include "core/clock.hpp"
-#include "core/listener.hpp"
-#include "core/result.hpp"
 
 namespace continuity {
 
@@ -24,24 +24,24 @@ constexpr std::size_t max_listeners = 65'536;
 constexpr std::size_t max_text = 4096;
 
 enum class MessageType : std::uint16_t {
-  hello = 1,   // successor: who I am
-  inventory,   // predecessor: what I hold; descriptors do not travel yet
-  claim,       // successor: I bound one of your addresses
-  grant,       // predecessor: descriptors, in batches
-  got,         // successor: a batch has arrived
-  refused,     // predecessor: not now, and why
-  ready,       // successor: I am about to wait for work
-  retired,     // predecessor: I accept no more
-  healthy,     // predecessor: probation is over
-  goodbye,     // either: I end on purpose
-  abort,       // either: the attempt is over, and why
+  hello = 1,  // successor: who I am
+  inventory,  // predecessor: what I hold; descriptors do not travel yet
+  claim,      // successor: I bound one of your addresses
+  grant,      // predecessor: descriptors, in batches
+  got,        // successor: a batch has arrived
+  refused,    // predecessor: not now, and why
+  ready,      // successor: I am about to wait for work
+  retired,    // predecessor: I accept no more
+  healthy,    // predecessor: probation is over
+  goodbye,    // either: I end on purpose
+  abort,      // either: the attempt is over, and why
 };
 
 // What a holder says of itself in its inventory.
 enum class HolderState : std::uint8_t {
-  active,      // may be claimed from
-  busy,        // is handing over to another successor
-  on_probation // has itself taken over just now; asks to wait
+  active,       // may be claimed from
+  busy,         // is handing over to another successor
+  on_probation  // has itself taken over just now; asks to wait
 };
 
 // One message. A field that still has its default value does not travel.
@@ -54,10 +54,10 @@ struct Message {
   std::string identity{};
   std::int32_t pid = 0;
   HolderState state = HolderState::active;
-  std::int32_t rival_pid = 0;     // busy: whom it is handing over to
-  std::int64_t duration = 0;      // nanoseconds; what of depends on the type
-  std::uint32_t total = 0;        // of listeners or descriptors, over all batches
-  bool more = false;              // another message of this kind follows
+  std::int32_t rival_pid = 0;  // busy: whom it is handing over to
+  std::int64_t duration = 0;   // nanoseconds; what of depends on the type
+  std::uint32_t total = 0;     // of listeners or descriptors, over all batches
+  bool more = false;           // another message of this kind follows
   std::vector<Listener> listeners{};
   std::vector<std::uint32_t> ids{};  // listeners, by their id
   std::int32_t code = 0;

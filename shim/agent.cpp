@@ -1,16 +1,14 @@
 #include "shim/agent.hpp"
 
-#include <linux/futex.h>
-#include <sys/eventfd.h>
-
-#include <unistd.h>
-
-#include <algorithm>
-#include <climits>
-
 #include "core/wake.hpp"
 #include "shim/own_descriptors.hpp"
 #include "shim/real_calls.hpp"
+
+#include <algorithm>
+#include <climits>
+#include <linux/futex.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
 
 namespace continuity::shim {
 namespace {
@@ -44,15 +42,17 @@ void wake(AcceptSlot& slot) {
 
 }  // namespace
 
-void wake_parked(int fd) noexcept {
+void wake_sleepers(int fd) noexcept {
   for (AcceptSlot& slot : g_accept_slots) {
-    if (slot.where.load() == (AcceptSlot::inside(fd) | AcceptSlot::parked)) {
+    if ((slot.where.load() & ~AcceptSlot::parked) == AcceptSlot::inside(fd)) {
       wake(slot);
     }
   }
 }
 
-std::uint32_t retire_epoch() noexcept { return g_retire_epoch.load(); }
+std::uint32_t retire_epoch() noexcept {
+  return g_retire_epoch.load();
+}
 
 // ---- The program, as an owner -------------------------------------------------------
 
@@ -110,14 +110,20 @@ void ProcessOwner::revive() {
   process_->has_handed_over = false;
 }
 
-void ProcessOwner::stop(int signal) { send_signal(signal); }
+void ProcessOwner::stop(int signal) {
+  send_signal(signal);
+}
 
 void ProcessOwner::withdraw() {
   process_->rendezvous()->withdraw(process_->identity, process_->generation);
 }
 
-void ProcessOwner::lock_descriptors() { shim::lock_descriptors(); }
-void ProcessOwner::unlock_descriptors() { shim::unlock_descriptors(); }
+void ProcessOwner::lock_descriptors() {
+  shim::lock_descriptors();
+}
+void ProcessOwner::unlock_descriptors() {
+  shim::unlock_descriptors();
+}
 
 void ProcessOwner::note_retired(int fd, const Listener& listener, bool blocking, bool polled) {
   g_moving.store(1);
@@ -138,11 +144,20 @@ void ProcessOwner::note_settled() {
   real_sys().futex(&g_moving, FUTEX_WAKE_PRIVATE, INT_MAX, nullptr);
 }
 
-void ProcessOwner::note_revived(int fd) {
+// Who sleeps in accept on the stand-in will find the listener there, and must be
+// waited for when that is retired again: it is inside from now on.
+void ProcessOwner::note_reviving(int fd) {
   process_->retired_names.erase(fd);
   add_fd_flags(fd, fd_flag::listening);
   remove_fd_flags(fd, fd_flag::retired | fd_flag::blocking);
-  wake_parked(fd);
+  for (AcceptSlot& slot : g_accept_slots) {
+    std::int64_t asleep = AcceptSlot::inside(fd) | AcceptSlot::parked;
+    slot.where.compare_exchange_strong(asleep, AcceptSlot::inside(fd));
+  }
+}
+
+void ProcessOwner::note_revived(int fd) {
+  wake_sleepers(fd);
 }
 
 bool ProcessOwner::clear_accepts(std::span<const int> fds, Nanoseconds deadline) {
@@ -222,10 +237,13 @@ Agent* Agent::start(Process& process, std::vector<Channel> predecessors,
     rendezvous->withdraw(process.identity, process.generation);
     return give_up("start a thread", failed);
   }
+  process.published = rendezvous;
   return agent.release();  // lives as long as the process
 }
 
-bool Agent::has_granted() noexcept { return g_granted.load(); }
+bool Agent::has_granted() noexcept {
+  return g_granted.load();
+}
 
 // No signal but libc's own reaches the thread; that one interrupts its poll.
 void Agent::notice_moved() noexcept {

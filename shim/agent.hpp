@@ -2,15 +2,14 @@
 // program around it.
 #pragma once
 
-#include <pthread.h>
-
-#include <atomic>
-#include <memory>
-#include <vector>
-
 #include "core/holder.hpp"
 #include "core/local_owner.hpp"
 #include "shim/process.hpp"
+
+#include <atomic>
+#include <memory>
+#include <pthread.h>
+#include <vector>
 
 namespace continuity::shim {
 
@@ -29,6 +28,7 @@ class ProcessOwner : public Program, public LocalOwner {
   void lock_descriptors() override;
   void unlock_descriptors() override;
   void note_retired(int fd, const Listener& listener, bool blocking, bool polled) override;
+  void note_reviving(int fd) override;
   void note_revived(int fd) override;
   void note_settled() override;
   bool clear_accepts(std::span<const int> fds, Nanoseconds deadline) override;
@@ -65,8 +65,8 @@ class Agent {
   Holder holder_;
 };
 
-// Wakes threads asleep in accept on a stand-in under this number.
-void wake_parked(int fd) noexcept;
+// Wakes threads asleep in accept on what is, or was, a stand-in under this number.
+void wake_sleepers(int fd) noexcept;
 
 // Blocks until the last stand-in is in place, if numbers are moving just now.
 void wait_until_settled() noexcept;

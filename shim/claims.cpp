@@ -4,14 +4,6 @@
 // Between claim and take-over the inherited listener sits under the program's
 // number, but what the program sets goes to the *model*, the socket it bound:
 // it answers exactly as the kernel would, and is compared at the take-over.
-#include <netinet/in.h>
-#include <sys/ioctl.h>
-
-#include <fcntl.h>
-
-#include <algorithm>
-#include <cstring>
-
 #include "core/socket_options.hpp"
 #include "shim/agent.hpp"
 #include "shim/hooks.hpp"
@@ -19,6 +11,12 @@
 #include "shim/process.hpp"
 #include "shim/real_calls.hpp"
 #include "shim/waits.hpp"
+
+#include <algorithm>
+#include <cstring>
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <sys/ioctl.h>
 
 namespace continuity::shim {
 namespace {
@@ -90,7 +88,8 @@ bool bind_stand_in(Process& process, int fd, const Address& address) {
   const DescriptorsHeld held;
   sys.dup3(*stand_in, fd, (marks & FD_CLOEXEC) != 0 ? O_CLOEXEC : 0);
   process.retired_names[fd] = address;
-  set_fd_flags(fd, static_cast<std::uint8_t>(fd_flag::retired | (blocking ? fd_flag::blocking : 0)));
+  set_fd_flags(fd,
+               static_cast<std::uint8_t>(fd_flag::retired | (blocking ? fd_flag::blocking : 0)));
   return true;
 }
 
@@ -144,8 +143,12 @@ void note_listening(int fd) {
   }
 }
 
-bool is_claimed(int fd) { return (fd_flags(fd) & fd_flag::claimed) != 0; }
-bool is_retired(int fd) { return (fd_flags(fd) & fd_flag::retired) != 0; }
+bool is_claimed(int fd) {
+  return (fd_flags(fd) & fd_flag::claimed) != 0;
+}
+bool is_retired(int fd) {
+  return (fd_flags(fd) & fd_flag::retired) != 0;
+}
 
 // The number to ask instead of `fd`: the model's for a claimed listener.
 int stand_for(int fd) {
@@ -210,9 +213,6 @@ int listen_on(int fd, int backlog) noexcept {
     ClaimedListener* claim = process ? process->claim_of(fd) : nullptr;
     if (claim != nullptr) {
       claim->backlog = std::max(backlog, 0);
-      if (process->options.ready == ReadyEvidence::listen) {
-        become_owner(*process);
-      }
       return 0;
     }
   }
@@ -342,7 +342,7 @@ int shut_down(int fd, int how) noexcept {
     set_fd_flags(fd, 0);
     process->retired_names.erase(fd);
   }
-  wake_parked(fd);
+  wake_sleepers(fd);
   return 0;
 }
 

@@ -1,17 +1,15 @@
 // The close family, and copies: the program may close whatever it likes, and
 // ours do not exist for it.
-#include <linux/close_range.h>
-
-#include <fcntl.h>
-
-#include <algorithm>
-
 #include "shim/agent.hpp"
 #include "shim/hooks.hpp"
 #include "shim/own_descriptors.hpp"
 #include "shim/process.hpp"
 #include "shim/real_calls.hpp"
 #include "shim/waits.hpp"
+
+#include <algorithm>
+#include <fcntl.h>
+#include <linux/close_range.h>
 
 namespace continuity::shim {
 namespace {
@@ -102,9 +100,7 @@ int duplicate(int fd) noexcept {
 }
 
 int duplicate_onto(int from, int to, int flags, bool is_dup2) noexcept {
-  const auto call = [&] {
-    return is_dup2 ? real().dup2(from, to) : real().dup3(from, to, flags);
-  };
+  const auto call = [&] { return is_dup2 ? real().dup2(from, to) : real().dup3(from, to, flags); };
   if (is_ours(from)) {
     errno = EBADF;
     return -1;

@@ -2,20 +2,18 @@
 // been, or are about to be, handed over, and pid files that name somebody
 // else. What a program does to them on its way out would hit its successor;
 // what a successor does on its way in, its predecessor.
-#include <sys/stat.h>
-
-#include <fcntl.h>
-#include <unistd.h>
+#include "shim/hooks.hpp"
+#include "shim/own_descriptors.hpp"
+#include "shim/process.hpp"
 
 #include <algorithm>
 #include <array>
 #include <charconv>
 #include <csignal>
+#include <fcntl.h>
 #include <string_view>
-
-#include "shim/hooks.hpp"
-#include "shim/own_descriptors.hpp"
-#include "shim/process.hpp"
+#include <sys/stat.h>
+#include <unistd.h>
 
 namespace continuity::shim {
 namespace {
@@ -27,8 +25,8 @@ bool names_somebody_else(int directory, const char* path, const struct stat& sta
   if (!S_ISREG(status.st_mode) || status.st_size == 0 || status.st_size > longest_pid_file) {
     return false;
   }
-  const OwnedFd file(real_sys(), real_sys().openat(directory, path,
-                                                   O_RDONLY | O_CLOEXEC | O_NONBLOCK, 0));
+  const OwnedFd file(real_sys(),
+                     real_sys().openat(directory, path, O_RDONLY | O_CLOEXEC | O_NONBLOCK, 0));
   std::array<char, longest_pid_file> text{};
   const ssize_t size = real_sys().read(file.get(), text.data(), text.size());
   if (size <= 0) {
@@ -37,8 +35,8 @@ bool names_somebody_else(int directory, const char* path, const struct stat& sta
   pid_t pid = 0;
   const char* end = text.data() + size;
   const auto [rest, error] = std::from_chars(text.data(), end, pid);
-  const bool only_a_number = std::all_of(
-      rest, end, [](char c) { return c == '\n' || c == ' ' || c == '\0'; });
+  const bool only_a_number =
+      std::all_of(rest, end, [](char c) { return c == '\n' || c == ' ' || c == '\0'; });
   return error == std::errc{} && only_a_number && pid > 1 && pid != ::getpid() &&
          (::kill(pid, 0) == 0 || errno == EPERM);
 }

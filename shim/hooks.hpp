@@ -3,13 +3,11 @@
 // throws. Each returns what its wrapper is to return, errno included.
 #pragma once
 
+#include <cstdint>
+#include <poll.h>
 #include <sys/epoll.h>
 #include <sys/select.h>
 #include <sys/socket.h>
-
-#include <poll.h>
-
-#include <cstdint>
 
 namespace continuity::shim {
 

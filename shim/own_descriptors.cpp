@@ -1,21 +1,19 @@
 #include "shim/own_descriptors.hpp"
 
-#include <sys/eventfd.h>
-#include <sys/resource.h>
-#include <sys/stat.h>
-#include <sys/syscall.h>
-
-#include <fcntl.h>
-#include <unistd.h>
+#include "core/result.hpp"
+#include "shim/real_calls.hpp"
+#include "shim/watch.hpp"
 
 #include <algorithm>
 #include <array>
 #include <atomic>
 #include <cstring>
-
-#include "core/result.hpp"
-#include "shim/real_calls.hpp"
-#include "shim/watch.hpp"
+#include <fcntl.h>
+#include <sys/eventfd.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 #ifdef CONTINUITY_TEST_HOOKS
 #include "shim/test_hooks.hpp"
 #endif
@@ -34,7 +32,9 @@ constexpr int no_number = -1;
 // By handle, the number plus one: zero is a free handle.
 constinit std::array<std::atomic<int>, handles> g_numbers{};
 
-bool is_handle(int fd) { return fd >= first_handle; }
+bool is_handle(int fd) {
+  return fd >= first_handle;
+}
 
 int handle_for(int number) {
   for (std::size_t i = 0; i < handles; ++i) {
@@ -51,7 +51,9 @@ std::atomic<int>& slot_of(int handle) {
 }
 
 // What the kernel knows it by; the program's own numbers are what they are.
-int number_of(int fd) { return is_handle(fd) ? slot_of(fd).load() - 1 : fd; }
+int number_of(int fd) {
+  return is_handle(fd) ? slot_of(fd).load() - 1 : fd;
+}
 
 int highest_allowed() {
   rlimit limit{};
@@ -61,7 +63,9 @@ int highest_allowed() {
   return static_cast<int>(limit.rlim_cur) - 1;
 }
 
-bool is_free(int number) { return real().fcntl(number, F_GETFD) < 0; }
+bool is_free(int number) {
+  return real().fcntl(number, F_GETFD) < 0;
+}
 
 // A copy at the highest free number, marked as ours; or -1.
 int copy_high(int number) {
@@ -148,18 +152,24 @@ int dup3(int from, int to, int flags) {
 int epoll_ctl(int epoll, int operation, int fd, epoll_event* event) {
   return real().epoll_ctl(number_of(epoll), operation, number_of(fd), event);
 }
-int eventfd(unsigned value, int flags) { return place(::eventfd(value, flags)); }
+int eventfd(unsigned value, int flags) {
+  return place(::eventfd(value, flags));
+}
 int fchmodat(int directory, const char* path, mode_t mode) {
   return ::fchmodat(number_of(directory), path, mode, 0);
 }
-int fchown(int fd, uid_t user, gid_t group) { return ::fchown(number_of(fd), user, group); }
+int fchown(int fd, uid_t user, gid_t group) {
+  return ::fchown(number_of(fd), user, group);
+}
 int fcntl(int fd, int command, long argument) {
   if (command == F_DUPFD_CLOEXEC) {
     return hand_out(copy_high(number_of(fd)));
   }
   return real().fcntl(number_of(fd), command, argument);
 }
-int fstat(int fd, struct stat* status) { return ::fstat(number_of(fd), status); }
+int fstat(int fd, struct stat* status) {
+  return ::fstat(number_of(fd), status);
+}
 int fstatat(int directory, const char* path, struct stat* status, int flags) {
   return ::fstatat(number_of(directory), path, status, flags);
 }
@@ -172,11 +182,15 @@ int getsockname(int fd, sockaddr* address, socklen_t* length) {
 int getsockopt(int fd, int level, int name, void* value, socklen_t* length) {
   return real().getsockopt(number_of(fd), level, name, value, length);
 }
-int listen(int fd, int backlog) { return real().listen(number_of(fd), backlog); }
+int listen(int fd, int backlog) {
+  return real().listen(number_of(fd), backlog);
+}
 int mkdirat(int directory, const char* path, mode_t mode) {
   return ::mkdirat(number_of(directory), path, mode);
 }
-int number(int fd) { return number_of(fd); }
+int number(int fd) {
+  return number_of(fd);
+}
 int openat(int directory, const char* path, int flags, mode_t mode) {
   return place(::openat(number_of(directory), path, flags, mode));
 }
@@ -232,7 +246,9 @@ ssize_t sendmsg(int fd, const msghdr* message, int flags) {
 int setsockopt(int fd, int level, int name, const void* value, socklen_t length) {
   return real().setsockopt(number_of(fd), level, name, value, length);
 }
-int shutdown(int fd, int how) { return real().shutdown(number_of(fd), how); }
+int shutdown(int fd, int how) {
+  return real().shutdown(number_of(fd), how);
+}
 int socket(int family, int type, int protocol) {
   return place(::socket(family, type, protocol));
 }

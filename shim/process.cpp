@@ -1,24 +1,24 @@
 #include "shim/process.hpp"
 
-#include <sys/auxv.h>
-#include <sys/mman.h>
-#include <sys/random.h>
-
-#include <errno.h>  // program_invocation_short_name
-#include <fcntl.h>
-#include <unistd.h>
-
-#include <cstdlib>
-#include <new>
-
 #include "shim/hooks.hpp"
 #include "shim/own_descriptors.hpp"
 #include "shim/real_calls.hpp"
 
+#include <cstdlib>
+#include <errno.h>  // program_invocation_short_name
+#include <fcntl.h>
+#include <new>
+#include <sys/auxv.h>
+#include <sys/mman.h>
+#include <sys/random.h>
+#include <unistd.h>
+
 // The default handler prints the exception's name, for which it brings 100 KB
 // of demangler. Ours says nothing into the program's output.
 namespace __gnu_cxx {
-void __verbose_terminate_handler() { std::abort(); }
+void __verbose_terminate_handler() {
+  std::abort();
+}
 }  // namespace __gnu_cxx
 
 namespace continuity::shim {
@@ -67,7 +67,9 @@ std::uint64_t random_generation() {
 
 }  // namespace
 
-Process* Process::existing() noexcept { return g_process.load(std::memory_order_acquire); }
+Process* Process::existing() noexcept {
+  return g_process.load(std::memory_order_acquire);
+}
 
 Process* Process::get() noexcept {
   if (Process* process = existing()) {
@@ -114,9 +116,13 @@ void Process::read_environment() {
   if (options.disabled) {
     return;
   }
-  log.open(real_sys(), options.log_level, options.log_file);
+  log.open(real_sys(), options.log_level, options.log_file, ::getenv("JOURNAL_STREAM"));
   for (const OptionError& error : read.errors) {
     log.error("{}={} is not {}; the default is used", error.variable, error.value, error.expected);
+  }
+  if (options.ready == ReadyEvidence::notify) {
+    log.error("CONTINUITY_READY=notify is not supported by this release; wait is used");
+    options.ready = ReadyEvidence::wait;
   }
 }
 
@@ -177,6 +183,8 @@ void Process::set_gate(Gate gate) {
     fork_sensitive_->gate.store(static_cast<std::uint32_t>(gate), std::memory_order_release);
   }
 }
+
+bool Process::is_this() const { return !bystander_ && pid_ == ::getpid(); }
 
 ClaimedListener* Process::claim_of(int fd) {
   for (ClaimedListener& claim : claims) {
@@ -260,8 +268,12 @@ SlowPath::~SlowPath() {
   }
 }
 
-void lock_descriptors() noexcept { ::pthread_mutex_lock(&g_descriptors); }
-void unlock_descriptors() noexcept { ::pthread_mutex_unlock(&g_descriptors); }
+void lock_descriptors() noexcept {
+  ::pthread_mutex_lock(&g_descriptors);
+}
+void unlock_descriptors() noexcept {
+  ::pthread_mutex_unlock(&g_descriptors);
+}
 
 DescriptorsHeld::DescriptorsHeld() noexcept {
   block_signals(old_mask_);
@@ -272,6 +284,24 @@ DescriptorsHeld::~DescriptorsHeld() {
   unlock_descriptors();
   ::pthread_sigmask(SIG_SETMASK, &old_mask_, nullptr);
 }
+
+namespace {
+
+// Who ends by exit is not to be looked for any more. Who is killed leaves a
+// socket that refuses, which the next look removes.
+__attribute__((destructor)) void withdraw_at_exit() noexcept {
+  // Without the lock: another thread may hold it for long, and nobody waits for
+  // that at its end.
+  Process* process = Process::existing();
+  try {
+    if (process != nullptr && process->published != nullptr && process->is_this()) {
+      process->published->withdraw(process->identity, process->generation);
+    }
+  } catch (...) {
+  }
+}
+
+}  // namespace
 
 void end_successor(Process& process, const std::string& reason) {
   constexpr int told_to_end = 75;

@@ -5,15 +5,6 @@
 // may call any wrapper. Never destroyed: threads outlive static destructors.
 #pragma once
 
-#include <pthread.h>
-
-#include <csignal>
-#include <list>
-#include <map>
-#include <optional>
-#include <string>
-#include <vector>
-
 #include "core/listener.hpp"
 #include "core/log.hpp"
 #include "core/options.hpp"
@@ -22,6 +13,14 @@
 #include "core/stand_in.hpp"
 #include "core/taker.hpp"
 #include "shim/watch.hpp"
+
+#include <csignal>
+#include <list>
+#include <map>
+#include <optional>
+#include <pthread.h>
+#include <string>
+#include <vector>
 
 namespace continuity::shim {
 
@@ -33,7 +32,7 @@ struct ClaimedListener {
   std::vector<int> fds;  // the program's numbers, most often one
   OwnedFd model;         // what the program bound: takes what must wait
   std::vector<RecordedOption> recorded;
-  int backlog = -1;      // of the program's listen; -1: not called
+  int backlog = -1;  // of the program's listen; -1: not called
 };
 
 // What a forked child finds wiped.
@@ -64,6 +63,7 @@ class Process {
   std::vector<Address> handed_over_addresses;
   bool has_handed_over = false;
   Agent* agent = nullptr;
+  Rendezvous* published = nullptr;  // where the agent answers
 
   // Where the user we are now meets others. Opened at first use; null, and said
   // once, where there is no good place.
@@ -80,6 +80,9 @@ class Process {
 
   // Forked from a process that had an agent: has no part in anything.
   [[nodiscard]] bool is_bystander() const { return bystander_; }
+
+  // Not a forked child of the process that this was.
+  [[nodiscard]] bool is_this() const;
 
   ClaimedListener* claim_of(int fd);
 

@@ -1,12 +1,11 @@
 #include "shim/real_calls.hpp"
 
-#include <dlfcn.h>
-#include <sys/syscall.h>
-
 #include <array>
 #include <cerrno>
 #include <cstdlib>
 #include <cstring>
+#include <dlfcn.h>
+#include <sys/syscall.h>
 
 namespace continuity::shim {
 
@@ -25,7 +24,9 @@ constexpr std::array names{
 // it has read its settings from.
 __attribute__((tls_model("initial-exec"))) thread_local bool t_resolving = false;
 
-int raw_close(int fd) { return static_cast<int>(::syscall(SYS_close, fd)); }
+int raw_close(int fd) {
+  return static_cast<int>(::syscall(SYS_close, fd));
+}
 
 [[noreturn]] void end_program(const char* name) {
   constexpr const char* text = "continuity: this libc has no function ";
@@ -56,7 +57,9 @@ void* resolve_real_call(Call call) noexcept {
   return function;
 }
 #else
-void* resolve_real_call(Call) noexcept { std::abort(); }  // every slot is filled by the linker
+void* resolve_real_call(Call) noexcept {
+  std::abort();
+}  // every slot is filled by the linker
 #endif
 
 }  // namespace continuity::shim

@@ -6,17 +6,15 @@
 // same pointer.
 #pragma once
 
+#include <atomic>
+#include <cstdio>
+#include <fcntl.h>
+#include <poll.h>
 #include <sys/epoll.h>
 #include <sys/ioctl.h>
 #include <sys/select.h>
 #include <sys/socket.h>
-
-#include <fcntl.h>
-#include <poll.h>
 #include <unistd.h>
-
-#include <atomic>
-#include <cstdio>
 
 // What a fortified program calls instead of poll and ppoll. libc's headers
 // declare them only when compiling with fortification.
@@ -78,6 +76,8 @@ struct RealCalls {
 
 extern constinit RealCalls g_real_calls;
 
-inline const RealCalls& real() { return g_real_calls; }
+inline const RealCalls& real() {
+  return g_real_calls;
+}
 
 }  // namespace continuity::shim

@@ -1,17 +1,15 @@
 #include "shim/waits.hpp"
 
-#include <sys/syscall.h>
-
-#include <fcntl.h>
-
-#include <algorithm>
-
 #include "core/descriptors.hpp"
 #include "core/socket_options.hpp"
 #include "shim/agent.hpp"
 #include "shim/hooks.hpp"
 #include "shim/own_descriptors.hpp"
 #include "shim/real_calls.hpp"
+
+#include <algorithm>
+#include <fcntl.h>
+#include <sys/syscall.h>
 
 namespace continuity::shim {
 namespace {
@@ -101,13 +99,18 @@ bool note_polled(int fd) {
   return true;
 }
 
+// CONTINUITY_READY=listen: for programs that wait by means we cannot see. The
+// first wait of any kind after the last listen, since there may be more of them.
+bool listens_on_all(const Process& process) {
+  return process.options.ready == ReadyEvidence::listen && !process.claims.empty() &&
+         std::all_of(process.claims.begin(), process.claims.end(),
+                     [](const ClaimedListener& claim) { return claim.backlog >= 0; });
+}
+
 void settle_if(bool waits_for_work) noexcept {
-  if (!waits_for_work) {
-    return;
-  }
   try {
     const SlowPath process(Process::existing());
-    if (process && gate() == Gate::unsettled) {
+    if (process && gate() == Gate::unsettled && (waits_for_work || listens_on_all(*process))) {
       settle(*process);
     }
   } catch (...) {  // no memory just now: the next wait tries again
@@ -115,6 +118,17 @@ void settle_if(bool waits_for_work) noexcept {
 }
 
 void note_polls(bool news) noexcept {
+  // A listener that this many polls have not asked for never will be.
+  constexpr std::uint32_t enough = 10'000;
+  static constinit std::atomic<std::uint32_t> polls{0};
+  if (!news && gate() == Gate::note_polls &&
+      polls.fetch_add(1, std::memory_order_relaxed) == enough) {
+    const SlowPath process(Process::existing());
+    if (process) {
+      process->set_gate(Gate::open);
+    }
+    return;
+  }
   if (news && gate() == Gate::note_polls) {
     const SlowPath process(Process::existing());
     if (process) {
@@ -124,8 +138,6 @@ void note_polls(bool news) noexcept {
 }
 
 }  // namespace
-
-void become_owner(Process& process) { settle(process); }
 
 void note_copy(int fd, int copy) noexcept {
   const ErrnoGuard guard;
@@ -146,7 +158,9 @@ void note_copy(int fd, int copy) noexcept {
   }
 }
 
-void before_accept(int fd) noexcept { settle_if(is_unsettled_listener(fd)); }
+void before_accept(int fd) noexcept {
+  settle_if(is_unsettled_listener(fd));
+}
 
 void before_epoll_wait(int epoll) noexcept {
   if (gate() != Gate::unsettled) {
@@ -170,7 +184,9 @@ void before_poll(const pollfd* fds, nfds_t count) noexcept {
       news |= note_polled(fds[i].fd);
     }
   }
-  settle_if(watches && gate() == Gate::unsettled);
+  if (gate() == Gate::unsettled) {
+    settle_if(watches);
+  }
   note_polls(news);
 }
 
@@ -187,7 +203,9 @@ void before_select(int count, const fd_set* readable) noexcept {
       news |= note_polled(fd);
     }
   }
-  settle_if(watches && gate() == Gate::unsettled);
+  if (gate() == Gate::unsettled) {
+    settle_if(watches);
+  }
   note_polls(news);
 }
 
@@ -216,8 +234,8 @@ int accept_retired(int fd, sockaddr* address, socklen_t* length, int flags) {
   if (slot != nullptr) {
     slot->where.exchange(AcceptSlot::inside(fd) | AcceptSlot::parked);
   }
-  const int result = flags == 0 ? real().accept(fd, address, length)
-                                : real().accept4(fd, address, length, flags);
+  const int result =
+      flags == 0 ? real().accept(fd, address, length) : real().accept4(fd, address, length, flags);
   if (slot != nullptr) {
     slot->where.store(AcceptSlot::outside);
   }

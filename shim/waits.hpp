@@ -6,9 +6,6 @@
 
 namespace continuity::shim {
 
-// Takes over what has been claimed, or ends this program. With the lock held.
-void become_owner(Process& process);
-
 // `copy` is a new number for what `fd` holds; negative: the copying failed.
 void note_copy(int fd, int copy) noexcept;
 

@@ -1,11 +1,10 @@
 #include "shim/watch.hpp"
 
-#include <sys/syscall.h>
+#include "shim/real_calls.hpp"
 
 #include <cerrno>
 #include <csignal>
-
-#include "shim/real_calls.hpp"
+#include <sys/syscall.h>
 
 namespace continuity::shim {
 namespace {

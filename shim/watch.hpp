@@ -6,12 +6,11 @@
 // no stdio, no getenv, no exception. Every global is constinit.
 #pragma once
 
-#include <sys/types.h>
-
 #include <array>
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <sys/types.h>
 
 namespace continuity::shim {
 
@@ -30,11 +29,12 @@ enum class Gate : std::uint32_t {
 extern constinit std::atomic<std::atomic<std::uint32_t>*> g_gate;
 
 inline Gate gate() {
-  return static_cast<Gate>(
-      g_gate.load(std::memory_order_relaxed)->load(std::memory_order_acquire));
+  return static_cast<Gate>(g_gate.load(std::memory_order_relaxed)->load(std::memory_order_acquire));
 }
 
-inline bool gate_is_open() { return gate() == Gate::open; }
+inline bool gate_is_open() {
+  return gate() == Gate::open;
+}
 
 // ---- Descriptors ------------------------------------------------------------------
 
@@ -59,8 +59,12 @@ inline std::uint8_t fd_flags(int fd) {
   return index < fd_table_size ? g_fd_table[index].load(std::memory_order_relaxed) : 0;
 }
 
-inline bool is_ours(int fd) { return (fd_flags(fd) & fd_flag::ours) != 0; }
-inline bool is_listener(int fd) { return (fd_flags(fd) & fd_flag::listener) != 0; }
+inline bool is_ours(int fd) {
+  return (fd_flags(fd) & fd_flag::ours) != 0;
+}
+inline bool is_listener(int fd) {
+  return (fd_flags(fd) & fd_flag::listener) != 0;
+}
 
 void set_fd_flags(int fd, std::uint8_t flags) noexcept;
 void add_fd_flags(int fd, std::uint8_t flags) noexcept;

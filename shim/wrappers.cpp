@@ -5,15 +5,14 @@
 // Everything else is behind hooks.hpp. noexcept exactly where libc says so:
 // accept, close, poll and the like are cancellation points, which unwind
 // through us. Compiled without exceptions and without fortification.
-#include <sys/ioctl.h>
-#include <sys/syscall.h>
-
-#include <cerrno>
-#include <cstdarg>
-
 #include "shim/hooks.hpp"
 #include "shim/real_calls.hpp"
 #include "shim/watch.hpp"
+
+#include <cerrno>
+#include <cstdarg>
+#include <sys/ioctl.h>
+#include <sys/syscall.h>
 
 #ifdef CONTINUITY_WRAP
 #define WRAPPED(name) __wrap_##name
@@ -266,8 +265,7 @@ CONTINUITY_EXPORT int WRAPPED(getsockopt)(int fd, int level, int name, void* val
   return get_option(fd, level, name, value, length);
 }
 
-CONTINUITY_EXPORT int WRAPPED(getsockname)(int fd, sockaddr* address,
-                                           socklen_t* length) noexcept {
+CONTINUITY_EXPORT int WRAPPED(getsockname)(int fd, sockaddr* address, socklen_t* length) noexcept {
   if (fd_flags(fd) == 0) [[likely]] {
     return real().getsockname(fd, address, length);
   }
@@ -334,7 +332,9 @@ CONTINUITY_EXPORT int WRAPPED(ftruncate64)(int fd, off64_t length) noexcept {
 
 namespace {
 
-int as_int(long value) { return static_cast<int>(value); }
+int as_int(long value) {
+  return static_cast<int>(value);
+}
 
 template <typename T>
 T* as(long value) {
