@@ -104,9 +104,14 @@ Result<Holdings> Descriptors::find(std::span<const std::uint64_t> inodes, bool (
   }
   Holdings holdings;
   std::vector<int> epolls;
+  int failure = 0;
   const auto visit = [&](int fd) {
     struct stat status {};
-    if (ours(fd) || fd == sys_->number(directory.get()) || sys_->fstat(fd, &status) != 0) {
+    if (ours(fd) || fd == sys_->number(directory.get())) {
+      return;
+    }
+    if (sys_->fstat(fd, &status) != 0) {
+      failure = errno == EBADF ? failure : errno;  // EBADF: closed meanwhile
       return;
     }
     if (S_ISSOCK(status.st_mode) && contains(inodes, status.st_ino)) {
@@ -123,6 +128,9 @@ Result<Holdings> Descriptors::find(std::span<const std::uint64_t> inodes, bool (
   };
   if (const auto read = for_each_number(*sys_, directory.get(), visit); !read) {
     return read.error();
+  }
+  if (failure != 0) {
+    return Error{"look at a descriptor", failure};
   }
   for (const int epoll : epolls) {
     // Closed meanwhile is no failure: then it watches nothing.

@@ -419,13 +419,13 @@ void Holder::on_ready(Conversation& conversation, const Message& ready) {
     hang_up(conversation, "is ready without a claim");
     return;
   }
-  std::erase_if(conversation.claimed, [&](std::uint32_t id) {
-    return std::find(ready.ids.begin(), ready.ids.end(), id) == ready.ids.end();
-  });
   if (phase_ == HolderPhase::probation) {
     send_retired(conversation);  // another process of the successor's asks
     return;
   }
+  std::erase_if(conversation.claimed, [&](std::uint32_t id) {
+    return std::find(ready.ids.begin(), ready.ids.end(), id) == ready.ids.end();
+  });
   if (conversation.claimed.empty()) {
     hang_up(conversation, "is ready with nothing claimed");
     return;

@@ -54,8 +54,9 @@ Result<Listener> describe_socket(const Sys& sys, int fd, const Address* address)
     get_option(sys, fd, IPPROTO_IPV6, IPV6_V6ONLY, v6only);
     listener.v6only = v6only != 0;
   }
-  std::array<char, IFNAMSIZ> device{};
-  socklen_t size = device.size() - 1;
+  // The kernel wants room for IFNAMSIZ, and includes the zero.
+  std::array<char, IFNAMSIZ + 1> device{};
+  socklen_t size = IFNAMSIZ;
   if (sys.getsockopt(fd, SOL_SOCKET, SO_BINDTODEVICE, device.data(), &size) == 0) {
     listener.bound_device = device.data();
   }

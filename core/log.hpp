@@ -25,7 +25,7 @@ class Log {
   // `file` empty: standard error. The file is opened at the first line.
   // `journal` is what systemd says of the journal's socket in JOURNAL_STREAM,
   // "device:inode"; null if it does not.
-  void open(const Sys& sys, LogLevel level, std::string file, const char* journal);
+  void open(const Sys& sys, LogLevel level, std::string file, const char* journal = nullptr);
 
   template <typename... Arguments>
   void error(fmt::format_string<Arguments...> text, Arguments&&... arguments) {

@@ -30,6 +30,17 @@ bool insist(const Sys& sys, Call call) {
   return false;
 }
 
+// The socket under a number, 0 if there is none. That the kernel could not tell
+// is not that.
+std::uint64_t inode_under(const Sys& sys, int fd) {
+  struct stat status {};
+  const bool told = insist(sys, [&] {
+    const int result = sys.fstat(fd, &status);
+    return result != 0 && errno == EBADF ? 0 : result;
+  });
+  return told && S_ISSOCK(status.st_mode) ? status.st_ino : 0;
+}
+
 // Holds the program's closes back while numbers move.
 class DescriptorLock {
  public:
@@ -175,7 +186,7 @@ void Retirement::watch(const Registration& registration) {
 
 void Retirement::swap(Seat& seat) {
   const Kept& kept = kept_[seat.item];
-  if (socket_inode(*sys_, seat.fd) != kept.item.inode) {
+  if (inode_under(*sys_, seat.fd) != kept.item.inode) {
     return;  // closed or replaced by the program meanwhile
   }
   const auto watches = [&](const Registration& registration) {
@@ -200,7 +211,7 @@ void Retirement::settle() {
       const Kept& kept = kept_[seat.item];
       // The program may have closed the number meanwhile.
       if (!seat.retired || seat.settled ||
-          socket_inode(*sys_, seat.fd) != socket_inode(*sys_, kept.stand_in)) {
+          inode_under(*sys_, seat.fd) != inode_under(*sys_, kept.stand_in)) {
         continue;
       }
       if (seat.blocking) {
@@ -216,15 +227,19 @@ void Retirement::settle() {
 bool Retirement::retire(std::span<const std::uint32_t> ids, Nanoseconds deadline) {
   std::vector<int> numbers;
   numbers.reserve(seats_.size());
+  const auto named = [&](const Kept& kept) {
+    return std::find(ids.begin(), ids.end(), kept.item.listener.id) != ids.end();
+  };
+  for (Kept& kept : kept_) {
+    kept.retired = kept.retired || named(kept);  // whether or not a number of it is known
+  }
   refresh();
   {
     const DescriptorLock lock(*program_);
     for (Seat& seat : seats_) {
-      Kept& kept = kept_[seat.item];
-      if (seat.retired || std::find(ids.begin(), ids.end(), kept.item.listener.id) == ids.end()) {
+      if (seat.retired || !named(kept_[seat.item])) {
         continue;
       }
-      kept.retired = true;
       swap(seat);
       if (seat.retired) {
         numbers.push_back(seat.fd);
@@ -262,7 +277,10 @@ void Retirement::sweep() {
   settle();
   for (int look = 0; look < max_looks; ++look) {
     const auto holdings = descriptors_.find(inodes(true), ours_);
-    if (!holdings || (holdings->copies.empty() && holdings->registrations.empty())) {
+    if (!holdings) {
+      continue;
+    }
+    if (holdings->copies.empty() && holdings->registrations.empty()) {
       return;
     }
     {
@@ -301,8 +319,10 @@ void Retirement::revive() {
   }
   for (Seat& seat : seats_) {
     const Kept& kept = kept_[seat.item];
-    if (!seat.retired || !kept.copy.is_open() ||
-        socket_inode(*sys_, seat.fd) != socket_inode(*sys_, kept.last_stand_in)) {
+    const std::uint64_t inode = seat.retired ? inode_under(*sys_, seat.fd) : 0;
+    if (inode == 0 || !kept.copy.is_open() ||
+        (inode != inode_under(*sys_, kept.stand_in) &&
+         inode != inode_under(*sys_, kept.last_stand_in))) {
       continue;  // the program has closed it, and may have something else there
     }
     for (const Registration& registration : registrations_) {

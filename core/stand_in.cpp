@@ -38,6 +38,7 @@ Status bind_unlinked(const Sys& sys, int fd, int directory) {
   const auto name = compose(".stand-in.{}.{}", sys.getpid(), sys.number(fd));
   const auto path = compose("/proc/self/fd/{}/{}", sys.number(directory), name);
   std::memcpy(address.sun_path, path.data(), path.size());
+  sys.unlinkat(directory, name.c_str(), 0);  // left over by one that was killed just here
   if (sys.bind(fd, reinterpret_cast<sockaddr*>(&address), sizeof address) != 0) {
     return last_error("bind a stand-in");
   }

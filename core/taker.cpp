@@ -214,14 +214,15 @@ Taker::Waited Taker::wait_until_active(Conversation& conversation, const Listene
   return Waited::active;
 }
 
+bool Taker::has(const Conversation& conversation, const Listener& wanted) {
+  return std::any_of(conversation.offers.begin(), conversation.offers.end(),
+                     [&](const Offer& offer) { return matches(offer.listener, wanted); });
+}
+
 Taker::Claim Taker::claim_among(std::list<Conversation>& found, const Listener& wanted,
                                 bool& look_again) {
-  const auto has_it = [&](const Conversation& conversation) {
-    return std::any_of(conversation.offers.begin(), conversation.offers.end(),
-                       [&](const Offer& offer) { return matches(offer.listener, wanted); });
-  };
   for (auto conversation = found.begin(); conversation != found.end(); ++conversation) {
-    if (!has_it(*conversation)) {
+    if (!has(*conversation, wanted)) {
       continue;
     }
     if (conversation->inventory.identity != self_.identity) {
@@ -232,7 +233,7 @@ Taker::Claim Taker::claim_among(std::list<Conversation>& found, const Listener& 
     if (waited == Waited::busy) {
       return {.found = Found::refused, .fd = {}, .listener = {}};
     }
-    if (waited == Waited::ended || !has_it(*conversation)) {
+    if (waited == Waited::ended || !has(*conversation, wanted)) {
       look_again = true;  // somebody else holds it by now, or nobody
       continue;
     }
@@ -255,6 +256,10 @@ Taker::Claim Taker::claim(Rendezvous& rendezvous, const Listener& wanted) {
     Claim claim = claim_from(conversation, wanted);
     if (claim.found != Found::nothing) {
       return claim;
+    }
+    // All of them claimed: what is under way there is our own attempt.
+    if (has(conversation, wanted)) {
+      return {.found = Found::refused, .fd = {}, .listener = {}};
     }
   }
   for (;;) {

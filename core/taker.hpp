@@ -85,6 +85,7 @@ class Taker {
   Claim claim_among(std::list<Conversation>& found, const Listener& wanted, bool& look_again);
   enum class Waited { active, busy, ended };
   Waited wait_until_active(Conversation& conversation, const Listener& wanted);
+  static bool has(const Conversation& conversation, const Listener& wanted);
   bool receive_grant(Conversation& conversation, bool& busy);
   bool is_dead(Rendezvous& rendezvous, const Conversation& conversation);
   void log_stranger(const Conversation& conversation, const Listener& wanted);

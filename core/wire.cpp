@@ -180,7 +180,8 @@ bool take_ids(Reader& value, std::vector<std::uint32_t>& ids) {
 bool take_state(Reader& value, HolderState& state) {
   const auto number = value.number<std::uint8_t>();
   state = static_cast<HolderState>(number);
-  return value.ok() && number <= static_cast<std::uint8_t>(HolderState::on_probation);
+  return value.ok() && value.at_end() &&
+         number <= static_cast<std::uint8_t>(HolderState::on_probation);
 }
 
 bool take_listener(std::span<const std::byte> value, Message& message) {
@@ -221,7 +222,7 @@ int take_field(std::uint16_t tag, std::span<const std::byte> bytes, Message& mes
       break;
     case Tag::more:
       message.more = value.number<std::uint8_t>() != 0;
-      ok = value.ok();
+      ok = value.ok() && value.at_end();
       break;
     case Tag::listener:
       ok = take_listener(bytes, message);

@@ -184,7 +184,9 @@ void Process::set_gate(Gate gate) {
   }
 }
 
-bool Process::is_this() const { return !bystander_ && pid_ == ::getpid(); }
+bool Process::is_this() const {
+  return !bystander_ && pid_ == ::getpid();
+}
 
 ClaimedListener* Process::claim_of(int fd) {
   for (ClaimedListener& claim : claims) {

@@ -1,0 +1,101 @@
+"""What the library costs a program that never needs it, and in space."""
+
+import os
+import re
+import shutil
+import subprocess
+import time
+from statistics import median
+
+from stage import Failure, Lines, Server, patience, run
+from takeover import Chain
+
+program = "/bin/true"  # most that inherits LD_PRELOAD never has a listener
+limit_start = 100  # microseconds
+limit_size = 300_000
+limit_private = 100 * 1024
+
+
+def measure_start(stage, table):
+    runs = stage.few_or_many(300, 2000)
+    table.section(f"start: {program}, medians of {runs} pairs")
+    times = {"without": [], "with": []}
+    for turn in range(runs):
+        for side, environment in stage.sides(turn):
+            begun = time.perf_counter_ns()
+            pid = os.posix_spawn(program, [program], environment)
+            os.waitpid(pid, 0)
+            times[side].append((time.perf_counter_ns() - begun) / 1000)
+    without, with_ = median(times["without"]), median(times["with"])
+    added = median(one - other for one, other in zip(times["with"], times["without"]))
+    table.add("from fork to exit", f"{without:.0f} µs", f"{with_:.0f} µs", f"{added:+.0f} µs",
+              f"+{limit_start} µs", added <= limit_start)
+    if shutil.which("valgrind"):
+        without, with_ = (instructions(environment) for _, environment in stage.sides(0))
+        table.add("instructions in user space", f"{without:,}", f"{with_:,}",
+                  f"{with_ - without:+,}")
+
+
+def instructions(environment):
+    said = run(["valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null", program],
+               environment)
+    found = re.search(r"Collected : (\d+)", said)
+    if not found:
+        raise Failure(f"callgrind counted nothing: {said}")
+    return int(found[1])
+
+
+def measure_size(stage, table):
+    table.section("size")
+    stripped = stage.directory / "stripped.so"
+    subprocess.run(["strip", "-o", stripped, stage.library], check=True)
+    size = stripped.stat().st_size
+    table.add("the library, stripped", "", f"{size / 1000:.0f} KB", "",
+              f"{limit_size // 1000} KB", size <= limit_size)
+
+    # A second process that has the library loaded keeps its code from being counted as
+    # private to the first, which it only is until the next server starts.
+    with Chain(stage, 1), Chain(stage, 1) as chain:
+        without = private_memory_without(stage)
+        report(table, "an idle server", without, private_memory(chain.server))
+        chain.restart()
+        report(table, "an idle server that has taken over", without, private_memory(chain.server))
+
+
+def private_memory_without(stage):
+    output = Lines()
+    with Server([stage.program("server"), "0"], stage.without, stdout=output.input) as server:
+        output.next(server)
+        size = private_memory(server)
+    output.close()
+    return size
+
+
+def report(table, what, without, with_):
+    added = with_ - without
+    table.add(f"private memory of {what}", kib(without), kib(with_), f"+{kib(added)}",
+              kib(limit_private), added <= limit_private)
+
+
+def kib(size):
+    return f"{size / 1024:.0f} KiB"
+
+
+def private_memory(server):
+    """Bytes; of a server that sleeps, in all its threads."""
+    deadline = time.monotonic() + patience
+    while not sleeps(server.pid):
+        if time.monotonic() > deadline:
+            raise Failure(f"pid {server.pid} does not come to rest")
+        time.sleep(0.01)
+    with open(f"/proc/{server.pid}/smaps_rollup", encoding="ascii") as smaps:
+        pages = re.findall(r"^Private_(?:Clean|Dirty): +(\d+) kB$", smaps.read(), re.MULTILINE)
+    return sum(map(int, pages)) * 1024
+
+
+def sleeps(pid):
+    for task in os.listdir(f"/proc/{pid}/task"):
+        with open(f"/proc/{pid}/task/{task}/stat", encoding="ascii") as stat:
+            if stat.read().rpartition(")")[2].split()[0] != "S":
+                return False
+    return True

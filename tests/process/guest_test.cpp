@@ -1,0 +1,122 @@
+// The library is a guest: the program sees none of its descriptors, and it
+// leaves nothing behind, however often the server is restarted.
+#include "place.hpp"
+
+#include <catch2/catch.hpp>
+
+#include <csignal>
+#include <filesystem>
+
+namespace continuity::test {
+namespace {
+
+std::size_t entries(const std::string& directory) {
+  std::size_t count = 0;
+  for (const auto& entry : std::filesystem::directory_iterator(directory)) {
+    static_cast<void>(entry);
+    ++count;
+  }
+  return count;
+}
+
+std::size_t threads_of(const Process& process) {
+  return entries("/proc/" + std::to_string(process.pid()) + "/task");
+}
+
+std::size_t descriptors_of(const Process& process) {
+  return entries("/proc/" + std::to_string(process.pid()) + "/fd");
+}
+
+// With one connection open: when it has been answered, all earlier ones have
+// been closed.
+std::size_t descriptors_serving_one(const Place& place, const Process& server) {
+  Connection one(place.address());
+  one.ask("hello");
+  return descriptors_of(server);
+}
+
+// In a moment when no conversation of ours is under way.
+bool has_descriptors(const Place& place, const Process& server, std::size_t count) {
+  return wait_until([&] { return descriptors_serving_one(place, server) == count; });
+}
+
+}  // namespace
+
+TEST_CASE("the program sees the descriptors that it sees without the library") {
+  const Arguments arguments = GENERATE(Arguments{"loop"}, Arguments{"epoll-level"});
+  Place native_place;
+  native_place.with_library = false;
+  const Process native = native_place.start(arguments);
+  const std::string expected = answer_from(native_place.address(), "descriptors");
+  REQUIRE(expected.rfind("open=", 0) == 0);
+
+  const Place place;
+  Process server = place.start(arguments);
+  CHECK(answer_from(place.address(), "descriptors") == expected);
+  for (int i = 0; i < 3; ++i) {
+    Process successor = place.restart(arguments);
+    CHECK(answer_from(place.address(), "descriptors") == expected);
+    CHECK(left_by_itself(server));
+    server = std::move(successor);
+  }
+  CHECK(answer_from(place.address(), "descriptors") == expected);
+}
+
+TEST_CASE("neither descriptors nor threads grow with the number of restarts") {
+  const Place place;
+  Process server = place.start({"epoll-level"});
+  CHECK(threads_of(server) == 2);  // the program's and ours
+  const std::size_t descriptors = descriptors_serving_one(place, server);
+
+  for (int i = 0; i < 6; ++i) {
+    Process successor = place.restart({"epoll-level"});
+    CHECK(left_by_itself(server));
+    server = std::move(successor);
+    CHECK(threads_of(server) == 2);
+    CHECK(has_descriptors(place, server, descriptors));
+  }
+}
+
+TEST_CASE("failed attempts leave no descriptors behind") {
+  const Place place;
+  const Process server = place.start({"epoll-level"});
+  const auto fail_by = [&](const char* end) {
+    place.spawn_listening({"--end", end, "poll"}).wait_exit();
+  };
+  fail_by("exit1");  // a stand-in that has been made is kept for the next time
+  const std::size_t descriptors = descriptors_serving_one(place, server);
+
+  for (const char* end : {"exit0", "kill", "exit1", "segv"}) {
+    fail_by(end);
+    CHECK(has_descriptors(place, server, descriptors));
+  }
+  CHECK(threads_of(server) == 2);
+}
+
+TEST_CASE("a program that never binds has neither a thread nor a file of the library") {
+  const TempDir directory;
+  Process native = Process::start({"cat"});
+  Process cat = Process::start(
+      {"cat"}, {"LD_PRELOAD=" CONTINUITY_LIBRARY, "CONTINUITY_DIR=" + directory.path()});
+  for (Process* process : {&native, &cat}) {
+    process->send("still here\n");
+    REQUIRE(process->next_line() == "still here");
+  }
+
+  CHECK(threads_of(cat) == 1);
+  CHECK(descriptors_of(cat) == descriptors_of(native));
+  CHECK(entries(directory.path()) == 0);
+}
+
+TEST_CASE("of all generations only the running one is to be found at the rendezvous") {
+  const Place place;
+  Process server = place.start({"poll"});
+  for (int i = 0; i < 3; ++i) {
+    Process successor = place.restart({"poll"});
+    CHECK(left_by_itself(server));
+    server = std::move(successor);
+    CHECK(files_below(place.rendezvous()).size() == 1);
+  }
+}
+
+}  // namespace continuity::test

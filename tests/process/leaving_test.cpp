@@ -1,0 +1,101 @@
+// After the take-over: what keeps a predecessor, how it is told to end, and how
+// it takes its listeners back if the successor does not live.
+#include "place.hpp"
+#include "support/load_driver.hpp"
+
+#include <catch2/catch.hpp>
+
+#include <csignal>
+
+namespace continuity::test {
+
+TEST_CASE("a predecessor stays until its last connection has ended, and no longer") {
+  const Place place;
+  Process predecessor = place.start({"epoll-level"});
+  Process successor;
+  {
+    Connection kept(place.address());
+    REQUIRE(kept.ask("hello") == answer_of(predecessor));
+    successor = place.restart({"epoll-level"});
+    predecessor.await_log("finishing 1 connection");
+
+    CHECK(kept.ask("hello") == answer_of(predecessor));
+    CHECK(predecessor.logged("leaving") == 0);
+  }
+  CHECK(left_by_itself(predecessor));
+  CHECK(answer_from(place.address()) == answer_of(successor));
+}
+
+TEST_CASE("several generations finish their connections side by side") {
+  const Place place;
+  Process first = place.start({"threads"});
+  Connection of_first(place.address());
+  REQUIRE(of_first.ask("hello") == answer_of(first));
+  Process second = place.restart({"threads"});
+  Connection of_second(place.address());
+  REQUIRE(of_second.ask("hello") == answer_of(second));
+  const Process third = place.restart({"threads"});
+
+  CHECK(answer_from(place.address()) == answer_of(third));
+  CHECK(of_first.ask("hello") == answer_of(first));
+  CHECK(of_second.ask("hello") == answer_of(second));
+}
+
+TEST_CASE("CONTINUITY_SUCCESS_SIGNAL tells the predecessor, and nobody else") {
+  Place place;
+  place.environment = {"CONTINUITY_SUCCESS_SIGNAL=USR1"};
+  Process predecessor = place.start({"loop"});
+  Process failing = place.spawn_listening({"--end", "exit1", "loop"});
+  failing.wait_exit();
+  Process successor;
+  {
+    const Connection keeps_it(place.address());
+    successor = place.restart({"loop"});
+    CHECK(predecessor.next_line() == "told of success");
+  }
+  CHECK(left_by_itself(predecessor));
+  successor.signal(SIGUSR1);  // its own line is the first of that kind
+  CHECK(successor.next_line() == "told of success");
+}
+
+TEST_CASE("CONTINUITY_STOP_SIGNAL is what ends the predecessor") {
+  Place place;
+  place.environment = {"CONTINUITY_STOP_SIGNAL=INT"};
+  Process predecessor = place.start({"loop"});
+  const Process successor = place.restart({"loop"});
+
+  predecessor.await_log("leaving (SIGINT)");
+  CHECK(predecessor.wait_exit() == 128 + SIGINT);
+}
+
+TEST_CASE("a predecessor that does not end when told is killed after CONTINUITY_STOP_TIMEOUT") {
+  Place place;
+  place.environment = {"CONTINUITY_STOP_TIMEOUT=100ms"};
+  Process predecessor = place.start({"--deaf-to-signals", "loop"});
+  const Process successor = place.restart({"--deaf-to-signals", "loop"});
+
+  predecessor.await_log("ending with SIGKILL");
+  CHECK(predecessor.wait_exit() == 128 + SIGKILL);
+}
+
+TEST_CASE("a successor killed in its probation gives the listener back") {
+  const std::string loop =
+      GENERATE("loop", "pool", "poll", "poll-blocking", "select", "epoll-edge", "epoll-oneshot");
+  CAPTURE(loop);
+  Place place;
+  place.environment = {"CONTINUITY_PROBATION=30s"};
+  Process predecessor = place.start({loop});
+  Process successor = place.restart({loop});
+  REQUIRE(answer_from(place.address()) == answer_of(successor));
+
+  successor.signal(SIGKILL);
+  successor.wait_exit();
+
+  CHECK(answer_from(place.address()) == answer_of(predecessor));
+  CHECK(answer_from(place.address()) == answer_of(predecessor));
+  predecessor.await_log("serving again");
+  Process next = place.restart({loop});
+  CHECK(answer_from(place.address()) == answer_of(next));
+}
+
+}  // namespace continuity::test

@@ -1,0 +1,120 @@
+// What happens on a connection, the same for every mode.
+#include "tiny.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <netinet/tcp.h>
+#include <pthread.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+enum { max_descriptors = 1024, max_line = 128 };
+
+// The beginning of a line whose end has not come. A connection is served by one
+// thread at a time.
+static struct {
+  size_t size;
+  char text[max_line];
+} unfinished[max_descriptors];
+
+static int option_of(int fd, int level, int name) {
+  int value = -1;
+  socklen_t size = sizeof value;
+  getsockopt(fd, level, name, &value, &size);
+  return value;
+}
+
+void describe_options(char* description, size_t room) {
+  int fd = listeners[0];
+  struct tcp_info info = {0};
+  socklen_t size = sizeof info;
+  getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &size);
+  // For a listener this is the longest queue (tcp_get_info).
+  snprintf(description, room, "keepidle=%d priority=%d rcvbuf=%d nonblock=%d backlog=%u",
+           option_of(fd, IPPROTO_TCP, TCP_KEEPIDLE), option_of(fd, SOL_SOCKET, SO_PRIORITY),
+           option_of(fd, SOL_SOCKET, SO_RCVBUF), (fcntl(fd, F_GETFL) & O_NONBLOCK) != 0,
+           info.tcpi_sacked);
+}
+
+static bool answer_line(int connection, const char* line) {
+  char answer[256];
+  if (strncmp(line, "options", 7) == 0) {
+    describe_options(answer, sizeof answer);
+  } else if (strncmp(line, "descriptors", 11) == 0) {
+    int open_ones = 0;
+    for (int fd = 0; fd < max_descriptors; ++fd) {
+      open_ones += fcntl(fd, F_GETFD) >= 0;
+    }
+    int lowest = dup(STDIN_FILENO);
+    close(lowest);
+    snprintf(answer, sizeof answer, "open=%d lowest-free=%d", open_ones, lowest);
+  } else {
+    snprintf(answer, sizeof answer, "pid=%d", getpid());
+  }
+  strcat(answer, "\n");
+  ssize_t size = (ssize_t)strlen(answer);
+  return send(connection, answer, (size_t)size, MSG_NOSIGNAL) == size;
+}
+
+bool serve_some(int connection) {
+  size_t* size = &unfinished[connection].size;
+  char* text = unfinished[connection].text;
+  ssize_t received = 0;
+  do {
+    received = read(connection, text + *size, max_line - 1 - *size);
+  } while (received < 0 && (errno == EINTR || errno == EAGAIN));  // inherited SO_RCVTIMEO
+  if (received <= 0) {
+    *size = 0;
+    return false;
+  }
+  *size += (size_t)received;
+  text[*size] = 0;
+  for (char* end; (end = strchr(text, '\n')) != NULL;) {
+    if (!answer_line(connection, text)) {
+      return false;
+    }
+    *size -= (size_t)(end + 1 - text);
+    memmove(text, end + 1, *size + 1);
+  }
+  return true;
+}
+
+void serve(int connection) {
+  while (serve_some(connection)) {
+  }
+  close(connection);
+}
+
+// An accept may fail for reasons that are none of ours: who gives up for them
+// would give up without us, too.
+int accept_connection(int listener) {
+  int connection = accept(listener, NULL, NULL);
+  if (connection < 0 && errno != EINTR && errno != ECONNABORTED && errno != EAGAIN) {
+    fail("accept");
+  }
+  return connection;
+}
+
+static void* answer_datagrams(void* argument) {
+  int fd = (int)(intptr_t)argument;
+  for (;;) {
+    char question[max_line];
+    struct sockaddr_storage peer;
+    socklen_t length = sizeof peer;
+    if (recvfrom(fd, question, sizeof question, 0, (struct sockaddr*)&peer, &length) >= 0) {
+      char answer[32];
+      int size = snprintf(answer, sizeof answer, "udp pid=%d\n", getpid());
+      sendto(fd, answer, (size_t)size, 0, (struct sockaddr*)&peer, length);
+    }
+  }
+  return NULL;
+}
+
+void answer_datagram(int fd) {
+  pthread_t thread;
+  pthread_create(&thread, NULL, answer_datagrams, (void*)(intptr_t)fd);
+}

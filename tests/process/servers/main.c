@@ -1,0 +1,382 @@
+#include "tiny.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <getopt.h>
+#include <netdb.h>
+#include <netinet/tcp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+struct settings settings = {.backlog = 128};
+int listeners[max_listeners];
+int listener_count;
+
+static const struct {
+  const char* name;
+  serving_loop run;
+} loops[] = {
+    {"loop", one_by_one},
+    {"threads", thread_per_connection},
+    {"pool", pool_of_threads},
+    {"fork", process_per_connection},
+    {"prefork", prefork},
+    {"timeout", with_timeout},
+    {"jump", jump_out_of_accept},
+    {"cancel", cancel_in_accept},
+    {"poll", poll_loop},
+    {"poll-blocking", poll_blocking_listener},
+    {"select", select_loop},
+    {"epoll-level", epoll_level},
+    {"epoll-edge", epoll_edge},
+    {"epoll-oneshot", epoll_oneshot},
+    {"epoll-exclusive", epoll_exclusive},
+};
+
+void say(const char* format, ...) {
+  va_list arguments;
+  va_start(arguments, format);
+  char line[256];
+  int size = vsnprintf(line, sizeof line - 1, format, arguments);
+  va_end(arguments);
+  line[size++] = '\n';
+  if (write(STDOUT_FILENO, line, (size_t)size) != size) {
+    _exit(3);
+  }
+}
+
+_Noreturn void fail(const char* what) {
+  say("%s %s", what, strerrorname_np(errno));
+  _exit(EXIT_FAILURE);
+}
+
+void set_nonblocking(int fd) {
+  fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK);
+}
+
+// ---- Where it listens -------------------------------------------------------------
+
+union address {
+  struct sockaddr any;
+  struct sockaddr_in v4;
+  struct sockaddr_in6 v6;
+  struct sockaddr_un path;
+};
+
+// 127.0.0.1:PORT, [::1]:PORT, /path, @abstract
+static socklen_t parse_address(const char* text, union address* address) {
+  memset(address, 0, sizeof *address);
+  if (text[0] == '/' || text[0] == '@') {
+    address->path.sun_family = AF_UNIX;
+    size_t length = strlen(text);
+    memcpy(address->path.sun_path, text, length);
+    if (text[0] == '@') {
+      address->path.sun_path[0] = 0;
+    }
+    return (socklen_t)(offsetof(struct sockaddr_un, sun_path) + length + (text[0] == '/'));
+  }
+  char host[64] = "";
+  const char* colon = strrchr(text, ':');
+  bool v6 = text[0] == '[';
+  memcpy(host, text + v6, (size_t)(colon - text) - 2 * v6);
+  in_port_t port = htons((in_port_t)atoi(colon + 1));
+  if (v6) {
+    address->v6.sin6_family = AF_INET6;
+    address->v6.sin6_port = port;
+    inet_pton(AF_INET6, host, &address->v6.sin6_addr);
+    return sizeof address->v6;
+  }
+  address->v4.sin_family = AF_INET;
+  address->v4.sin_port = port;
+  inet_pton(AF_INET, host, &address->v4.sin_addr);
+  return sizeof address->v4;
+}
+
+static int bound_socket(const char* text, int type) {
+  union address address;
+  socklen_t length = parse_address(text, &address);
+  int fd = socket(address.any.sa_family, type, 0);
+  int on = 1;
+  setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
+  if (settings.options) {
+    int size = settings.options * 1024;
+    setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &size, sizeof size);
+  }
+  if (bind(fd, &address.any, length) != 0) {
+    fail("bind");
+  }
+  return fd;
+}
+
+// Some set options before bind, some after, some after listen.
+static int make_listener(const char* text) {
+  if (strcmp(text, "none") == 0) {
+    int fd = socket(AF_INET, SOCK_STREAM, 0);
+    if (listen(fd, settings.backlog) != 0) {
+      fail("listen");
+    }
+    return fd;
+  }
+  int fd = bound_socket(text, SOCK_STREAM);
+  if (settings.rebind) {
+    close(fd);
+    fd = bound_socket(text, SOCK_STREAM);
+  }
+  int priority = settings.options % 7;
+  setsockopt(fd, SOL_SOCKET, SO_PRIORITY, &priority, sizeof priority);
+  if (listen(fd, settings.backlog) != 0) {
+    fail("listen");
+  }
+  if (settings.options) {
+    setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &settings.options, sizeof settings.options);
+  }
+  if (settings.nonblocking) {
+    set_nonblocking(fd);
+  }
+  return fd;
+}
+
+static int port_of(int fd) {
+  union address address = {0};
+  socklen_t length = sizeof address;
+  getsockname(fd, &address.any, &length);
+  return address.any.sa_family == AF_UNIX ? 0 : ntohs(address.v4.sin_port);
+}
+
+// ---- What it does on its way ----------------------------------------------------------
+
+// As daemons do, who do not know what they inherit.
+static void close_others(int first) {
+  if (settings.close_others == NULL) {
+    return;
+  }
+  if (strcmp(settings.close_others, "loop") == 0) {
+    for (int fd = first; fd < 1024; ++fd) {
+      close(fd);
+    }
+  } else if (strcmp(settings.close_others, "range") == 0) {
+    close_range((unsigned)first, ~0U, 0);
+  } else {
+    closefrom(first);
+  }
+}
+
+// Whoever handles every signal would not hear of a restart by one.
+static void handle_every_signal(void) {
+  for (int signal = 1; signal < 32; ++signal) {
+    if (signal != SIGALRM) {
+      struct sigaction action = {.sa_handler = SIG_IGN};
+      sigaction(signal, &action, NULL);
+    }
+  }
+}
+
+static void write_pid_file(void) {
+  int fd = open(settings.pid_file, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+  if (fd < 0 || dprintf(fd, "%d\n", getpid()) < 0) {
+    fail("pid file");
+  }
+  close(fd);
+}
+
+// In the handler itself: nothing it calls may do more there than libc does.
+static void clean_up_and_exit(int signal) {
+  (void)signal;
+  if (settings.pid_file) {
+    unlink(settings.pid_file);
+  }
+  if (settings.remove) {
+    unlink(settings.remove);
+  }
+  _exit(0);
+}
+
+// As servers wake their threads that are in accept.
+static void shut_down_listener(int signal) {
+  (void)signal;
+  shutdown(listeners[0], SHUT_RDWR);
+}
+
+static void tell_success(int signal) {
+  (void)signal;
+  say("told of success");
+}
+
+static void set_handlers(void) {
+  signal(SIGUSR1, tell_success);
+  if (settings.pid_file || settings.remove) {
+    signal(SIGTERM, clean_up_and_exit);
+  }
+  if (settings.shut_down) {
+    signal(SIGTERM, shut_down_listener);
+  }
+  if (settings.deaf_to_signals) {
+    handle_every_signal();
+  }
+}
+
+// Ends in the middle of its start: after listen, before it waits for work.
+static void end_as_told(void) {
+  if (settings.end == NULL) {
+    return;
+  }
+  if (strcmp(settings.end, "exit0") == 0) {
+    clean_up_and_exit(0);
+  }
+  if (strcmp(settings.end, "exit1") == 0) {
+    exit(1);
+  }
+  if (strcmp(settings.end, "segv") == 0) {
+    signal(SIGSEGV, SIG_DFL);
+    raise(SIGSEGV);
+  }
+  if (strcmp(settings.end, "kill") == 0) {
+    kill(getpid(), SIGKILL);
+  }
+  // "hang": until it is told to go on.
+  char told = 0;
+  while (read(STDIN_FILENO, &told, 1) != 1) {
+  }
+}
+
+static void start(int count, char** addresses) {
+  enum { first_unknown = 3, most_seconds = 240 };
+  close_others(first_unknown);
+  if (settings.daemon && daemon(1, 1) != 0) {
+    fail("daemon");
+  }
+  alarm(most_seconds);  // outlives no test
+  set_handlers();
+  if (settings.remove) {
+    unlink(settings.remove);
+  }
+  for (; listener_count < count; ++listener_count) {
+    listeners[listener_count] = make_listener(addresses[listener_count]);
+  }
+  if (settings.udp) {
+    answer_datagram(bound_socket(addresses[0], SOCK_DGRAM));
+  }
+  if (settings.duplicate) {
+    int original = listeners[0];
+    listeners[0] = dup(original);
+    close(original);
+  }
+  close_others(listeners[listener_count - 1] + 1);
+  if (settings.pid_file) {
+    write_pid_file();
+  }
+  if (settings.shut_down) {
+    shutdown(listeners[0], SHUT_RDWR);
+    listen(listeners[0], settings.backlog);
+  }
+  if (settings.describe) {
+    char description[256];
+    describe_options(description, sizeof description);
+    say("options %s", description);
+  }
+  if (settings.try_accept) {
+    int connection = accept(listeners[0], NULL, NULL);
+    say("accept %s", connection < 0 ? strerrorname_np(errno) : "took a connection");
+  }
+}
+
+static const struct option option_names[] = {
+    {"close-others", required_argument, NULL, 'c'},
+    {"daemon", no_argument, NULL, 'd'},
+    {"dup", no_argument, NULL, 'D'},
+    {"rebind", no_argument, NULL, 'r'},
+    {"udp", no_argument, NULL, 'u'},
+    {"nonblocking", no_argument, NULL, 'n'},
+    {"try-accept", no_argument, NULL, 't'},
+    {"describe", no_argument, NULL, 'a'},
+    {"shutdown", no_argument, NULL, 's'},
+    {"deaf-to-signals", no_argument, NULL, 'S'},
+    {"options", required_argument, NULL, 'o'},
+    {"backlog", required_argument, NULL, 'b'},
+    {"end", required_argument, NULL, 'e'},
+    {"pid-file", required_argument, NULL, 'p'},
+    {"remove", required_argument, NULL, 'R'},
+    {0},
+};
+
+static void read_options(int argc, char** argv) {
+  for (int option; (option = getopt_long(argc, argv, "+", option_names, NULL)) != -1;) {
+    switch (option) {
+      case 'c':
+        settings.close_others = optarg;
+        break;
+      case 'd':
+        settings.daemon = true;
+        break;
+      case 'D':
+        settings.duplicate = true;
+        break;
+      case 'r':
+        settings.rebind = true;
+        break;
+      case 'u':
+        settings.udp = true;
+        break;
+      case 'n':
+        settings.nonblocking = true;
+        break;
+      case 't':
+        settings.try_accept = true;
+        break;
+      case 'a':
+        settings.describe = true;
+        break;
+      case 's':
+        settings.shut_down = true;
+        break;
+      case 'S':
+        settings.deaf_to_signals = true;
+        break;
+      case 'o':
+        settings.options = atoi(optarg);
+        break;
+      case 'b':
+        settings.backlog = atoi(optarg);
+        break;
+      case 'e':
+        settings.end = optarg;
+        break;
+      case 'p':
+        settings.pid_file = optarg;
+        break;
+      case 'R':
+        settings.remove = optarg;
+        break;
+      default:
+        exit(2);
+    }
+  }
+}
+
+int main(int argc, char** argv) {
+  read_options(argc, argv);
+  if (argc - optind < 2 || argc - optind - 1 > max_listeners) {
+    say("usage: tiny-server [OPTION...] LOOP ADDRESS...");
+    return 2;
+  }
+  const char* name = argv[optind];
+  start(argc - optind - 1, argv + optind + 1);
+  say("listening pid=%d port=%d other=%d", getpid(), port_of(listeners[0]),
+      port_of(listeners[listener_count - 1]));
+  end_as_told();
+  for (size_t i = 0; i < sizeof loops / sizeof loops[0]; ++i) {
+    if (strcmp(loops[i].name, name) == 0) {
+      loops[i].run();
+    }
+  }
+  say("ended");
+  return 1;
+}

@@ -1,0 +1,71 @@
+// A server of a few lines in every shape that servers come in: it knows nothing
+// of being restarted, which is the point.
+//
+//   tiny-server [OPTION...] LOOP ADDRESS...
+//
+// LOOP is how it waits for work (the tables in main.c), the options are what it
+// does on its way there and on its way out. It answers every line it is sent by
+// "pid=PID", and says on its standard output what it does, a line an event.
+#pragma once
+
+#include <netinet/in.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <sys/un.h>
+
+enum { max_listeners = 8 };
+
+struct settings {
+  const char* close_others;  // "loop", "range" or "from": descriptors it does not know
+  bool daemon;               // goes to the background before it binds
+  bool duplicate;            // accepts on a copy of the listener
+  bool rebind;               // binds, closes, and binds again
+  bool udp;                  // has a datagram socket on the same port
+  bool nonblocking;          // says that its listener does not block
+  bool try_accept;           // accepts once before it serves
+  bool describe;             // tells the options of its listener before it serves
+  bool shut_down;            // shuts its listener down before it serves, and when told to end
+  bool deaf_to_signals;      // ignores every signal that can be ignored
+  int options;               // a number that appears in the listener's options
+  int backlog;
+  const char* end;       // what it does before it serves: exit0, exit1, segv, kill, hang
+  const char* pid_file;  // written at start, removed at the end
+  const char* remove;    // a path that is removed before bind and at the end
+};
+extern struct settings settings;
+
+// The listeners of this server, for those who answer questions about them.
+extern int listeners[max_listeners];
+extern int listener_count;
+
+// One line, one write: an event that a test waits for.
+__attribute__((format(printf, 1, 2))) void say(const char* format, ...);
+// Ends the program with `what` and errno's name.
+_Noreturn void fail(const char* what);
+
+void describe_options(char* description, size_t room);
+// Reads once and answers every whole line; false when the peer has finished.
+bool serve_some(int connection);
+// Until the peer has finished; closes the connection.
+void serve(int connection);
+void answer_datagram(int fd);
+
+void set_nonblocking(int fd);
+int accept_connection(int listener);  // -1: nothing for us, go on
+
+typedef void (*serving_loop)(void);
+void one_by_one(void);
+void thread_per_connection(void);
+void pool_of_threads(void);
+void process_per_connection(void);
+void prefork(void);
+void with_timeout(void);
+void jump_out_of_accept(void);
+void cancel_in_accept(void);
+void poll_loop(void);
+void poll_blocking_listener(void);
+void select_loop(void);
+void epoll_level(void);
+void epoll_edge(void);
+void epoll_oneshot(void);
+void epoll_exclusive(void);

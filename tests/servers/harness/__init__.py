@@ -1,0 +1,6 @@
+"""Restarts real servers under load by running them again, and says what was lost.
+
+A server is described in one small file beside this folder (`Server`); `trial.py`
+is the experiment that is made with each of them; `process.py`, `log.py`,
+`load.py` and `in_flight.py` are its instruments; `report.py` prints the outcome.
+"""

@@ -1,0 +1,259 @@
+"""The experiment: a server is restarted under load by running it again.
+
+At each restart requests are in flight and one connection is kept alive. They
+outlast the take-over and the probation; one half-sent request of the first
+generation outlasts three restarts, so that two predecessors drain at a time.
+Everything that a client could notice is a failure, and so is a process that
+stays when its last connection has ended. Without the library the same
+experiment has to fail: that is its negative control.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from .in_flight import HalfSent, KeptAlive, NotBegun
+from .load import Load, LoadFault
+from .log import Log
+from .process import Process
+from .server import Missing, Place, Server
+
+probation = 0.2  # CONTINUITY_PROBATION of every run
+stragglers_restarts = 3
+half_sent_requests = 2
+
+
+@dataclass
+class Outcome:
+    server: Server
+    version: str = "-"
+    restarts: int = 0  # those that succeeded
+    requests: int = 0
+    failed: int = 0  # refused, reset, closed, cut or hung
+    stale: int = 0  # begun after a take-over, served by an older process
+    in_flight: int = 0
+    in_flight_whole: int = 0
+    take_overs: list[float] = field(default_factory=list)  # µs, as the successor logs them
+    left_after: list[float] = field(default_factory=list)  # ms from the last connection's end to the exit
+    exits: Counter = field(default_factory=Counter)
+    failures: list[str] = field(default_factory=list)
+    fault: str = ""  # why the trial says nothing about the library
+    kept: Path | None = None  # logs of a run that failed
+
+    @property
+    def nothing_lost(self) -> bool:
+        return not self.failures and not self.fault
+
+    @property
+    def something_lost(self) -> bool:
+        return bool(self.failures) and not self.fault
+
+
+class GaveUp(Exception):
+    """A failure after which the trial cannot go on."""
+
+
+class NotTried(Exception):
+    """The server does not even serve before the first restart."""
+
+
+class Generation(Process):
+    """One start of the server, and what is in flight with it."""
+
+    def __init__(self, number: int, *arguments) -> None:
+        super().__init__(*arguments)
+        self.number = number
+        self.held: list[tuple[int, object]] = []  # requests, each with the restart after which it ends
+        self.reported = False
+
+
+class Trial:
+    def __init__(self, server: Server, library: Path | None, client: Path, restarts: int, clients: int,
+                 keep: bool = True) -> None:
+        self.server, self.library, self.client = server, library, client
+        self.restarts, self.clients = restarts, clients
+        self.keep = keep and library is not None  # the directory with the logs, if something goes wrong
+        self.outcome = Outcome(server)
+        self.generations: list[Generation] = []
+        # The control has made its point once its successor cannot take over.
+        self.seconds_to_take_over = 30.0 if library else 3.0
+        self.seconds_to_leave = 20.0 if library else 1.0
+        self.seconds_to_serve = 10.0
+
+    def run(self) -> Outcome:
+        try:
+            self.outcome.version = self.server.installed_version()
+        except Missing as missing:
+            self.outcome.fault = str(missing)
+            return self.outcome
+        self.place = Place(self.server)
+        self.rendezvous = self.place.directory / "rendezvous"
+        self.rendezvous.mkdir()
+        self.rendezvous.chmod(0o711)  # for servers that leave root behind: each user has a directory below
+        self.log = Log(self.place.directory / "continuity.log")
+        self.load: Load | None = None
+        try:
+            self.try_it()
+        except GaveUp as problem:
+            self.fail(str(problem))
+        except (NotTried, NotBegun, LoadFault, OSError, subprocess.SubprocessError) as problem:
+            self.outcome.fault = f"{type(problem).__name__}: {problem}"
+        finally:
+            self.clean_up()
+        return self.outcome
+
+    def fail(self, what: str) -> None:
+        self.outcome.failures.append(what)
+
+    def try_it(self) -> None:
+        for command in self.server.prepare:
+            subprocess.run(self.place.fill_all(command), cwd=self.place.directory, check=True, timeout=120)
+        first = self.start(1)
+        arguments = self.place.fill_all(self.server.client_arguments())
+        self.await_first_answer(first, arguments)
+        self.place.release_port()
+        self.load = Load(self.client, arguments, self.clients, self.place.directory / "load.errors")
+        self.load.ask(f"watch {first.pid}")
+        if not self.serves(first):
+            raise NotTried("the first generation does not serve the clients")
+        first.held.append((min(stragglers_restarts, self.restarts), HalfSent(self.load, "straggler", first.pid)))
+        try:
+            for number in range(1, self.restarts + 1):
+                self.restart(number)
+        finally:
+            self.read_counts(self.load.finish())
+
+    def start(self, number: int) -> Generation:
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("CONTINUITY_")}
+        environment.update({name: self.place.fill(value) for name, value in self.server.environment.items()})
+        if self.library:
+            environment["LD_PRELOAD"] = str(self.library)
+            environment["CONTINUITY_DIR"] = str(self.rendezvous)
+            environment["CONTINUITY_LOG_FILE"] = str(self.log.path)
+            environment["CONTINUITY_PROBATION"] = f"{probation * 1000:.0f}ms"
+        generation = Generation(number, self.place.fill_all(self.server.command), environment, self.place.directory,
+                                self.place.directory / f"generation-{number}.output")
+        self.generations.append(generation)
+        return generation
+
+    def await_first_answer(self, first: Generation, arguments: list[str]) -> None:
+        deadline = time.monotonic() + self.server.seconds_to_start
+        command = [str(self.client), *arguments, "--clients", "1", "--duration", "10ms"]
+        while subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, timeout=30).returncode != 0:
+            if first.ended(0.02) or time.monotonic() >= deadline:
+                raise NotTried(f"the first generation never answered: {first.last_words()}")
+
+    def serves(self, generation: Generation) -> bool:
+        """New connections reach that process: as many as there are clients."""
+        return self.load.await_served_by(generation.pid, self.clients, self.seconds_to_serve)
+
+    def restart(self, number: int) -> None:
+        old = self.generations[-1]
+        try:
+            held = [HalfSent(self.load, f"half-{number}-{i}", old.pid) for i in range(half_sent_requests)]
+            held.append(KeptAlive(self.load, f"kept-{number}", old.pid, self.server.keeps_alive))
+            # Last, because one at work may occupy the only thread that there is.
+            held += [kind.begin(self.place, number) for kind in self.server.in_flight]
+        except (NotBegun, OSError) as problem:
+            raise GaveUp(f"before restart {number}: {problem}") from problem
+        old.held += [(number, request) for request in held]
+
+        new = self.start(number + 1)
+        self.load.ask(f"watch {new.pid}")
+        try:
+            self.await_take_over(old, new)
+            self.outcome.restarts += 1
+            self.load.ask(f"only {new.pid}")
+            if old.ended(probation + 0.1):
+                self.fail(f"generation {old.number} left ({old.how_it_ended()}) with requests in flight")
+        finally:
+            self.finish_due(number)
+        # Not earlier: a single thread at work in the predecessor may have kept all clients waiting.
+        if not self.serves(new):
+            raise GaveUp(f"generation {new.number} took over, but new connections do not reach it")
+        self.expect_leave(number, new)
+
+    def await_take_over(self, old: Generation, new: Generation) -> None:
+        if self.library:
+            line = rf"^continuity\[{new.pid}\]: took over .* from pid {old.pid} in ([0-9.]+) ms"
+            found = self.log.await_line(line, new, self.seconds_to_take_over)
+            if found:
+                self.outcome.take_overs.append(float(found[1]) * 1000)
+                return
+        else:
+            deadline = time.monotonic() + self.seconds_to_take_over
+            while not new.ended(0.02) and time.monotonic() < deadline:
+                if self.load.served_by(new.pid):
+                    return
+        if new.ended():
+            raise GaveUp(f"start {new.number} ended ({new.how_it_ended()}): {new.last_words()}")
+        raise GaveUp(f"start {new.number} did not take over in {self.seconds_to_take_over:.0f} s: {new.last_words()}")
+
+    def finish_due(self, number: int) -> None:
+        """Finishes what was to last until this restart, or everything when the trial ends early.
+
+        Last begun, first finished: what occupies the only thread of a server has to end before the others can.
+        """
+        early = self.outcome.restarts < number
+        for generation in self.generations:
+            for due, request in reversed(generation.held.copy()):
+                if due > number and not early:
+                    continue
+                generation.held.remove((due, request))
+                result = request.finish()
+                self.outcome.in_flight += 1
+                self.outcome.in_flight_whole += result == "ok"
+                if result != "ok":
+                    kind = type(request).__qualname__.removesuffix(".Begun")
+                    self.fail(f"restart {number}: {kind} request with generation {generation.number}: {result}")
+
+    def expect_leave(self, number: int, newest: Generation) -> None:
+        done = time.monotonic()
+        for generation in self.generations[:-1]:
+            if generation.held or generation.reported:
+                continue
+            generation.reported = True
+            if generation.gone(self.seconds_to_leave):
+                self.outcome.left_after.append((time.monotonic() - done) * 1000)
+                self.outcome.exits[generation.how_it_ended()] += 1
+            else:
+                patience = f"{self.seconds_to_leave:.0f} s"
+                self.fail(f"generation {generation.number} stays {patience} after its last connection")
+                generation.terminate()  # as an operator would; what is lost by it is counted
+                if not generation.gone(5) or not self.load.await_served_by(newest.pid, self.clients, 2):
+                    self.fail(f"generation {generation.number} was terminated: now the newest cannot be reached")
+        if self.server.pid_file:
+            path = Path(self.place.fill(self.server.pid_file))
+            named = path.read_text().strip() if path.exists() else "nobody: it is gone"
+            if named != str(newest.pid):
+                self.fail(f"restart {number}: the pid file names {named}, not {newest.pid}")
+
+    def read_counts(self, counts: dict) -> None:
+        self.outcome.requests, self.outcome.failed = counts["requests"], counts["failed"]
+        self.outcome.stale = counts["stale"]
+        examples = counts["first_failures"][:3]
+        for name in ("refused", "reset", "closed", "short", "timeout", "other"):
+            if counts[name]:
+                self.fail(f"{counts[name]} requests {name}: {examples}")
+        if counts["stale"]:
+            self.fail(f"{counts['stale']} new connections were served by an older process: {examples}")
+        if counts["unknown_owner"]:
+            self.fail(f"{counts['unknown_owner']} connections whose process was not found: {examples}")
+        if counts["client_error"]:
+            self.fail(f"{counts['client_error']} errors of the client itself: {examples}")
+
+    def clean_up(self) -> None:
+        if self.load:
+            self.load.close()
+        for generation in self.generations:
+            generation.destroy()
+        self.log.close()
+        if self.outcome.nothing_lost or not self.keep:
+            self.place.remove()
+        else:
+            self.outcome.kept = self.place.directory

@@ -1,0 +1,715 @@
+// What a predecessor does with everything that can be said to it, and with
+// silence.
+#include "core/holder.hpp"
+
+#include "conversation.hpp"
+
+#include <catch2/catch.hpp>
+
+#include <unistd.h>
+
+namespace continuity::test {
+namespace {
+
+Message hello_message() {
+  Message hello{.type = MessageType::hello};
+  hello.protocol_min = hello.protocol_max = protocol_version;
+  hello.identity = "server";
+  return hello;
+}
+
+Message with_ids(MessageType type, std::vector<std::uint32_t> ids) {
+  Message message{.type = type};
+  message.ids = std::move(ids);
+  return message;
+}
+
+// A successor that a test plays message by message.
+class Peer {
+ public:
+  explicit Peer(World& world) : world_(world) {
+    Rendezvous rendezvous = world.open_rendezvous(world.taker_sys);
+    auto peers = rendezvous.connect_all(99, world.log);
+    REQUIRE(peers.size() == 1);
+    channel_ = std::move(peers[0].channel);
+  }
+  void say(const Message& message) {
+    // One that has been hung up on may find nobody there.
+    static_cast<void>(channel_.send(message, never));
+    world_.settle();
+  }
+  void say_raw(std::string_view bytes) {
+    REQUIRE(::send(channel_.fd(), bytes.data(), bytes.size(), MSG_NOSIGNAL) >= 0);
+    world_.settle();
+  }
+  // The next message there is; its type is 0 for none, the errno is kept.
+  Message hear() {
+    world_.settle();
+    auto received = channel_.receive(0);
+    error = code_of(received);
+    return received ? std::move(received->message) : Message{};
+  }
+  void close() { channel_.close(); }
+  void die() {
+    close();
+    world_.settle();
+  }
+  void become_granted() {
+    say(hello_message());
+    REQUIRE(hear().type == MessageType::inventory);
+    say(with_ids(MessageType::claim, {1}));
+    REQUIRE(hear().type == MessageType::grant);
+    say({.type = MessageType::got});
+  }
+  void become_owner() {
+    become_granted();
+    say(with_ids(MessageType::ready, {1}));
+    REQUIRE(hear().type == MessageType::retired);
+  }
+
+  int error = 0;
+
+ private:
+  World& world_;
+  Channel channel_;
+};
+
+}  // namespace
+
+TEST_CASE("an inventory tells addresses and no descriptors", "[holder]") {
+  World world;
+  const Predecessor predecessor(world, {"127.0.0.1:0", "127.0.0.1:0"});
+  Peer peer(world);
+  peer.say(hello_message());
+  const Message inventory = peer.hear();
+  CHECK(inventory.type == MessageType::inventory);
+  CHECK(inventory.state == HolderState::active);
+  CHECK(inventory.identity == "server");
+  CHECK(inventory.pid == ::getpid());
+  CHECK(inventory.total == 2);
+  REQUIRE(inventory.listeners.size() == 2);
+  CHECK(same_endpoint(inventory.listeners[1].address, predecessor.wanted(1).address));
+  CHECK(predecessor.owner.calls.empty());
+}
+
+TEST_CASE("a successor that ends before it is ready changes nothing", "[holder]") {
+  const bool says_goodbye = GENERATE(false, true);
+  World world;
+  const Predecessor predecessor(world);
+  Peer peer(world);
+  peer.become_granted();
+  CHECK(predecessor.holder.phase() == HolderPhase::granted);
+  CHECK(predecessor.accepts());
+  if (says_goodbye) {
+    peer.say({.type = MessageType::goodbye});
+  }
+  peer.die();
+
+  CHECK(predecessor.holder.phase() == HolderPhase::active);
+  CHECK(predecessor.owner.calls == std::vector<std::string>{"prepare", "abandon"});
+  CHECK(predecessor.accepts());
+  CHECK(world.logged("ended before it was ready; serving on"));
+  Peer next(world);
+  next.become_owner();
+}
+
+TEST_CASE("a successor that is not ready in time is told to end and to stop", "[holder]") {
+  World world;
+  world.options.ready_timeout = 60 * second;
+  const Predecessor predecessor(world);
+  Peer peer(world);
+  peer.become_granted();
+  world.pass(59 * second);
+  CHECK(predecessor.holder.phase() == HolderPhase::granted);
+  CHECK(world.killed.empty());
+  world.pass(2 * second);
+
+  CHECK(predecessor.holder.phase() == HolderPhase::active);
+  CHECK(peer.hear().type == MessageType::abort);
+  CHECK(world.killed == std::vector<int>{::getpid()});
+  CHECK(predecessor.owner.count("abandon") == 1);
+  CHECK(world.logged("was not ready within 60.0 s (CONTINUITY_READY_TIMEOUT)"));
+  // What it says now is not heard any more.
+  peer.say(with_ids(MessageType::ready, {1}));
+  CHECK(predecessor.accepts());
+}
+
+TEST_CASE("a predecessor is deaf before it says so, and sweeps afterwards", "[holder]") {
+  World world;
+  Predecessor predecessor(world);
+  Peer peer(world);
+  peer.become_granted();
+  bool told_before_deaf = false;
+  predecessor.owner.on_retire = [&] { told_before_deaf = predecessor.accepts(); };
+  peer.say(with_ids(MessageType::ready, {1}));
+  CHECK(told_before_deaf);  // it accepted until it was told to retire
+  const Message retired = peer.hear();
+  CHECK(retired.type == MessageType::retired);
+  CHECK(retired.ids == std::vector<std::uint32_t>{1});
+  CHECK(retired.duration == world.options.probation);
+  CHECK(predecessor.owner.calls == std::vector<std::string>{"prepare", "retire 1", "sweep"});
+  CHECK_FALSE(predecessor.accepts());
+}
+
+TEST_CASE("a successor that dies on probation is succeeded by its predecessor", "[holder]") {
+  World world;
+  world.options.probation = 5 * second;
+  const Predecessor predecessor(world);
+  Peer peer(world);
+  peer.become_owner();
+  world.pass(4900 * millisecond);
+  CHECK_FALSE(predecessor.accepts());
+
+  peer.die();
+
+  CHECK(predecessor.holder.phase() == HolderPhase::active);
+  CHECK(predecessor.owner.count("revive") == 1);
+  CHECK(predecessor.accepts());
+  CHECK(world.logged("serving again"));
+  Peer next(world);
+  next.become_owner();
+}
+
+TEST_CASE("after its probation a successor's death revives nobody", "[holder]") {
+  World world;
+  world.options.probation = 5 * second;
+  Predecessor predecessor(world);
+  predecessor.owner.live_connections = 1;
+  Peer peer(world);
+  peer.become_owner();
+  world.pass(5100 * millisecond);
+  CHECK(predecessor.holder.phase() == HolderPhase::draining);
+  CHECK(peer.hear().type == MessageType::healthy);
+  peer.die();
+  CHECK(predecessor.owner.count("revive") == 0);
+  CHECK_FALSE(predecessor.accepts());
+}
+
+TEST_CASE("a goodbye on probation is the end of it, not a death", "[holder]") {
+  World world;
+  Predecessor predecessor(world);
+  predecessor.owner.live_connections = 1;
+  Peer peer(world);
+  peer.become_owner();
+  peer.say({.type = MessageType::goodbye});
+  peer.die();
+  CHECK(predecessor.holder.phase() == HolderPhase::draining);
+  CHECK(predecessor.owner.count("revive") == 0);
+}
+
+TEST_CASE("it leaves when the last connection has ended, and not before", "[holder]") {
+  World world;
+  world.options.success_signal = SIGUSR1;
+  world.options.retire_signal = SIGQUIT;
+  Predecessor predecessor(world);
+  predecessor.owner.live_connections = 3;
+  Peer peer(world);
+  peer.become_owner();
+  world.pass(world.options.probation + 30 * second);
+  CHECK(predecessor.holder.phase() == HolderPhase::draining);
+  CHECK(world.logged("finishing 3 connections"));
+  CHECK(predecessor.owner.calls == std::vector<std::string>{"prepare", "retire 1", "sweep",
+                                                            "forget",
+                                                            "signal " + std::to_string(SIGUSR1),
+                                                            "signal " + std::to_string(SIGQUIT)});
+
+  predecessor.owner.live_connections = 0;
+  world.pass(200 * millisecond);
+
+  CHECK(predecessor.holder.phase() == HolderPhase::leaving);
+  CHECK(world.logged("no connection left; leaving (SIGTERM)"));
+  CHECK(predecessor.owner.calls.at(6) == "withdraw");
+  CHECK(predecessor.owner.calls.at(7) == "stop " + std::to_string(SIGTERM));
+}
+
+TEST_CASE("without connections it leaves when the probation is over", "[holder]") {
+  World world;
+  const Predecessor predecessor(world);
+  Peer peer(world);
+  peer.become_owner();
+  world.pass(world.options.probation - 100 * millisecond);
+  CHECK(predecessor.holder.phase() == HolderPhase::probation);
+  world.pass(200 * millisecond);
+  CHECK(predecessor.holder.phase() == HolderPhase::leaving);
+  CHECK_FALSE(world.logged("finishing"));
+}
+
+TEST_CASE("a program that does not stop when told is ended", "[holder]") {
+  World world;
+  world.options.stop_signal = SIGINT;
+  world.options.stop_timeout = 7 * second;
+  const Predecessor predecessor(world);
+  Peer peer(world);
+  peer.become_owner();
+  world.pass(world.options.probation + 6 * second);
+  CHECK(predecessor.owner.count("stop " + std::to_string(SIGINT)) == 1);
+  CHECK(predecessor.owner.count("stop " + std::to_string(SIGKILL)) == 0);
+  world.pass(2 * second);
+  CHECK(predecessor.owner.count("stop " + std::to_string(SIGKILL)) == 1);
+  CHECK(world.logged("still here 7.0 s after SIGINT"));
+}
+
+TEST_CASE("one connection is not several", "[holder]") {
+  World world;
+  Predecessor predecessor(world);
+  predecessor.owner.live_connections = 1;
+  Peer peer(world);
+  peer.become_owner();
+  world.pass(world.options.probation + 130 * second);
+  CHECK(world.logged("finishing 1 connection\n"));
+  CHECK(world.logged("still finishing 1 connection\n"));
+}
+
+TEST_CASE("what was not claimed is served on and closed in its time", "[holder]") {
+  World world;
+  world.options.unclaimed = 10 * second;
+  const Predecessor predecessor(world, {"127.0.0.1:0", "127.0.0.1:0"});
+  Peer peer(world);
+  peer.become_owner();
+  CHECK_FALSE(predecessor.accepts(0));
+  CHECK(predecessor.accepts(1));
+  CHECK(world.logged("did not claim " + to_string(predecessor.wanted(1).address)));
+  world.pass(9 * second);
+  CHECK(predecessor.accepts(1));
+  CHECK(predecessor.holder.phase() == HolderPhase::draining);
+  CHECK(predecessor.owner.count("close") == 0);
+  world.pass(2 * second);
+  CHECK(predecessor.owner.count("close 2") == 1);
+  CHECK(predecessor.holder.phase() == HolderPhase::leaving);
+}
+
+TEST_CASE("what was not claimed is not closed if the predecessor comes back", "[holder]") {
+  World world;
+  world.options.unclaimed = second;
+  world.options.probation = 5 * second;
+  const Predecessor predecessor(world, {"127.0.0.1:0", "127.0.0.1:0"});
+  Peer peer(world);
+  peer.become_owner();
+  peer.die();
+  world.pass(20 * second);
+  CHECK(predecessor.owner.count("close") == 0);
+  CHECK(predecessor.accepts(0));
+  CHECK(predecessor.accepts(1));
+}
+
+TEST_CASE("only what READY names is retired", "[holder]") {
+  World world;
+  const Predecessor predecessor(world, {"127.0.0.1:0", "127.0.0.1:0"});
+  Peer peer(world);
+  peer.become_granted();
+  peer.say(with_ids(MessageType::claim, {2}));
+  peer.say(with_ids(MessageType::ready, {2}));
+  CHECK(peer.hear().type == MessageType::retired);
+  CHECK(predecessor.owner.count("retire 2") == 1);
+  CHECK(predecessor.accepts(0));
+  CHECK_FALSE(predecessor.accepts(1));
+}
+
+TEST_CASE("READY that names nothing retires nothing, and the program stays", "[holder]") {
+  World world;
+  const Predecessor predecessor(world);
+  Peer peer(world);
+  peer.become_granted();
+  peer.say(with_ids(MessageType::ready, {}));
+  world.pass(60 * second);
+  CHECK(predecessor.accepts());
+  CHECK(predecessor.holder.phase() != HolderPhase::leaving);
+}
+
+TEST_CASE("garbage is answered, named and closed, and nothing has changed", "[holder]") {
+  World world;
+  const Predecessor predecessor(world);
+  Peer peer(world);
+  peer.say_raw("GET / HTTP/1.1\r\n\r\n");
+  CHECK(peer.hear().type == MessageType::abort);
+  peer.hear();
+  CHECK(peer.error == ECONNRESET);
+  CHECK(world.logged("said something that is not ours"));
+  CHECK(predecessor.holder.phase() == HolderPhase::active);
+  Peer next(world);
+  next.become_owner();
+}
+
+TEST_CASE("garbage during an attempt ends the attempt only", "[holder]") {
+  World world;
+  const Predecessor predecessor(world);
+  Peer peer(world);
+  peer.become_granted();
+  peer.say_raw("garbage");
+  CHECK(peer.hear().type == MessageType::abort);
+  CHECK(predecessor.holder.phase() == HolderPhase::active);
+  CHECK(predecessor.accepts());
+}
+
+TEST_CASE("garbage on probation does not make the predecessor accept beside its successor",
+          "[holder]") {
+  const auto* bytes = GENERATE("garbage", "");
+  World world;
+  Predecessor predecessor(world);
+  Peer peer(world);
+  peer.become_owner();
+  peer.say_raw(bytes);
+  // It lives, it holds its channel, it accepts.
+  CHECK(predecessor.owner.count("revive") == 0);
+  CHECK_FALSE(predecessor.accepts());
+}
+
+TEST_CASE(
+    "a message out of turn on probation does not make the predecessor accept beside its "
+    "successor",
+    "[holder]") {
+  const auto message = GENERATE(values<Message>({hello_message(),
+                                                 {.type = MessageType::inventory},
+                                                 {.type = MessageType::grant},
+                                                 {.type = MessageType::got},
+                                                 {.type = MessageType::healthy},
+                                                 {.type = MessageType::ready},
+                                                 with_ids(MessageType::ready, {1}),
+                                                 with_ids(MessageType::ready, {99}),
+                                                 with_ids(MessageType::claim, {}),
+                                                 with_ids(MessageType::claim, {99})}));
+  CAPTURE(static_cast<int>(message.type), message.ids);
+  World world;
+  const Predecessor predecessor(world);
+  Peer peer(world);
+  peer.become_owner();
+
+  peer.say(message);
+
+  CHECK(predecessor.owner.count("revive") == 0);
+  CHECK_FALSE(predecessor.accepts());
+  // Its death is noticed all the same.
+  peer.die();
+  CHECK(predecessor.accepts());
+}
+
+TEST_CASE("READY said again is answered again", "[holder]") {
+  World world;
+  const Predecessor predecessor(world);
+  Peer peer(world);
+  peer.become_owner();
+  world.pass(second);
+  peer.say(with_ids(MessageType::ready, {1}));
+  const Message again = peer.hear();
+  CHECK(again.type == MessageType::retired);
+  CHECK(again.ids == std::vector<std::uint32_t>{1});
+  CHECK(again.duration <= world.options.probation - second);
+  CHECK(predecessor.owner.count("retire") == 1);
+}
+
+TEST_CASE(
+    "a failure to read on probation does not make the predecessor accept beside its successor",
+    "[holder]") {
+  const auto code = GENERATE(ENOMEM, ENOBUFS);
+  World world;
+  Predecessor predecessor(world);
+  Peer peer(world);
+  peer.become_owner();
+  world.holder_sys.fail_next(Call::recvmsg, code);
+  peer.say({.type = MessageType::got});  // anything at all
+  CHECK(world.holder_sys.has_failed());
+  CHECK(predecessor.owner.count("revive") == 0);
+}
+
+TEST_CASE("messages out of turn are answered and closed, in every phase, without a crash",
+          "[holder]") {
+  constexpr std::array types{MessageType::hello,   MessageType::inventory, MessageType::claim,
+                             MessageType::grant,   MessageType::got,       MessageType::refused,
+                             MessageType::ready,   MessageType::retired,   MessageType::healthy,
+                             MessageType::goodbye, MessageType::abort};
+  for (int stage = 0; stage < 4; ++stage) {
+    for (const MessageType type : types) {
+      for (const bool named : {true, false}) {
+        CAPTURE(stage, static_cast<int>(type), named);
+        World world;
+        world.options.ready_timeout = 2 * second;
+        const Predecessor predecessor(world);
+        Peer peer(world);
+        switch (stage) {
+          case 0:
+            break;
+          case 1:
+            peer.say(hello_message());
+            peer.hear();
+            break;
+          case 2:
+            peer.become_granted();
+            break;
+          default:
+            peer.become_owner();
+            break;
+        }
+        Message message = type == MessageType::hello ? hello_message() : Message{.type = type};
+        if (named) {
+          message.ids = {1};
+        }
+        peer.say(message);
+        if (stage < 2) {
+          CHECK(predecessor.accepts());
+        }
+        // Whatever happened, time goes on; and if the successor did not end as
+        // the owner, its death leaves a predecessor that serves.
+        const bool owner = predecessor.holder.phase() != HolderPhase::active &&
+                           predecessor.holder.phase() != HolderPhase::granted;
+        if (!owner) {
+          world.pass(3 * second);
+          peer.die();
+          CHECK(predecessor.accepts());
+          CHECK(predecessor.holder.phase() == HolderPhase::active);
+        }
+        world.pass(10 * second);
+      }
+    }
+  }
+}
+
+TEST_CASE("a claim of what was not offered is refused", "[holder]") {
+  for (const std::vector<std::uint32_t>& ids :
+       {std::vector<std::uint32_t>{}, {0}, {2}, {1, 2}, {0xffffffff}}) {
+    World world;
+    const Predecessor predecessor(world);
+    Peer peer(world);
+    peer.say(hello_message());
+    peer.hear();
+    peer.say(with_ids(MessageType::claim, ids));
+    CHECK(peer.hear().type == MessageType::abort);
+    CHECK(predecessor.owner.calls.empty());
+    CHECK(predecessor.holder.phase() == HolderPhase::active);
+  }
+}
+
+TEST_CASE("a listener that was closed since it was offered is not handed over", "[holder]") {
+  World world;
+  const Predecessor predecessor(world);
+  Peer peer(world);
+  peer.say(hello_message());
+  peer.hear();
+  const OwnedFd secret = own(::open("/dev/null", O_RDONLY | O_CLOEXEC));
+  REQUIRE(::dup3(secret.get(), predecessor.fd(), O_CLOEXEC) >= 0);
+  peer.say(with_ids(MessageType::claim, {1}));
+  CHECK(peer.hear().type == MessageType::refused);
+  CHECK(predecessor.holder.phase() == HolderPhase::active);
+}
+
+TEST_CASE("another version of the protocol is told which one we speak", "[holder]") {
+  World world;
+  const Predecessor predecessor(world);
+  Peer peer(world);
+  Message hello = hello_message();
+  hello.protocol_min = 2;
+  hello.protocol_max = 7;
+  peer.say(hello);
+  const Message answer = peer.hear();
+  CHECK(answer.type == MessageType::abort);
+  CHECK(answer.code == EPROTONOSUPPORT);
+  CHECK(answer.protocol_max == protocol_version);
+  CHECK(world.logged("speaks protocol 2 to 7"));
+  CHECK(predecessor.holder.phase() == HolderPhase::active);
+}
+
+TEST_CASE("who speaks our version among others is welcome", "[holder]") {
+  World world;
+  const Predecessor predecessor(world);
+  Peer peer(world);
+  Message hello = hello_message();
+  hello.protocol_max = 7;
+  peer.say(hello);
+  CHECK(peer.hear().type == MessageType::inventory);
+}
+
+TEST_CASE("a second HELLO in the middle of an attempt does not leave it hanging", "[holder]") {
+  World world;
+  world.options.ready_timeout = 2 * second;
+  const Predecessor predecessor(world);
+  Peer peer(world);
+  peer.become_granted();
+  peer.say(hello_message());
+  world.pass(3 * second);
+  CHECK(predecessor.holder.phase() == HolderPhase::active);
+  CHECK(predecessor.owner.count("abandon") == 1);
+  CHECK(predecessor.accepts());
+}
+
+TEST_CASE("somebody who connects and says nothing is let go", "[holder]") {
+  World world;
+  const Predecessor predecessor(world);
+  Peer peer(world);
+  world.pass(1900 * millisecond);
+  peer.hear();
+  CHECK(peer.error == ETIMEDOUT);
+  world.pass(200 * millisecond);
+  peer.hear();
+  CHECK(peer.error == ECONNRESET);
+}
+
+TEST_CASE("an attempt is not disturbed by forty who only look", "[holder]") {
+  World world;
+  const Predecessor predecessor(world);
+  Peer successor(world);
+  successor.become_granted();
+  std::vector<std::unique_ptr<Peer>> lookers;
+  for (int i = 0; i < 40; ++i) {
+    lookers.push_back(std::make_unique<Peer>(world));
+    world.settle();
+  }
+  CHECK(world.logged("is turned away"));
+  successor.say(with_ids(MessageType::ready, {1}));
+  CHECK(successor.hear().type == MessageType::retired);
+}
+
+TEST_CASE("another user is not spoken to", "[holder]") {
+  World world;
+  world.holder_sys.hooks.getsockopt = [](int fd, int level, int name, void* value,
+                                         socklen_t* length) {
+    const int result = ::getsockopt(fd, level, name, value, length);
+    if (level == SOL_SOCKET && name == SO_PEERCRED) {
+      static_cast<ucred*>(value)->uid = ::geteuid() + 1;
+    }
+    return result;
+  };
+  const Predecessor predecessor(world);
+  Peer peer(world);
+  peer.say(hello_message());
+  CHECK(peer.hear().type == MessageType{});
+  CHECK(peer.error == ECONNRESET);
+  CHECK(world.logged("knocked at the rendezvous socket; ignored"));
+}
+
+TEST_CASE("a READY that waits is read before the clock, also after a signal", "[holder]") {
+  const bool interrupted = GENERATE(false, true);
+  CAPTURE(interrupted);
+  World world;
+  world.options.ready_timeout = 2 * second;
+  Predecessor predecessor(world);
+  Peer peer(world);
+  peer.become_granted();
+  predecessor.stopped = true;
+  peer.say(with_ids(MessageType::ready, {1}));
+  world.pass(10 * second);
+  predecessor.stopped = false;
+  if (interrupted) {
+    world.holder_sys.fail_next(Call::ppoll, EINTR);
+  }
+
+  world.settle();
+
+  CHECK(peer.hear().type == MessageType::retired);
+  CHECK(predecessor.holder.phase() == HolderPhase::probation);
+}
+
+TEST_CASE("a death that waits is read before the clock, also after a signal", "[holder]") {
+  const bool interrupted = GENERATE(false, true);
+  CAPTURE(interrupted);
+  World world;
+  world.options.probation = 2 * second;
+  Predecessor predecessor(world);
+  Peer peer(world);
+  peer.become_owner();
+  predecessor.stopped = true;
+  peer.die();
+  world.pass(10 * second);
+  predecessor.stopped = false;
+  if (interrupted) {
+    world.holder_sys.fail_next(Call::ppoll, EINTR);
+  }
+  world.settle();
+  CHECK(predecessor.owner.count("revive") == 1);
+  CHECK(predecessor.accepts());
+}
+
+TEST_CASE("a door that cannot be answered for want of descriptors is not tried without a pause",
+          "[holder]") {
+  World world;
+  const Predecessor predecessor(world);
+  world.holder_sys.hooks.accept4 = [](int, sockaddr*, socklen_t*, int) {
+    errno = EMFILE;
+    return -1;
+  };
+  int spins = 0;
+  world.holder_sys.hooks.ppoll = [&](pollfd* fds, nfds_t count, const timespec*) {
+    const timespec at_once{};
+    const int ready = ::ppoll(fds, count, &at_once, nullptr);
+    spins += ready > 0 ? 1 : 0;
+    return ready;
+  };
+  Rendezvous rendezvous = world.open_rendezvous(world.taker_sys);
+  const auto peers = rendezvous.connect_all(99, world.log);
+  for (int round = 0; round < 100; ++round) {
+    world.predecessors[0]->holder.run_once();
+  }
+  CHECK(spins < 50);
+}
+
+TEST_CASE("while its own predecessor watches it may not be claimed, and then it may", "[holder]") {
+  World world;
+  Predecessor predecessor(world);
+  std::array<int, 2> pair{};
+  REQUIRE(::socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair.data()) == 0);
+  predecessor.holder.watch_predecessor(Channel(world.holder_sys, own(pair[0])),
+                                       world.time() + 5 * second);
+  Channel watcher(libc_sys(), own(pair[1]));
+  Peer peer(world);
+  peer.say(hello_message());
+  const Message wait = peer.hear();
+  CHECK(wait.state == HolderState::on_probation);
+  CHECK(wait.duration > 4 * second);
+  CHECK(wait.duration <= 5 * second);
+  world.pass(2 * second);
+  peer.hear();
+  CHECK(peer.error == ETIMEDOUT);  // nothing new
+
+  SECTION("when it says that all is well") {
+    REQUIRE(watcher.send({.type = MessageType::healthy}, never));
+  }
+  SECTION("when it has gone") {
+    watcher.close();
+  }
+  SECTION("when it has been silent for far too long") {
+    world.pass(20 * second);
+  }
+
+  CHECK(peer.hear().state == HolderState::active);
+}
+
+TEST_CASE("a probation that never ends is no overflow", "[holder]") {
+  World world;
+  Predecessor predecessor(world);
+  std::array<int, 2> pair{};
+  REQUIRE(::socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair.data()) == 0);
+  const Channel watcher(libc_sys(), own(pair[1]));
+  predecessor.holder.watch_predecessor(Channel(world.holder_sys, own(pair[0])), never);
+  Peer peer(world);
+  peer.say(hello_message());
+  CHECK(peer.hear().state == HolderState::on_probation);
+}
+
+TEST_CASE("a successor that dies between retire and answer leaves a predecessor that serves",
+          "[holder]") {
+  const auto flags = GENERATE(SOCK_NONBLOCK, 0);
+  CAPTURE(flags);
+  World world;
+  std::vector<OwnedFd> listeners;
+  listeners.push_back(listen_at("127.0.0.1:0", flags));
+  Predecessor predecessor(world, std::move(listeners), 1);
+  auto peer = std::make_unique<Peer>(world);
+  peer->become_granted();
+  bool retiring = false;
+  predecessor.owner.on_retire = [&] {
+    retiring = true;
+    peer->close();
+  };
+  peer->say(with_ids(MessageType::ready, {1}));
+  world.settle();
+  CHECK(retiring);
+  CHECK(predecessor.owner.count("revive") == 1);
+  CHECK(predecessor.accepts());
+}
+
+TEST_CASE("addresses in the log are cut after four", "[holder]") {
+  CHECK(join_addresses({}).empty());
+  CHECK(join_addresses({"a"}) == "a");
+  CHECK(join_addresses({"a", "b", "c", "d"}) == "a, b, c, d");
+  CHECK(join_addresses({"a", "b", "c", "d", "e", "f"}) == "a, b, c, d, and 2 more");
+}
+
+}  // namespace continuity::test
