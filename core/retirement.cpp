@@ -122,6 +122,7 @@ Status Retirement::prepare(std::vector<Item> items) {
 }
 
 void Retirement::abandon() {
+  stand_ins_.clear();
   kept_.clear();
   seats_.clear();
   registrations_.clear();

@@ -30,7 +30,9 @@ bool Taker::receive_inventory(Conversation& conversation, Nanoseconds deadline) 
     if (!received) {
       const auto peer = conversation.channel.peer();
       if (received.error().code == ECONNRESET) {
-        return false;  // it has ended, or has nothing for us any more
+        // It has ended, or has nothing for us any more.
+        log_->info("pid {} at the rendezvous has hung up; ignored", peer ? peer->pid : 0);
+        return false;
       }
       log_->warn("pid {} at the rendezvous {}; ignored", peer ? peer->pid : 0,
                  received.error().code == ETIMEDOUT
@@ -78,6 +80,8 @@ std::list<Taker::Conversation> Taker::look(Rendezvous& rendezvous) {
                  peer ? peer->uid : 0, door.owner);
     } else if (channel.send(hello, deadline)) {
       found.push_back({.channel = std::move(channel), .door = std::move(door.name)});
+    } else {
+      log_->info("{} has hung up; ignored", door.name);
     }
   }
   const Nanoseconds patience = deadline - look_time + own_look_time;

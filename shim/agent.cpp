@@ -88,12 +88,27 @@ std::vector<Owner::Item> ProcessOwner::inventory() {
 // Before a successor has copies: from then on the program must not shut a
 // listener down for everybody.
 Status ProcessOwner::prepare(std::vector<Item> items) {
+  if (!is_alone()) {
+    return Error{"several processes serve this listener, and this release restarts servers of one",
+                 ENOTSUP};
+  }
   g_granted.store(true);
   auto prepared = LocalOwner::prepare(std::move(items));
   if (!prepared) {
     g_granted.store(false);
   }
   return prepared;
+}
+
+// Whoever waits on the listener besides this process would go on accepting.
+bool ProcessOwner::is_alone() const {
+  const SharedRecord* record = process_->shared();
+  if (record == nullptr) {
+    return true;
+  }
+  const pid_t binder = record->binder.load();
+  const bool master_lives = binder != 0 && binder != ::getpid() && sys().kill(binder, 0) == 0;
+  return record->aside.load() == 0 && !master_lives;
 }
 
 void ProcessOwner::abandon() {
@@ -241,6 +256,26 @@ Agent* Agent::start(Process& process, std::vector<Channel> predecessors,
   return agent.release();  // lives as long as the process
 }
 
+void Agent::watch(std::vector<Channel> predecessors, Nanoseconds until) {
+  {
+    const DescriptorsHeld held;
+    for (Channel& channel : predecessors) {
+      arrivals_.push_back(std::move(channel));
+    }
+    arrivals_until_ = until;
+  }
+  const std::uint64_t one = 1;
+  real_sys().write(wake_.get(), &one, sizeof one);
+}
+
+void Agent::take_arrivals() {
+  const DescriptorsHeld held;
+  for (Channel& channel : arrivals_) {
+    holder_.watch_predecessor(std::move(channel), arrivals_until_);
+  }
+  arrivals_.clear();
+}
+
 bool Agent::has_granted() noexcept {
   return g_granted.load();
 }
@@ -258,6 +293,7 @@ void* Agent::run(void* self) {
   agent->thread_.store(::gettid());
   for (;;) {
     try {
+      agent->take_arrivals();
       agent->holder_.run_once();
     } catch (const std::exception&) {
       // No memory just now. Who asked is not answered, and asks again.

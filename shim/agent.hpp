@@ -34,6 +34,8 @@ class ProcessOwner : public Program, public LocalOwner {
   bool clear_accepts(std::span<const int> fds, Nanoseconds deadline) override;
 
  private:
+  [[nodiscard]] bool is_alone() const;
+
   Process* process_;
 };
 
@@ -43,6 +45,9 @@ class Agent {
   // if that cannot be: the program runs on, but cannot be restarted.
   static Agent* start(Process& process, std::vector<Channel> predecessors,
                       Nanoseconds probation_ends);
+
+  // Who we took over from just now watches us from now on.
+  void watch(std::vector<Channel> predecessors, Nanoseconds until);
 
   // A descriptor of ours has another number: what sleeps in poll on the old one
   // would never hear of it.
@@ -59,8 +64,12 @@ class Agent {
   static void* run(void* self);
 
   std::atomic<pid_t> thread_{0};
+  void take_arrivals();
+
   OwnedFd door_;
   OwnedFd wake_;
+  std::vector<Channel> arrivals_;  // under DescriptorsHeld
+  Nanoseconds arrivals_until_ = 0;
   ProcessOwner owner_;
   Holder holder_;
 };

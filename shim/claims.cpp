@@ -62,6 +62,11 @@ void install(Process& process, int fd, Taker::Claim claim) {
   process.set_gate(Gate::unsettled);
 }
 
+bool has_handed_over(const Process& process) {
+  const DescriptorsHeld held;
+  return process.has_handed_over;
+}
+
 // A retired program that binds again, because it was told to reload, gets what
 // it left: a stand-in. What it handed over is its successor's.
 bool bind_stand_in(Process& process, int fd, const Address& address) {
@@ -94,8 +99,8 @@ bool bind_stand_in(Process& process, int fd, const Address& address) {
 }
 
 Taker::Found try_claim(Process& process, int fd, const Address& address) {
-  if (process.agent != nullptr) {
-    // An owner claims nothing: what it binds now is new, or its own.
+  if (has_handed_over(process)) {
+    // A retired generation never claims: what it binds now is new, or its own.
     return bind_stand_in(process, fd, address) ? Taker::Found::claimed : Taker::Found::nothing;
   }
   auto wanted = describe_socket(real_sys(), fd, &address);

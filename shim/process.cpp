@@ -172,6 +172,15 @@ bool Process::start_watching() {
     fork_sensitive_->same_process.store(1);
     g_gate.store(&fork_sensitive_->gate);
   }
+  if (shared_ == nullptr) {
+    void* memory = ::mmap(nullptr, sizeof(SharedRecord), PROT_READ | PROT_WRITE,
+                          MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    if (memory == MAP_FAILED) {
+      return false;
+    }
+    shared_ = new (memory) SharedRecord{};
+    shared_->binder.store(::getpid());
+  }
   if (!atfork_registered_) {
     atfork_registered_ = ::pthread_atfork(nullptr, nullptr, &after_fork_in_child) == 0;
   }
@@ -211,12 +220,40 @@ void Process::settle_in_forked_child() noexcept {
     set_gate(Gate::unsettled);
     return;
   }
+  step_aside();
+}
+
+void Process::step_aside() noexcept {
   bystander_ = true;
   close_own_descriptors();
   for (int fd = g_highest_fd.load(); fd >= 0; --fd) {
     set_fd_flags(fd, 0);
   }
   set_gate(Gate::open);
+}
+
+bool Process::leads() {
+  const pid_t self = ::getpid();
+  pid_t leader = 0;
+  if (shared_ == nullptr || shared_->leader.compare_exchange_strong(leader, self) ||
+      leader == self) {
+    return true;
+  }
+  shared_->aside.fetch_add(1);
+  // Not before the predecessor is deaf.
+  while (shared_->settled.load() == 0 && real_sys().kill(leader, 0) == 0) {
+    const timespec pause = to_timespec(millisecond);
+    real_sys().ppoll(nullptr, 0, &pause);
+  }
+  log.debug("pid {} waits on these listeners too; this process steps aside", leader);
+  step_aside();
+  return false;
+}
+
+void Process::note_settled() {
+  if (shared_ != nullptr) {
+    shared_->settled.store(1);
+  }
 }
 
 void Process::after_fork_in_child() noexcept {

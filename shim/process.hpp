@@ -41,6 +41,14 @@ struct ForkSensitive {
   std::atomic<std::uint32_t> same_process;
 };
 
+// What processes forked from each other before the first wait share.
+struct SharedRecord {
+  std::atomic<pid_t> binder;           // the process that made the first listener
+  std::atomic<pid_t> leader;           // the first that waited on one
+  std::atomic<std::uint32_t> settled;  // the leader owns the listeners
+  std::atomic<std::uint32_t> aside;    // processes that wait on them too
+};
+
 class Process {
  public:
   // Null when the library is to do nothing here: disabled, setuid, no memory.
@@ -81,6 +89,13 @@ class Process {
   // Forked from a process that had an agent: has no part in anything.
   [[nodiscard]] bool is_bystander() const { return bystander_; }
 
+  // This release restarts servers of one process: the first of several that
+  // waits for work leads, the others wait until it owns the listeners and then
+  // step aside. False: this one has.
+  bool leads();
+  void note_settled();
+  [[nodiscard]] const SharedRecord* shared() const { return shared_; }
+
   // Not a forked child of the process that this was.
   [[nodiscard]] bool is_this() const;
 
@@ -91,6 +106,7 @@ class Process {
   Process();
   void read_environment();
   void settle_in_forked_child() noexcept;
+  void step_aside() noexcept;
   static void after_fork_in_child() noexcept;
 
   std::map<uid_t, std::optional<Rendezvous>> rendezvous_;  // by user; empty: no good place
@@ -99,6 +115,7 @@ class Process {
   bool atfork_registered_ = false;
   pid_t pid_ = 0;
   ForkSensitive* fork_sensitive_ = nullptr;
+  SharedRecord* shared_ = nullptr;
   pthread_mutex_t mutex_ = PTHREAD_MUTEX_INITIALIZER;
 };
 

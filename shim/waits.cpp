@@ -48,6 +48,9 @@ Gate settled_gate() {
 
 // The first wait on a listener, in a process that has none of ours yet.
 void settle(Process& process) {
+  if (!process.leads()) {
+    return;  // one of several: it is as if not loaded
+  }
   std::vector<Channel> predecessors;
   Nanoseconds probation_ends = 0;
   if (process.taker && process.taker->has_claims()) {
@@ -69,8 +72,11 @@ void settle(Process& process) {
   process.taker.reset();
   if (process.agent == nullptr) {
     process.agent = Agent::start(process, std::move(predecessors), probation_ends);
+  } else if (!predecessors.empty()) {
+    process.agent->watch(std::move(predecessors), probation_ends);
   }
   process.set_gate(settled_gate());
+  process.note_settled();
 }
 
 bool is_unsettled_listener(int fd) {
