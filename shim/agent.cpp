@@ -17,6 +17,7 @@ namespace {
 constinit std::atomic<std::uint32_t> g_moving{0};
 constinit std::atomic<std::uint32_t> g_retire_epoch{0};
 constinit std::atomic<bool> g_granted{false};
+constinit std::atomic<int> g_revived{-1};
 
 int wake_signal() {
   static const int signal = choose_wake_signal(real_sys());
@@ -92,6 +93,8 @@ Status ProcessOwner::prepare(std::vector<Item> items) {
     return Error{"several processes serve this listener, and this release restarts servers of one",
                  ENOTSUP};
   }
+  revived_ = OwnedFd(sys(), sys().eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+  g_revived.store(revived_.get());
   g_granted.store(true);
   auto prepared = LocalOwner::prepare(std::move(items));
   if (!prepared) {
@@ -119,6 +122,9 @@ void ProcessOwner::abandon() {
 void ProcessOwner::revive() {
   g_granted.store(false);
   LocalOwner::revive();
+  process_->set_gate(Gate::note_polls);
+  const std::uint64_t one = 1;
+  sys().write(revived_.get(), &one, sizeof one);
   const DescriptorsHeld held;
   process_->handed_over.clear();
   process_->handed_over_addresses.clear();
@@ -127,6 +133,12 @@ void ProcessOwner::revive() {
 
 void ProcessOwner::stop(int signal) {
   send_signal(signal);
+}
+
+// Nobody will be given anything back any more.
+void ProcessOwner::forget_listeners() {
+  LocalOwner::forget_listeners();
+  process_->set_gate(Gate::open);
 }
 
 void ProcessOwner::withdraw() {
@@ -155,6 +167,9 @@ void ProcessOwner::note_retired(int fd, const Listener& listener, bool blocking,
 }
 
 void ProcessOwner::note_settled() {
+  if (process_->has_handed_over && gate() != Gate::unsettled) {
+    process_->set_gate(Gate::deaf);
+  }
   g_moving.store(0);
   real_sys().futex(&g_moving, FUTEX_WAKE_PRIVATE, INT_MAX, nullptr);
 }
@@ -274,6 +289,11 @@ void Agent::take_arrivals() {
     holder_.watch_predecessor(std::move(channel), arrivals_until_);
   }
   arrivals_.clear();
+}
+
+int revival_number() noexcept {
+  const int handle = g_revived.load();
+  return handle < 0 ? -1 : real_sys().number(handle);
 }
 
 bool Agent::has_granted() noexcept {

@@ -22,6 +22,7 @@ class ProcessOwner : public Program, public LocalOwner {
   Status prepare(std::vector<Item> items) override;
   void abandon() override;
   void revive() override;
+  void forget_listeners() override;
   void stop(int signal) override;
   void withdraw() override;
 
@@ -37,6 +38,7 @@ class ProcessOwner : public Program, public LocalOwner {
   [[nodiscard]] bool is_alone() const;
 
   Process* process_;
+  OwnedFd revived_;
 };
 
 class Agent {
@@ -76,6 +78,10 @@ class Agent {
 
 // Wakes threads asleep in accept on what is, or was, a stand-in under this number.
 void wake_sleepers(int fd) noexcept;
+
+// The descriptor that is readable once what was retired last has been given
+// back; -1 if there is none.
+int revival_number() noexcept;
 
 // Blocks until the last stand-in is in place, if numbers are moving just now.
 void wait_until_settled() noexcept;

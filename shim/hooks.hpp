@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <poll.h>
+#include <signal.h>
 #include <sys/epoll.h>
 #include <sys/select.h>
 #include <sys/socket.h>
@@ -16,6 +17,14 @@ void before_accept(int fd) noexcept;
 void before_epoll_wait(int epoll) noexcept;
 void before_poll(const pollfd* fds, nfds_t count) noexcept;
 void before_select(int count, const fd_set* readable) noexcept;
+
+// Waits of a retired program on probation: they end early only as the real call
+// would, and hear a listener that has been given back.
+int poll_deaf(pollfd* fds, nfds_t count, int timeout);
+int ppoll_deaf(pollfd* fds, nfds_t count, const timespec* timeout, const sigset_t* mask);
+int select_deaf(int count, fd_set* readable, fd_set* writable, fd_set* special, timeval* timeout);
+int pselect_deaf(int count, fd_set* readable, fd_set* writable, fd_set* special,
+                 const timespec* timeout, const sigset_t* mask);
 
 // An accept on a descriptor that has been retired.
 int accept_retired(int fd, sockaddr* address, socklen_t* length, int flags);

@@ -21,6 +21,7 @@ enum class Gate : std::uint32_t {
   unsettled,   // ask process.hpp: this may be the first wait, or a forked child's
   open,        // nothing
   note_polls,  // remember which listeners are polled, then nothing
+  deaf,        // on probation: poll and select must hear of a revival
 };
 
 // The word lives in memory that the kernel zeroes in a forked child

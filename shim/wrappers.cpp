@@ -124,6 +124,9 @@ CONTINUITY_EXPORT int WRAPPED(poll)(pollfd* fds, nfds_t count, int timeout) {
   if (!gate_is_open()) [[unlikely]] {
     before_poll(fds, count);
   }
+  if (gate() == Gate::deaf) [[unlikely]] {
+    return poll_deaf(fds, count, timeout);
+  }
   return real().poll(fds, count, timeout);
 }
 
@@ -131,6 +134,9 @@ CONTINUITY_EXPORT int WRAPPED(ppoll)(pollfd* fds, nfds_t count, const timespec* 
                                      const sigset_t* mask) {
   if (!gate_is_open()) [[unlikely]] {
     before_poll(fds, count);
+  }
+  if (gate() == Gate::deaf) [[unlikely]] {
+    return ppoll_deaf(fds, count, timeout, mask);
   }
   return real().ppoll(fds, count, timeout, mask);
 }
@@ -140,6 +146,9 @@ CONTINUITY_EXPORT int WRAPPED(__poll_chk)(pollfd* fds, nfds_t count, int timeout
   if (!gate_is_open()) [[unlikely]] {
     before_poll(fds, count);
   }
+  if (gate() == Gate::deaf) [[unlikely]] {
+    return poll_deaf(fds, count, timeout);
+  }
   return real().__poll_chk(fds, count, timeout, room);
 }
 
@@ -147,6 +156,9 @@ CONTINUITY_EXPORT int WRAPPED(__ppoll_chk)(pollfd* fds, nfds_t count, const time
                                            const sigset_t* mask, std::size_t room) {
   if (!gate_is_open()) [[unlikely]] {
     before_poll(fds, count);
+  }
+  if (gate() == Gate::deaf) [[unlikely]] {
+    return ppoll_deaf(fds, count, timeout, mask);
   }
   return real().__ppoll_chk(fds, count, timeout, mask, room);
 }
@@ -156,6 +168,9 @@ CONTINUITY_EXPORT int WRAPPED(select)(int count, fd_set* readable, fd_set* writa
   if (!gate_is_open()) [[unlikely]] {
     before_select(count, readable);
   }
+  if (gate() == Gate::deaf) [[unlikely]] {
+    return select_deaf(count, readable, writable, special, timeout);
+  }
   return real().select(count, readable, writable, special, timeout);
 }
 
@@ -164,6 +179,9 @@ CONTINUITY_EXPORT int WRAPPED(pselect)(int count, fd_set* readable, fd_set* writ
                                        const sigset_t* mask) {
   if (!gate_is_open()) [[unlikely]] {
     before_select(count, readable);
+  }
+  if (gate() == Gate::deaf) [[unlikely]] {
+    return pselect_deaf(count, readable, writable, special, timeout, mask);
   }
   return real().pselect(count, readable, writable, special, timeout, mask);
 }

@@ -45,7 +45,7 @@ void runs_as_if_not_loaded(const Place& place, const std::string& complaint) {
 
 // The user's directory below the base, made as the library makes it.
 std::string make_own_directory(const Place& place) {
-  const std::string path = place.rendezvous() + "/" + std::to_string(::geteuid());
+  std::string path = place.rendezvous() + "/" + std::to_string(::geteuid());
   ::mkdir(path.c_str(), S_IRWXU);
   return path;
 }

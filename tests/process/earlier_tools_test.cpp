@@ -7,6 +7,7 @@
 
 #include <catch2/catch.hpp>
 
+#include <algorithm>
 #include <csignal>
 #include <filesystem>
 #include <sys/syscall.h>
@@ -16,15 +17,10 @@ namespace {
 
 // A signal must meet a thread in accept, not still on its way there.
 bool is_in_accept(const Process& server) {
-  const std::string tasks = "/proc/" + std::to_string(server.pid()) + "/task";
-  const std::string number = std::to_string(SYS_accept) + " ";
-  return wait_until([&] {
-    for (const auto& task : std::filesystem::directory_iterator(tasks)) {
-      if (read_file(task.path() / "syscall").rfind(number, 0) == 0) {
-        return true;
-      }
-    }
-    return false;
+  const std::filesystem::directory_iterator tasks("/proc/" + std::to_string(server.pid()) +
+                                                  "/task");
+  return std::any_of(begin(tasks), end(tasks), [](const auto& task) {
+    return read_file(task.path() / "syscall").rfind(std::to_string(SYS_accept) + " ", 0) == 0;
   });
 }
 
@@ -124,7 +120,7 @@ TEST_CASE("the workers of a preforking server drain and leave with it", "[.]") {
 TEST_CASE("a thread that has jumped out of accept does not hold the restart up") {
   const Place place;
   Process server = place.start({"jump"});
-  REQUIRE(is_in_accept(server));
+  REQUIRE(wait_until([&] { return is_in_accept(server); }));
   server.signal(SIGUSR2);
   REQUIRE(server.next_line() == "jumped");
   REQUIRE(answer_from(place.address()) == answer_of(server));
@@ -139,7 +135,7 @@ TEST_CASE("a thread that has jumped out of accept does not hold the restart up")
 TEST_CASE("a thread that was cancelled in accept does not hold the restart up") {
   const Place place;
   Process server = place.start({"cancel"});
-  REQUIRE(is_in_accept(server));
+  REQUIRE(wait_until([&] { return is_in_accept(server); }));
   server.signal(SIGUSR2);
   REQUIRE(server.next_line() == "cancelled");
   REQUIRE(answer_from(place.address()) == answer_of(server));

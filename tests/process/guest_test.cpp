@@ -79,9 +79,10 @@ TEST_CASE("neither descriptors nor threads grow with the number of restarts") {
 
 TEST_CASE("failed attempts leave no descriptors behind") {
   const Place place;
-  const Process server = place.start({"epoll-level"});
+  Process server = place.start({"epoll-level"});
   const auto fail_by = [&](const char* end) {
-    place.spawn_listening({"--end", end, "poll"}).wait_exit();
+    const Process failing = place.spawn_listening({"--end", end, "poll"});
+    server.await_log("pid " + std::to_string(failing.pid()) + " ended before it was ready");
   };
   fail_by("exit1");  // a stand-in that has been made is kept for the next time
   const std::size_t descriptors = descriptors_serving_one(place, server);

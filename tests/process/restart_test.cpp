@@ -13,6 +13,7 @@ namespace continuity::test {
 namespace {
 
 constexpr int restarts = 5;
+constexpr long requests_each = 20;
 
 // What is under way on the predecessor when its successor comes. A server of
 // one connection at a time has one request in its hands, or none.
@@ -49,13 +50,13 @@ void restarts_without_loss(const Arguments& arguments, const Place& place = {}) 
     successor.await_log("took over " + place.printed_address());
     load.only(successor.pid());
     in_flight.finish(server);
-    CHECK(load.await_ok(20));
+    CHECK(load.await_ok(requests_each));
     CHECK(left_by_itself(server));
     CHECK(server.logged("did not come back from accept") == 0);
     server = std::move(successor);
   }
   INFO(load.stats());
-  CHECK(load.count("ok") > restarts * 20);
+  CHECK(load.count("ok") > restarts * requests_each);
   CHECK(load.count("failed") == 0);
   CHECK(load.count("stale") == 0);
 }

@@ -6,9 +6,9 @@
 #include <array>
 #include <cerrno>
 #include <cstddef>
+#include <cstring>
 #include <netinet/in.h>
 #include <stdexcept>
-#include <string.h>  // strerrorname_np is glibc's
 #include <unistd.h>
 
 namespace continuity::test {
@@ -83,7 +83,7 @@ std::string Connection::receive_line() {
   if (!problem_.empty()) {
     return problem_;
   }
-  const std::string line = partial_.substr(0, end);
+  std::string line = partial_.substr(0, end);
   partial_.erase(0, end + 1);
   return line;
 }

@@ -87,8 +87,8 @@ Process Process::start(const std::vector<std::string>& command, const Environmen
   std::vector<std::string> variables = child_environment(environment);
   const auto arguments = as_pointers(command);
   const auto pointers = as_pointers(variables);
-  ::prctl(PR_SET_CHILD_SUBREAPER, 1);  // daemons come back to us
-  ::signal(SIGPIPE, SIG_IGN);          // a child that has ended shows otherwise
+  ::prctl(PR_SET_CHILD_SUBREAPER, 1);             // daemons come back to us
+  static_cast<void>(::signal(SIGPIPE, SIG_IGN));  // a child that has ended shows otherwise
 
   const Pipe input = make_pipe();
   const Pipe output = make_pipe();

@@ -53,8 +53,8 @@ class Process {
   };
 
   void release() noexcept;
-  bool read(Stream& stream, Clock::time_point deadline);
-  void read_all(Stream& stream);
+  static bool read(Stream& stream, Clock::time_point deadline);
+  static void read_all(Stream& stream);
   [[noreturn]] void give_up(const std::string& waited_for);
 
   pid_t pid_ = -1;

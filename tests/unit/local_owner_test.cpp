@@ -108,7 +108,8 @@ TEST_CASE("a program that does not accept holds the closing up for a second, not
           "[owner]") {
   Scene scene;
   scene.retire_first();
-  const OwnedFd client = connect_to(name_of(scene.unclaimed.get()));
+  const auto name = name_of(scene.unclaimed.get());
+  const OwnedFd client = connect_to(name);
   Nanoseconds time = second;
   scene.sys.hooks.clock_gettime = [&](clockid_t, timespec* answer) {
     *answer = to_timespec(time);
@@ -120,7 +121,7 @@ TEST_CASE("a program that does not accept holds the closing up for a second, not
   };
   scene.owner.close_listeners(second_one);
   CHECK(time < 3 * second);
-  CHECK_FALSE(connect_to(name_of(scene.unclaimed.get())).is_open());
+  CHECK_FALSE(connect_to(name).is_open());
 }
 
 }  // namespace continuity::test

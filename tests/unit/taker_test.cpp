@@ -6,6 +6,7 @@
 #include <catch2/catch.hpp>
 
 #include <fcntl.h>
+#include <sys/eventfd.h>
 #include <unistd.h>
 
 namespace continuity::test {
@@ -479,9 +480,9 @@ TEST_CASE("a predecessor that is stopped makes no owner", "[taker]") {
   CHECK(predecessor.accepts());
 }
 
-TEST_CASE("a stopped predecessor costs a tenth of a second and a line", "[taker]") {
+TEST_CASE("a stranger that is stopped costs a tenth of a second and a line", "[taker]") {
   World world;
-  Predecessor frozen(world, {"127.0.0.1:0"}, 1);
+  Predecessor frozen(world, {"127.0.0.1:0"}, 1, "stranger");
   frozen.stopped = true;
   const Predecessor predecessor(world, {"127.0.0.1:0"}, 2);
   Rendezvous rendezvous = world.open_rendezvous(world.taker_sys);
@@ -490,6 +491,20 @@ TEST_CASE("a stopped predecessor costs a tenth of a second and a line", "[taker]
   CHECK(taker.claim(rendezvous, predecessor.wanted()).found == Found::claimed);
   CHECK(world.time() - began <= 150 * millisecond);
   CHECK(world.logged("does not answer (stopped?)"));
+}
+
+TEST_CASE("one of our own name is waited for longer, but not for ever", "[taker]") {
+  const auto sleeps = GENERATE(second, 3600 * second);
+  World world;
+  Predecessor predecessor(world);
+  predecessor.stopped = true;
+  const Nanoseconds began = world.time();
+  world.on_wait = [&] { predecessor.stopped = world.time() < began + sleeps; };
+  Rendezvous rendezvous = world.open_rendezvous(world.taker_sys);
+  Taker taker = world.make_taker(3);
+  const auto claim = taker.claim(rendezvous, predecessor.wanted());
+  CHECK(claim.found == (sleeps == second ? Found::claimed : Found::nothing));
+  CHECK(world.time() - began <= 2100 * millisecond);
 }
 
 TEST_CASE("an attempt that the predecessor ended makes no owner", "[taker]") {
@@ -538,7 +553,7 @@ TEST_CASE("what answers at the rendezvous like nothing of ours is named and igno
       Taker taker = world.make_taker(2);
       const Nanoseconds began = world.time();
       CHECK(taker.claim(rendezvous, described(listener.get())).found == Found::nothing);
-      CHECK(world.time() - began <= 150 * millisecond);
+      CHECK(world.time() - began <= 2100 * millisecond);
     }
     CAPTURE(row.line, world.lines);
     CHECK(world.logged(row.line));
@@ -632,8 +647,9 @@ TEST_CASE("a predecessor that died without a word makes an owner, one that hung 
 }
 
 TEST_CASE("a door that is missing is no proof of death, the process is asked", "[taker]") {
-  const bool dead = GENERATE(true, false);
-  CAPTURE(dead);
+  enum class Process { dead, dying, alive };
+  const auto process = GENERATE(Process::dead, Process::dying, Process::alive);
+  CAPTURE(static_cast<int>(process));
   World world;
   const OwnedFd listener = listen_at("127.0.0.1:0");
   Impostor impostor(world, {inventory_of({described(listener.get())}), grant_of({1})});
@@ -643,12 +659,28 @@ TEST_CASE("a door that is missing is no proof of death, the process is asked", "
   REQUIRE(taker.claim(rendezvous, described(listener.get())).found == Found::claimed);
   rendezvous.withdraw("server", 66);
   impostor.hangs_up = true;
-  world.taker_sys.hooks.kill = [dead](pid_t, int signal) {
-    REQUIRE(signal == 0);
+  world.taker_sys.hooks.pidfd_open = [process](pid_t, unsigned) {
     errno = ESRCH;
-    return dead ? -1 : 0;
+    // Readable when the process has ended.
+    return process == Process::dead ? -1
+                                    : ::eventfd(process == Process::dying ? 1 : 0, EFD_CLOEXEC);
   };
-  CHECK(taker.become_owner(rendezvous).owner == dead);
+  CHECK(taker.become_owner(rendezvous).owner == (process != Process::alive));
+}
+
+TEST_CASE("a process that cannot be asked whether it lives is not taken for dead", "[taker]") {
+  const auto code = GENERATE(EMFILE, ENOMEM, EPERM, ENOSYS);
+  World world;
+  const OwnedFd listener = listen_at("127.0.0.1:0");
+  Impostor impostor(world, {inventory_of({described(listener.get())}), grant_of({1})});
+  impostor.fds = {listener.get()};
+  Rendezvous rendezvous = world.open_rendezvous(world.taker_sys);
+  Taker taker = world.make_taker(2);
+  REQUIRE(taker.claim(rendezvous, described(listener.get())).found == Found::claimed);
+  rendezvous.withdraw("server", 66);
+  impostor.hangs_up = true;
+  world.taker_sys.fail_next(Call::pidfd_open, code);
+  CHECK_FALSE(taker.become_owner(rendezvous).owner);
 }
 
 TEST_CASE("a UNIX listener is known to be held by its file", "[taker]") {
