@@ -59,23 +59,32 @@ bool wake_thread(const Sys& sys, pid_t thread, int signal) {
 }
 
 // "43 0x3 0x7ffe... " or "running".
-int find_accept(const Sys& sys, int proc, pid_t thread) {
+SleepingCall find_call(const Sys& sys, int proc, pid_t thread) {
+  constexpr SleepingCall unknown{.number = running, .first_argument = running};
   const auto path = compose("self/task/{}/syscall", thread);
   const OwnedFd file(sys, sys.openat(proc, path.c_str(), O_RDONLY | O_CLOEXEC, 0));
   std::array<char, 256> text{};
   if (!file.is_open()) {
-    return errno == ENOENT ? not_in_accept : running;
+    return errno == ENOENT ? SleepingCall{.number = no_thread, .first_argument = -1} : unknown;
   }
   if (sys.read(file.get(), text.data(), text.size() - 1) <= 0) {
-    return running;
+    return unknown;
   }
   char* end = nullptr;
   const long number = std::strtol(text.data(), &end, 10);
   if (end == text.data()) {
+    return unknown;
+  }
+  return {.number = number, .first_argument = std::strtol(end, nullptr, 16)};
+}
+
+int find_accept(const Sys& sys, int proc, pid_t thread) {
+  const SleepingCall call = find_call(sys, proc, thread);
+  if (call.number == running) {
     return running;
   }
-  const bool inside = number == SYS_accept || number == SYS_accept4;
-  return inside ? static_cast<int>(std::strtol(end, nullptr, 16)) : not_in_accept;
+  const bool inside = call.number == SYS_accept || call.number == SYS_accept4;
+  return inside ? static_cast<int>(call.first_argument) : not_in_accept;
 }
 
 }  // namespace continuity

@@ -12,9 +12,19 @@ int choose_wake_signal(const Sys& sys);
 // False: there is no such thread any more.
 bool wake_thread(const Sys& sys, pid_t thread, int signal);
 
-// The descriptor number on which a thread sleeps inside accept, as /proc tells.
+constexpr int no_thread = -1;
+constexpr int running = -2;  // not asleep in any; or not to be known
+
+// The system call a thread sleeps in, as /proc tells.
+struct SleepingCall {
+  long number;  // or no_thread, or running
+  long first_argument;
+};
+SleepingCall find_call(const Sys& sys, int proc, pid_t thread);
+
+// The descriptor number on which a thread sleeps inside accept, or `running`,
+// which may mean that it is on its way in, or out.
 constexpr int not_in_accept = -1;
-constexpr int running = -2;  // perhaps on its way in, or out; or not to be known
 int find_accept(const Sys& sys, int proc, pid_t thread);
 
 }  // namespace continuity

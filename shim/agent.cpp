@@ -1,13 +1,16 @@
 #include "shim/agent.hpp"
 
+#include "core/directory.hpp"
 #include "core/wake.hpp"
 #include "shim/own_descriptors.hpp"
 #include "shim/real_calls.hpp"
 
 #include <algorithm>
 #include <climits>
+#include <fcntl.h>
 #include <linux/futex.h>
 #include <sys/eventfd.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 namespace continuity::shim {
@@ -18,6 +21,7 @@ constinit std::atomic<std::uint32_t> g_moving{0};
 constinit std::atomic<std::uint32_t> g_retire_epoch{0};
 constinit std::atomic<bool> g_granted{false};
 constinit std::atomic<int> g_revived{-1};
+constinit std::atomic<std::uint32_t> g_revivals{0};
 
 int wake_signal() {
   static const int signal = choose_wake_signal(real_sys());
@@ -123,8 +127,10 @@ void ProcessOwner::revive() {
   g_granted.store(false);
   LocalOwner::revive();
   process_->set_gate(Gate::note_polls);
+  g_revivals.fetch_add(1);
   const std::uint64_t one = 1;
   sys().write(revived_.get(), &one, sizeof one);
+  wake_pollers();
   const DescriptorsHeld held;
   process_->handed_over.clear();
   process_->handed_over_addresses.clear();
@@ -133,6 +139,23 @@ void ProcessOwner::revive() {
 
 void ProcessOwner::stop(int signal) {
   send_signal(signal);
+}
+
+// A thread that was on its way into poll while numbers moved sleeps on a
+// stand-in and waits for nothing else. Its poll ends with EINTR; that of the
+// others begins again.
+void ProcessOwner::wake_pollers() {
+  const OwnedFd tasks(sys(),
+                      sys().openat(process_->proc.get(), "self/task", O_RDONLY | O_CLOEXEC, 0));
+  const auto visit = [&](int thread) {
+    const long call = find_call(sys(), process_->proc.get(), thread).number;
+    if (call == SYS_poll || call == SYS_ppoll || call == SYS_select || call == SYS_pselect6) {
+      wake_thread(sys(), thread, wake_signal());
+    }
+  };
+  if (!for_each_number(sys(), tasks.get(), visit)) {
+    process_->log.debug("threads asleep in poll cannot be found");
+  }
 }
 
 // Nobody will be given anything back any more.
@@ -154,6 +177,9 @@ void ProcessOwner::unlock_descriptors() {
 
 void ProcessOwner::note_retired(int fd, const Listener& listener, bool blocking, bool polled) {
   g_moving.store(1);
+  if (gate() != Gate::unsettled) {
+    process_->set_gate(Gate::deaf);
+  }
   g_retire_epoch.fetch_add(1);
   process_->retired_names[fd] = listener.address;
   process_->has_handed_over = true;
@@ -167,9 +193,6 @@ void ProcessOwner::note_retired(int fd, const Listener& listener, bool blocking,
 }
 
 void ProcessOwner::note_settled() {
-  if (process_->has_handed_over && gate() != Gate::unsettled) {
-    process_->set_gate(Gate::deaf);
-  }
   g_moving.store(0);
   real_sys().futex(&g_moving, FUTEX_WAKE_PRIVATE, INT_MAX, nullptr);
 }
@@ -294,6 +317,10 @@ void Agent::take_arrivals() {
 int revival_number() noexcept {
   const int handle = g_revived.load();
   return handle < 0 ? -1 : real_sys().number(handle);
+}
+
+std::uint32_t revivals() noexcept {
+  return g_revivals.load();
 }
 
 bool Agent::has_granted() noexcept {

@@ -36,6 +36,7 @@ class ProcessOwner : public Program, public LocalOwner {
 
  private:
   [[nodiscard]] bool is_alone() const;
+  void wake_pollers();
 
   Process* process_;
   OwnedFd revived_;
@@ -82,6 +83,8 @@ void wake_sleepers(int fd) noexcept;
 // The descriptor that is readable once what was retired last has been given
 // back; -1 if there is none.
 int revival_number() noexcept;
+// How often listeners have been given back.
+std::uint32_t revivals() noexcept;
 
 // Blocks until the last stand-in is in place, if numbers are moving just now.
 void wait_until_settled() noexcept;

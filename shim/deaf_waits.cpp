@@ -96,12 +96,14 @@ int ppoll_deaf(pollfd* fds, nfds_t count, const timespec* timeout, const sigset_
     return real().ppoll(fds, count, timeout, mask);
   }
   Remaining remaining(timeout);
+  const std::uint32_t epoch = revivals();
   std::array<pollfd, most> entries;  // NOLINT: filled as far as it is used
   std::copy_n(fds, count, entries.begin());
   entries[count] = {.fd = revived, .events = POLLIN, .revents = 0};
   const int ready = real().ppoll(entries.data(), count + 1, timeout, mask);
   const bool given_back = ready > 0 && entries[count].revents != 0;
-  if (given_back && ready == 1) {
+  const bool woken = ready < 0 && errno == EINTR && epoch != revivals();  // by us
+  if ((given_back && ready == 1) || woken) {
     return real().ppoll(fds, count, remaining.get(), mask);
   }
   for (nfds_t i = 0; i < count && ready >= 0; ++i) {
@@ -123,12 +125,14 @@ int pselect_deaf(int count, fd_set* readable, fd_set* writable, fd_set* special,
     return real().pselect(count, readable, writable, special, timeout, mask);
   }
   Remaining remaining(timeout);
+  const std::uint32_t epoch = revivals();
   Sets sets(count, readable, writable, special);
   FD_SET(revived, &sets.readable);
   const int ready = real().pselect(std::max(count, revived + 1), &sets.readable, &sets.writable,
                                    &sets.special, timeout, mask);
   const bool given_back = ready > 0 && FD_ISSET(revived, &sets.readable);
-  if (given_back && ready == 1) {
+  const bool woken = ready < 0 && errno == EINTR && epoch != revivals();  // by us
+  if ((given_back && ready == 1) || woken) {
     return real().pselect(count, readable, writable, special, remaining.get(), mask);
   }
   if (ready >= 0) {

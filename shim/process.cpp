@@ -106,8 +106,15 @@ Process::Process() : pid_(::getpid()) {
   read_environment();
   identity = identity_of(options);
   generation = random_generation();
-  proc = OwnedFd(real_sys(),
-                 real_sys().openat(AT_FDCWD, "/proc", O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0));
+  open_proc();
+}
+
+bool Process::open_proc() {
+  if (!proc.is_open()) {
+    proc = OwnedFd(real_sys(),
+                   real_sys().openat(AT_FDCWD, "/proc", O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0));
+  }
+  return proc.is_open();
 }
 
 void Process::read_environment() {
@@ -160,6 +167,9 @@ StandIns& Process::stand_ins() {
 }
 
 bool Process::start_watching() {
+  if (!open_proc()) {
+    return false;
+  }
   if (fork_sensitive_ == nullptr) {
     void* memory = ::mmap(nullptr, sizeof(ForkSensitive), PROT_READ | PROT_WRITE,
                           MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);

@@ -82,7 +82,7 @@ class Process {
   // For what a retired program binds again.
   StandIns& stand_ins();
 
-  // From now on waits and forks are noticed. False: no memory.
+  // From now on waits and forks are noticed. False: no memory, no /proc.
   bool start_watching();
   void set_gate(Gate gate);
 
@@ -105,6 +105,7 @@ class Process {
   friend class SlowPath;
   Process();
   void read_environment();
+  bool open_proc();
   void settle_in_forked_child() noexcept;
   void step_aside() noexcept;
   static void after_fork_in_child() noexcept;

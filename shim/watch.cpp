@@ -27,7 +27,7 @@ bool is_alive(pid_t thread) {
 }  // namespace
 
 constinit std::atomic<std::atomic<std::uint32_t>*> g_gate{&g_always_open};
-constinit std::array<std::atomic<std::uint8_t>, fd_table_size> g_fd_table{};
+constinit std::array<std::uint8_t, fd_table_size> g_fd_table{};
 constinit std::atomic<int> g_highest_fd{-1};
 constinit std::array<AcceptSlot, accept_slots> g_accept_slots{};
 
@@ -35,7 +35,7 @@ void add_fd_flags(int fd, std::uint8_t flags) noexcept {
   if (static_cast<std::size_t>(static_cast<unsigned>(fd)) >= fd_table_size) {
     return;
   }
-  g_fd_table[static_cast<std::size_t>(fd)].fetch_or(flags);
+  std::atomic_ref(g_fd_table[static_cast<std::size_t>(fd)]).fetch_or(flags);
   int highest = g_highest_fd.load();
   while (fd > highest && !g_highest_fd.compare_exchange_weak(highest, fd)) {
   }
@@ -43,7 +43,8 @@ void add_fd_flags(int fd, std::uint8_t flags) noexcept {
 
 void remove_fd_flags(int fd, std::uint8_t flags) noexcept {
   if (static_cast<std::size_t>(static_cast<unsigned>(fd)) < fd_table_size) {
-    g_fd_table[static_cast<std::size_t>(fd)].fetch_and(static_cast<std::uint8_t>(~flags));
+    std::atomic_ref(g_fd_table[static_cast<std::size_t>(fd)])
+        .fetch_and(static_cast<std::uint8_t>(~flags));
   }
 }
 

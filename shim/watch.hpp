@@ -51,13 +51,16 @@ constexpr std::uint8_t listener = listening | claimed | retired;
 }  // namespace fd_flag
 
 constexpr std::size_t fd_table_size = std::size_t{1} << 20;
-extern constinit std::array<std::atomic<std::uint8_t>, fd_table_size> g_fd_table;
+// Through atomic_ref: a million atomics are more than clang initialises at
+// compile time.
+extern constinit std::array<std::uint8_t, fd_table_size> g_fd_table;
 // No number above this one has ever had a flag.
 extern constinit std::atomic<int> g_highest_fd;
 
 inline std::uint8_t fd_flags(int fd) {
   const auto index = static_cast<std::size_t>(static_cast<unsigned>(fd));
-  return index < fd_table_size ? g_fd_table[index].load(std::memory_order_relaxed) : 0;
+  return index < fd_table_size ? std::atomic_ref(g_fd_table[index]).load(std::memory_order_relaxed)
+                               : std::uint8_t{0};
 }
 
 inline bool is_ours(int fd) {

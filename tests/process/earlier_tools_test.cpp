@@ -100,20 +100,18 @@ TEST_CASE("a server whose libraries use sockets before main restarts like any ot
   CHECK(load.count("failed") + load.count("stale") == 0);
 }
 
-// Hidden: needs restarts of process trees.
-TEST_CASE("the workers of a preforking server drain and leave with it", "[.]") {
+TEST_CASE("a preforking server is not restarted by half: refused, with the reason") {
   const Place place;
-  Process server = place.start({"prefork"});
+  const Process server = place.start({"prefork"});
   Load load(place.address(), server, 4);
+
   for (int i = 0; i < 3; ++i) {
-    Process successor = place.spawn_listening({"prefork"});
-    load.watch(successor.pid());
-    successor.await_log("took over " + place.address());
-    load.only(successor.pid());
-    CHECK(load.await_ok(20));
-    CHECK(left_by_itself(server));
-    server = std::move(successor);
+    Process second = place.spawn({"prefork"});
+    CHECK(second.next_line() == "bind EADDRINUSE");
+    CHECK(second.wait_exit() == 1);
+    CHECK(second.logged("continuity[") == 1);
   }
+  CHECK(load.await_ok(20));
   CHECK(load.count("failed") + load.count("stale") == 0);
 }
 

@@ -83,8 +83,14 @@ OwnedFd listen_at(std::string_view text, int flags, int type) {
 }
 
 OwnedFd connect_to(const Address& where, int type) {
-  OwnedFd fd = own(::socket(where.family(), type | SOCK_CLOEXEC, 0));
-  if (::connect(fd.get(), where.get(), where.length) != 0) {
+  OwnedFd fd = own(::socket(where.family(), type | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+  if (::connect(fd.get(), where.get(), where.length) == 0) {
+    return fd;
+  }
+  pollfd entry{.fd = fd.get(), .events = POLLOUT, .revents = 0};
+  const timespec timeout = to_timespec(second);
+  if (errno != EINPROGRESS || ::ppoll(&entry, 1, &timeout, nullptr) <= 0 ||
+      (entry.revents & (POLLERR | POLLHUP)) != 0) {
     fd.reset();
   }
   return fd;

@@ -42,6 +42,7 @@ Address name_of(int fd);                 // getsockname
 
 // Listens at "127.0.0.1:0", "[::1]:0", "unix:/path", ...; `flags`: SOCK_NONBLOCK.
 OwnedFd listen_at(std::string_view text, int flags = 0, int type = SOCK_STREAM);
+// Closed if nobody answers within a second.
 OwnedFd connect_to(const Address& address, int type = SOCK_STREAM);
 
 Listener described(int fd);

@@ -49,6 +49,20 @@ static void* accept_and_serve(void* listener) {
   return NULL;
 }
 
+static void* listen_when_told(void* unused) {
+  char told = 0;
+  while (read(STDIN_FILENO, &told, 1) != 1) {
+  }
+  int listener = make_listener(settings.late);
+  say("late");
+  accept_and_serve(as_pointer(listener));
+  return unused;
+}
+
+void serve_late(void) {
+  run_thread(listen_when_told, NULL);
+}
+
 void one_by_one(void) {
   on_every_listener(accept_and_serve);
 }

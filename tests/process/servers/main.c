@@ -117,7 +117,7 @@ static int bound_socket(const char* text, int type) {
 }
 
 // Some set options before bind, some after, some after listen.
-static int make_listener(const char* text) {
+int make_listener(const char* text) {
   if (strcmp(text, "none") == 0) {
     int fd = socket(AF_INET, SOCK_STREAM, 0);
     if (listen(fd, settings.backlog) != 0) {
@@ -301,6 +301,7 @@ static const struct option option_names[] = {
     {"deaf-to-signals", no_argument, NULL, 'S'},
     {"options", required_argument, NULL, 'o'},
     {"backlog", required_argument, NULL, 'b'},
+    {"late", required_argument, NULL, 'l'},
     {"end", required_argument, NULL, 'e'},
     {"pid-file", required_argument, NULL, 'p'},
     {"remove", required_argument, NULL, 'R'},
@@ -346,6 +347,9 @@ static void read_options(int argc, char** argv) {
       case 'b':
         settings.backlog = atoi(optarg);
         break;
+      case 'l':
+        settings.late = optarg;
+        break;
       case 'e':
         settings.end = optarg;
         break;
@@ -372,6 +376,9 @@ int main(int argc, char** argv) {
   say("listening pid=%d port=%d other=%d", getpid(), port_of(listeners[0]),
       port_of(listeners[listener_count - 1]));
   end_as_told();
+  if (settings.late) {
+    serve_late();
+  }
   for (size_t i = 0; i < sizeof loops / sizeof loops[0]; ++i) {
     if (strcmp(loops[i].name, name) == 0) {
       loops[i].run();

@@ -29,6 +29,7 @@ struct settings {
   int options;               // a number that appears in the listener's options
   int backlog;
   const char* end;       // what it does before it serves: exit0, exit1, segv, kill, hang
+  const char* late;      // an address it binds only when it is told to, serving already
   const char* pid_file;  // written at start, removed at the end
   const char* remove;    // a path that is removed before bind and at the end
 };
@@ -50,10 +51,12 @@ bool serve_some(int connection);
 void serve(int connection);
 void answer_datagram(int fd);
 
+int make_listener(const char* address);
 void set_nonblocking(int fd);
 int accept_connection(int listener);  // -1: nothing for us, go on
 
 typedef void (*serving_loop)(void);
+void serve_late(void);
 void one_by_one(void);
 void thread_per_connection(void);
 void pool_of_threads(void);
