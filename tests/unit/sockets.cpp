@@ -1,9 +1,9 @@
 #include "sockets.hpp"
 
+#include "core/log.hpp"
+
 #include <algorithm>
 #include <cstdlib>
-#include <cstring>
-#include <dirent.h>
 #include <fcntl.h>
 #include <filesystem>
 #include <fstream>
@@ -16,7 +16,7 @@ namespace {
 
 void require(bool condition, const char* what) {
   if (!condition) {
-    throw std::runtime_error(std::string(what) + ": " + std::strerror(errno));
+    throw std::runtime_error(std::string(what) + ": " + error_text(errno));
   }
 }
 
@@ -142,16 +142,11 @@ std::vector<std::string> registrations_of(int epoll) {
 
 std::vector<int> open_descriptors() {
   std::vector<int> numbers;
-  DIR* directory = ::opendir("/proc/self/fd");
-  require(directory != nullptr, "opendir");
-  for (const dirent* entry = ::readdir(directory); entry != nullptr;
-       entry = ::readdir(directory)) {  // NOLINT(concurrency-mt-unsafe): one thread reads it
-    const int number = std::atoi(entry->d_name);  // NOLINT(cert-err34-c): "." and ".." are 0
-    if (entry->d_name[0] != '.' && number != ::dirfd(directory)) {
-      numbers.push_back(number);
-    }
+  for (const auto& entry : std::filesystem::directory_iterator("/proc/self/fd")) {
+    numbers.push_back(std::stoi(entry.path().filename().string()));
   }
-  ::closedir(directory);
+  // One was the listing's own.
+  std::erase_if(numbers, [](int number) { return ::fcntl(number, F_GETFD) < 0; });
   std::sort(numbers.begin(), numbers.end());
   return numbers;
 }
