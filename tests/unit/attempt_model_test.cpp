@@ -89,82 +89,101 @@ void feed(State& state, TakerEvent event) {
   }
 }
 
-// Everything that can happen next.
-std::vector<State> successors_of(const State& state) {
-  std::vector<State> all;
-  const auto add = [&](auto change) {
-    State next = state;
-    change(next);
-    all.push_back(next);
-  };
-  const bool holder_runs = state.holder_alive && !state.holder_stopped;
-  const bool taker_runs = state.taker_alive && !state.taker_stopped;
-  if (taker_runs && !state.claimed && state.holder_alive) {
-    add([](State& s) {
+char take_letter(Letters& letters) {
+  const char letter = letters.front();
+  letters.erase(0, 1);
+  return letter;
+}
+
+using States = std::vector<State>;
+
+template <typename Change>
+void add(States& all, State state, Change change) {
+  change(state);
+  all.push_back(state);
+}
+
+// It claims, waits for work, hears an answer, or ends on purpose.
+void add_taker_steps(const State& state, States& all) {
+  if (!state.claimed && state.holder_alive) {
+    add(all, state, [](State& s) {
       s.claimed = s.holder_listens = true;
       s.to_holder += 'C';
     });
   }
-  if (taker_runs && state.claimed && state.taker == TakerPhase::starting) {
-    add([](State& s) { feed(s, TakerEvent::wait); });
+  if (state.claimed && state.taker == TakerPhase::starting) {
+    add(all, state, [](State& s) { feed(s, TakerEvent::wait); });
   }
-  if (taker_runs && state.claimed) {
-    add([](State& s) {
-      if (s.holder_alive && s.holder_listens) {
-        s.to_holder += 'G';
-      }
+  if (state.claimed) {
+    add(all, state, [](State& s) {
+      s.to_holder += s.holder_alive && s.holder_listens ? "G" : "";
       s.taker_alive = false;
       s.deliberate = true;
     });
   }
-  // The predecessor reads what there is; the end of the channel comes last.
-  if (holder_runs && state.holder_listens && !state.to_holder.empty()) {
-    add([](State& s) {
-      const char letter = s.to_holder.front();
-      s.to_holder.erase(0, 1);
+  if (state.taker != TakerPhase::asking) {
+    return;
+  }
+  add(all, state, [](State& s) {
+    if (!s.to_taker.empty()) {
+      feed(s, take_letter(s.to_taker) == 'D' ? TakerEvent::retired : TakerEvent::aborted);
+    } else if (!s.holder_alive) {
+      feed(s, TakerEvent::gone);
+    } else {
+      // Closed, though it lives; or no answer in time.
+      feed(s, s.holder_listens ? TakerEvent::silent : TakerEvent::aborted);
+    }
+  });
+}
+
+// It reads what there is, the end of the channel last; who has read everything
+// looks at the clock.
+void add_holder_steps(const State& state, States& all) {
+  if (state.holder == HolderPhase::leaving) {
+    add(all, state, [](State& s) { s.holder_alive = false; });
+  }
+  if (state.holder_listens && !state.to_holder.empty()) {
+    add(all, state, [](State& s) {
+      const char letter = take_letter(s.to_holder);
       feed(s, letter == 'C'   ? HolderEvent::claim
               : letter == 'R' ? HolderEvent::ready
                               : HolderEvent::goodbye);
     });
-  } else if (holder_runs && state.holder_listens && !state.taker_alive) {
-    add([](State& s) { feed(s, HolderEvent::gone); });
-  } else if (holder_runs) {
-    // Only who has read everything looks at the clock.
-    if (state.holder == HolderPhase::granted) {
-      add([](State& s) { feed(s, HolderEvent::ready_timeout); });
-    }
-    if (state.holder == HolderPhase::probation) {
-      add([](State& s) { feed(s, HolderEvent::probation_over); });
-    }
-    if (state.holder == HolderPhase::draining) {
-      add([](State& s) { feed(s, HolderEvent::drained); });
+  } else if (state.holder_listens && !state.taker_alive) {
+    add(all, state, [](State& s) { feed(s, HolderEvent::gone); });
+  } else {
+    switch (state.holder) {
+      case HolderPhase::granted:
+        add(all, state, [](State& s) { feed(s, HolderEvent::ready_timeout); });
+        break;
+      case HolderPhase::probation:
+        add(all, state, [](State& s) { feed(s, HolderEvent::probation_over); });
+        break;
+      case HolderPhase::draining:
+        add(all, state, [](State& s) { feed(s, HolderEvent::drained); });
+        break;
+      default:
+        break;
     }
   }
-  if (holder_runs && state.holder == HolderPhase::leaving) {
-    add([](State& s) { s.holder_alive = false; });
+}
+
+// Everything that can happen next.
+States successors_of(const State& state) {
+  States all;
+  if (state.taker_alive && !state.taker_stopped) {
+    add_taker_steps(state, all);
   }
-  if (taker_runs && state.taker == TakerPhase::asking) {
-    if (!state.to_taker.empty()) {
-      add([](State& s) {
-        const char letter = s.to_taker.front();
-        s.to_taker.erase(0, 1);
-        feed(s, letter == 'D' ? TakerEvent::retired : TakerEvent::aborted);
-      });
-    } else if (!state.holder_alive) {
-      add([](State& s) { feed(s, TakerEvent::gone); });
-    } else if (!state.holder_listens) {
-      add([](State& s) { feed(s, TakerEvent::aborted); });  // closed, though it lives
-    } else {
-      add([](State& s) { feed(s, TakerEvent::silent); });
-    }
+  if (state.holder_alive && !state.holder_stopped) {
+    add_holder_steps(state, all);
   }
   if (state.holder_alive) {
-    add([](State& s) { s.holder_alive = false; });
-    add([](State& s) { s.holder_stopped = !s.holder_stopped; });
+    add(all, state, [](State& s) { s.holder_alive = false; });
+    add(all, state, [](State& s) { s.holder_stopped = !s.holder_stopped; });
   }
   if (state.taker_alive) {
-    add([](State& s) { s.taker_alive = false; });
-    add([](State& s) { s.taker_stopped = !s.taker_stopped; });
+    add(all, state, [](State& s) { s.taker_alive = false; });
+    add(all, state, [](State& s) { s.taker_stopped = !s.taker_stopped; });
   }
   return all;
 }
@@ -175,7 +194,7 @@ std::map<State, std::vector<State>> reachable() {
   while (!open.empty()) {
     const State state = open.front();
     open.pop_front();
-    if (graph.count(state) != 0) {
+    if (graph.contains(state)) {
       continue;
     }
     const auto& next = graph[state] = successors_of(state);
@@ -241,7 +260,7 @@ TEST_CASE("from every state in which somebody lives, somebody comes to accept",
     }
   }
   for (const auto& [state, next] : graph) {
-    if (good.count(state) == 0) {
+    if (!good.contains(state)) {
       FAIL(state.words());
     }
   }

@@ -47,7 +47,7 @@ class World {
   // Lets time pass, and everybody run meanwhile.
   void pass(Nanoseconds duration);
 
-  Rendezvous open_rendezvous(const Sys& sys) const;
+  [[nodiscard]] Rendezvous open_rendezvous(const Sys& sys) const;
   [[nodiscard]] Taker make_taker(std::uint64_t generation, std::string identity = "server") {
     return {taker_sys, log, options, {.identity = std::move(identity), .generation = generation}};
   }

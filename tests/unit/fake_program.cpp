@@ -47,7 +47,7 @@ bool FakeProgram::clear_accepts(std::span<const int> fds, Nanoseconds) {
 
 bool is_ours(int fd) {
   return FakeSys<0>::has_opened(fd) || FakeSys<10>::has_opened(fd) || FakeSys<11>::has_opened(fd) ||
-         aside().count(fd) != 0;
+         aside().contains(fd);
 }
 
 Aside::Aside(int fd) : fd_(copy_of(fd)) {

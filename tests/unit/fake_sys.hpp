@@ -166,13 +166,14 @@ class FakeSys : public FakeKernel {
     };
     return sys;
   }
+  // NOLINTNEXTLINE(google-explicit-constructor): it stands for one
   operator const Sys&() const {
     return table();
-  }  // NOLINT(google-explicit-constructor)
+  }
 
   // Whether the kernel of this kind, if there is one now, has opened it.
   static bool has_opened(int fd) {
-    return current() != nullptr && current()->open().count(fd) != 0;
+    return current() != nullptr && current()->open().contains(fd);
   }
 
  private:

@@ -417,49 +417,40 @@ TEST_CASE("messages out of turn are answered and closed, in every phase, without
                              MessageType::grant,   MessageType::got,       MessageType::refused,
                              MessageType::ready,   MessageType::retired,   MessageType::healthy,
                              MessageType::goodbye, MessageType::abort};
-  for (int stage = 0; stage < 4; ++stage) {
-    for (const MessageType type : types) {
-      for (const bool named : {true, false}) {
-        CAPTURE(stage, static_cast<int>(type), named);
-        World world;
-        world.options.ready_timeout = 2 * second;
-        const Predecessor predecessor(world);
-        Peer peer(world);
-        switch (stage) {
-          case 0:
-            break;
-          case 1:
-            peer.say(hello_message());
-            peer.hear();
-            break;
-          case 2:
-            peer.become_granted();
-            break;
-          default:
-            peer.become_owner();
-            break;
-        }
-        Message message = type == MessageType::hello ? hello_message() : Message{.type = type};
-        if (named) {
-          message.ids = {1};
-        }
-        peer.say(message);
-        if (stage < 2) {
-          CHECK(predecessor.accepts());
-        }
-        // Whatever happened, time goes on; and if the successor did not end as
-        // the owner, its death leaves a predecessor that serves.
-        const bool owner = predecessor.holder.phase() != HolderPhase::active &&
-                           predecessor.holder.phase() != HolderPhase::granted;
-        if (!owner) {
-          world.pass(3 * second);
-          peer.die();
-          CHECK(predecessor.accepts());
-          CHECK(predecessor.holder.phase() == HolderPhase::active);
-        }
-        world.pass(10 * second);
-      }
+  const std::array<void (*)(Peer&), 4> beginnings{[](Peer&) {},
+                                                  [](Peer& peer) {
+                                                    peer.say(hello_message());
+                                                    peer.hear();
+                                                  },
+                                                  [](Peer& peer) { peer.become_granted(); },
+                                                  [](Peer& peer) { peer.become_owner(); }};
+  const auto stage = GENERATE(range(0, 4));
+  const bool named = GENERATE(true, false);
+  for (const MessageType type : types) {
+    CAPTURE(stage, static_cast<int>(type), named);
+    World world;
+    world.options.ready_timeout = 2 * second;
+    const Predecessor predecessor(world);
+    Peer peer(world);
+    beginnings.at(static_cast<std::size_t>(stage))(peer);
+    Message message = type == MessageType::hello ? hello_message() : Message{.type = type};
+    message.ids.assign(named ? 1 : 0, 1);
+
+    peer.say(message);
+
+    // Whatever happened, time goes on; and if the successor did not end as the
+    // owner, its death leaves a predecessor that serves.
+    if (predecessor.holder.phase() == HolderPhase::active ||
+        predecessor.holder.phase() == HolderPhase::granted) {
+      CHECK(predecessor.accepts());
+      world.pass(3 * second);
+      peer.die();
+      CHECK(predecessor.accepts());
+      CHECK(predecessor.holder.phase() == HolderPhase::active);
+    } else {
+      CHECK(stage >= 2);
     }
+    world.pass(10 * second);
   }
 }
 

@@ -9,6 +9,7 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/time.h>
 #include <sys/wait.h>
@@ -111,6 +112,7 @@ void prefork(void) {
   enum { workers = 4 };
   for (int i = 0; i < workers; ++i) {
     if (fork() == 0) {
+      prctl(PR_SET_PDEATHSIG, SIGKILL);  // a test ends the parent only
       accept_and_serve(as_pointer(listeners[0]));
     }
   }
