@@ -52,6 +52,14 @@ void Holder::watch_predecessor(Channel channel, Nanoseconds until) {
   predecessors_.push_back({std::move(channel), patience, true});
 }
 
+void Holder::resume(HolderPhase phase, Nanoseconds until) {
+  phase_ = phase;
+  phase_deadline_ = phase == HolderPhase::probation ? until : never;
+  next_look_ = phase == HolderPhase::draining ? now(*sys_) : never;
+  look_interval_ = first_look;
+  next_report_ = after(*sys_, report_interval);
+}
+
 // ---- The loop ----------------------------------------------------------------
 
 void Holder::run_once() {

@@ -65,6 +65,10 @@ class Holder {
   // `until`, others who want to take over from us wait.
   void watch_predecessor(Channel channel, Nanoseconds until);
 
+  // Another process of this generation led until it died: this one goes on
+  // where the page says that it was. `until`: the end of the probation.
+  void resume(HolderPhase phase, Nanoseconds until);
+
   // One round: waits for something to happen, and deals with it. False when
   // there is nothing left to wait for.
   void run_once();

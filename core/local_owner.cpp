@@ -5,6 +5,12 @@
 #include <netinet/tcp.h>
 
 namespace continuity {
+namespace {
+
+// The longest time in which nobody accepts, if a thread cannot be woken.
+constexpr Nanoseconds retire_time = 200 * millisecond;
+
+}  // namespace
 
 LocalOwner::LocalOwner(const Sys& sys, Log& log, int proc, int directory, Program& program,
                        bool (*ours)(int fd))
@@ -59,13 +65,24 @@ unsigned LocalOwner::connections() {
 // An address nobody claimed. What its queue holds has been promised an answer:
 // no newcomer is let in, and the program accepts until the queue is empty.
 void LocalOwner::close_listeners(std::span<const std::uint32_t> ids) {
+  close_to_newcomers(ids);
+  retirement_.retire(ids, after(*sys_, retire_time));
+  retirement_.sweep();
+  forget_listeners(ids);
+}
+
+void LocalOwner::forget_listeners(std::span<const std::uint32_t> ids) {
+  retirement_.forget_listeners(ids);
+}
+
+void LocalOwner::close_to_newcomers(std::span<const std::uint32_t> ids) {
   constexpr Nanoseconds longest = second;
   const Nanoseconds deadline = after(*sys_, longest);
   for (const std::uint32_t id : ids) {
     const int fd = retirement_.copy_of(id);
     const auto listener = describe_socket(*sys_, fd);
     if (!listener || listener->address.is_unix() ||
-        !close_to_newcomers(*sys_, fd, listener->address.family())) {
+        !continuity::close_to_newcomers(*sys_, fd, listener->address.family())) {
       log_->debug("a listener nobody claimed cannot be closed to newcomers first");
     }
   }
@@ -79,9 +96,6 @@ void LocalOwner::close_listeners(std::span<const std::uint32_t> ids) {
       sys_->ppoll(nullptr, 0, &pause);
     }
   }
-  retirement_.retire(ids, deadline);
-  retirement_.sweep();
-  retirement_.forget_listeners(ids);
 }
 
 void LocalOwner::send_signal(int signal) {

@@ -24,6 +24,11 @@ class LocalOwner : public Owner {
   void close_listeners(std::span<const std::uint32_t> ids) override;
   void send_signal(int signal) override;
 
+  // No newcomer is let in to these any more; returns when their queues are empty.
+  void close_to_newcomers(std::span<const std::uint32_t> ids);
+  void forget_listeners(std::span<const std::uint32_t> ids);
+  [[nodiscard]] std::vector<Address> retired_addresses() const { return retirement_.addresses(); }
+
  protected:
   [[nodiscard]] const Sys& sys() const { return *sys_; }
 

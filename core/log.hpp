@@ -44,6 +44,9 @@ class Log {
     write(LogLevel::debug, text, fmt::make_format_args(arguments...));
   }
 
+  // The file it is written to, if that is open.
+  [[nodiscard]] int descriptor() const { return file_fd_.load(); }
+
  private:
   void write(LogLevel level, fmt::string_view text, fmt::format_args arguments);
   [[nodiscard]] int target();

@@ -19,6 +19,10 @@ std::string name_of(const std::string& identity, std::uint64_t generation) {
   return compose("{}.{:016x}{}", identity, generation, suffix);
 }
 
+std::string unpublished_name(std::uint64_t generation) {
+  return compose(".{:016x}{}", generation, suffix);
+}
+
 // A relative UNIX path has room for 107 bytes; through /proc the directory
 // may be as deep as it likes.
 sockaddr_un socket_address(const Sys& sys, int directory, const std::string& name) {
@@ -179,19 +183,31 @@ Result<OwnedFd> Rendezvous::listen_at(const std::string& name) {
   return fd;
 }
 
+Result<OwnedFd> Rendezvous::make_door(std::uint64_t generation) {
+  const std::string name = unpublished_name(generation);
+  sys_->unlinkat(directory_.get(), name.c_str(), 0);
+  return listen_at(name);
+}
+
 Result<OwnedFd> Rendezvous::publish(const std::string& identity, std::uint64_t generation) {
-  const std::string temporary = compose(".{:016x}", generation);
-  auto fd = listen_at(temporary);
-  if (!fd) {
-    return fd;
+  auto door = make_door(generation);
+  if (door) {
+    if (auto announced = announce(identity, generation); !announced) {
+      return announced.error();
+    }
   }
-  const std::string name = name_of(identity, generation);
-  if (sys_->renameat(directory_.get(), temporary.c_str(), directory_.get(), name.c_str()) != 0) {
+  return door;
+}
+
+Status Rendezvous::announce(const std::string& identity, std::uint64_t generation) {
+  const std::string temporary = unpublished_name(generation);
+  if (sys_->renameat(directory_.get(), temporary.c_str(), directory_.get(),
+                     name_of(identity, generation).c_str()) != 0) {
     const Error error = last_error("publish the rendezvous socket");
     sys_->unlinkat(directory_.get(), temporary.c_str(), 0);
     return error;
   }
-  return fd;
+  return Done{};
 }
 
 void Rendezvous::withdraw(const std::string& identity, std::uint64_t generation) {
@@ -220,6 +236,19 @@ Rendezvous::Door Rendezvous::knock(const std::string& name) {
   }
   return !fd && fd.error().code == ENOENT ? Door::missing : Door::open;
 }
+
+namespace {
+
+bool is_old(const Sys& sys, int directory, const std::string& name) {
+  constexpr time_t young = 60;
+  struct stat status {};
+  timespec time{};
+  return sys.fstatat(directory, name.c_str(), &status, AT_SYMLINK_NOFOLLOW) == 0 &&
+         sys.clock_gettime(CLOCK_REALTIME, &time) == 0 &&
+         time.tv_sec - status.st_mtim.tv_sec > young;
+}
+
+}  // namespace
 
 // Whose directories we look into: ours, and root everybody's.
 std::vector<std::string> Rendezvous::directories() const {
@@ -264,6 +293,14 @@ void Rendezvous::connect_below(const std::string& directory, const std::string& 
   for (const std::string& name : names) {
     const std::string relative = directory + "/" + name;
     auto fd = connect(listing.get(), name);
+    if (name.front() == '.') {
+      // Nobody answers there yet. Who was killed before it could be announced
+      // leaves one that refuses; so does, for a moment, one that is being made.
+      if (!fd && fd.error().code == ECONNREFUSED && is_old(*sys_, listing.get(), name)) {
+        sys_->unlinkat(listing.get(), name.c_str(), 0);
+      }
+      continue;
+    }
     if (fd) {
       peers.push_back(
           {.name = relative, .owner = status.st_uid, .channel = Channel(*sys_, std::move(*fd))});

@@ -23,8 +23,12 @@ class Rendezvous {
   static std::optional<Rendezvous> open(const Sys& sys, const std::string& base, uid_t user,
                                         std::string& problem);
 
-  // A listening socket that others find under identity and generation. Bound
-  // under another name first: between bind and listen, connect is refused.
+  // A listening socket that nobody finds yet: between bind and listen, connect
+  // is refused, and a socket is not to be found before somebody answers.
+  Result<OwnedFd> make_door(std::uint64_t generation);
+  // From now on others find it under identity and generation.
+  Status announce(const std::string& identity, std::uint64_t generation);
+  // Both.
   Result<OwnedFd> publish(const std::string& identity, std::uint64_t generation);
   void withdraw(const std::string& identity, std::uint64_t generation);
 
@@ -46,6 +50,11 @@ class Rendezvous {
 
   [[nodiscard]] const std::string& path() const { return path_; }
   [[nodiscard]] int directory() const { return directory_.get(); }
+  // Descriptors of ours in here, appended to `fds`.
+  void append_descriptors(std::vector<int>& fds) const {
+    fds.push_back(base_.get());
+    fds.push_back(directory_.get());
+  }
 
  private:
   Rendezvous(const Sys& sys, OwnedFd base, OwnedFd directory, std::string base_path,

@@ -26,6 +26,12 @@ class StandIns {
   Result<int> get(int fd, const Listener& listener, bool blocking);
 
   void clear() { made_.clear(); }
+  // Descriptors of ours in here, appended to `fds`.
+  void append_descriptors(std::vector<int>& fds) const {
+    for (const Made& made : made_) {
+      fds.push_back(made.fd.get());
+    }
+  }
 
  private:
   struct Made {

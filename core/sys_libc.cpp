@@ -2,8 +2,10 @@
 // functions by name.
 #include "core/sys.hpp"
 
+#include <csignal>
 #include <fcntl.h>
 #include <sys/eventfd.h>
+#include <sys/mman.h>
 #include <sys/syscall.h>
 #include <sys/time.h>
 #include <unistd.h>
@@ -66,6 +68,8 @@ const Sys& libc_sys() {
       .connect = ::connect,
       .dup3 = ::dup3,
       .epoll_ctl = ::epoll_ctl,
+      .epoll_create1 = ::epoll_create1,
+      .epoll_wait = ::epoll_wait,
       .eventfd = ::eventfd,
       .fchmodat = shaped::fchmodat,
       .fchown = ::fchown,
@@ -79,8 +83,10 @@ const Sys& libc_sys() {
       .getsockname = ::getsockname,
       .getsockopt = ::getsockopt,
       .geteuid = ::geteuid,
+      .gettid = ::gettid,
       .kill = ::kill,
       .listen = ::listen,
+      .memfd_create = ::memfd_create,
       .mkdirat = ::mkdirat,
       .number = shaped::number,
       .openat = shaped::openat,
@@ -98,6 +104,7 @@ const Sys& libc_sys() {
       .shutdown = ::shutdown,
       .socket = ::socket,
       .socketpair = ::socketpair,
+      .tgkill = ::tgkill,
       .tgsigqueueinfo = shaped::tgsigqueueinfo,
       .unlinkat = ::unlinkat,
       .write = ::write,

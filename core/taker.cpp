@@ -257,6 +257,9 @@ Taker::Claim Taker::claim_among(std::list<Conversation>& found, const Listener& 
 
 Taker::Claim Taker::claim(Rendezvous& rendezvous, const Listener& wanted) {
   for (Conversation& conversation : conversations_) {
+    if (conversation.shared) {
+      continue;
+    }
     Claim claim = claim_from(conversation, wanted);
     if (claim.found != Found::nothing) {
       return claim;
@@ -292,6 +295,13 @@ bool Taker::has_claims() const {
   return std::any_of(conversations_.begin(), conversations_.end(), [](const Conversation& one) {
     return std::any_of(one.offers.begin(), one.offers.end(),
                        [](const Offer& offer) { return offer.claimed; });
+  });
+}
+
+bool Taker::has_own_claims() const {
+  return std::any_of(conversations_.begin(), conversations_.end(), [](const Conversation& one) {
+    return !one.shared && std::any_of(one.offers.begin(), one.offers.end(),
+                                      [](const Offer& offer) { return offer.claimed; });
   });
 }
 
@@ -368,10 +378,39 @@ bool Taker::ask(Rendezvous& rendezvous, Conversation& conversation, Outcome& out
   return false;
 }
 
-Taker::Outcome Taker::become_owner(Rendezvous& rendezvous) {
+void Taker::note_forked() {
+  for (Conversation& conversation : conversations_) {
+    conversation.shared = true;
+  }
+}
+
+std::vector<Channel> Taker::release_channels() {
+  std::vector<Channel> channels;
+  for (Conversation& conversation : conversations_) {
+    if (conversation.channel.is_open()) {
+      channels.push_back(std::move(conversation.channel));
+    }
+  }
+  conversations_.clear();
+  return channels;
+}
+
+void Taker::append_descriptors(std::vector<int>& fds) const {
+  for (const Conversation& conversation : conversations_) {
+    fds.push_back(conversation.channel.fd());
+    for (const Offer& offer : conversation.offers) {
+      fds.push_back(offer.fd.get());
+    }
+  }
+}
+
+Taker::Outcome Taker::become_owner(Rendezvous& rendezvous, Share share) {
   Outcome outcome;
   outcome.owner = true;
   for (Conversation& conversation : conversations_) {
+    if (share == Share::own && conversation.shared) {
+      continue;
+    }
     const bool claimed = std::any_of(conversation.offers.begin(), conversation.offers.end(),
                                      [](const Offer& offer) { return offer.claimed; });
     if (claimed && !ask(rendezvous, conversation, outcome)) {
@@ -379,7 +418,9 @@ Taker::Outcome Taker::become_owner(Rendezvous& rendezvous) {
       break;
     }
   }
-  conversations_.clear();
+  if (share == Share::all) {
+    conversations_.clear();
+  }
   return outcome;
 }
 

@@ -51,6 +51,17 @@ class Taker {
   void release(const Listener& listener);
 
   [[nodiscard]] bool has_claims() const;
+  // The same, of conversations that no other process of this generation has.
+  [[nodiscard]] bool has_own_claims() const;
+
+  // This process forks before it is an owner: one of parent and child will ask
+  // for both. Neither claims anything more in what they share.
+  void note_forked();
+
+  // The channels of all conversations, which are over for this process.
+  std::vector<Channel> release_channels();
+  // Descriptors of ours in here, appended to `fds`.
+  void append_descriptors(std::vector<int>& fds) const;
 
   struct Outcome {
     bool owner = false;
@@ -59,9 +70,10 @@ class Taker {
     std::vector<Channel> predecessors;  // those that still watch us
   };
 
-  // Says READY for everything claimed and waits for the answers. Afterwards
-  // this object is empty.
-  Outcome become_owner(Rendezvous& rendezvous);
+  // Says READY for everything claimed and waits for the answers. `shared`: for
+  // what other processes have too, or for what is this one's alone.
+  enum class Share { all, own };
+  Outcome become_owner(Rendezvous& rendezvous, Share share = Share::all);
 
  private:
   // A listener a predecessor has offered.
@@ -77,6 +89,7 @@ class Taker {
     std::vector<Offer> offers{};
     bool granted = false;
     TakerPhase phase = TakerPhase::starting;
+    bool shared = false;  // with processes forked from this one, or its parent
   };
 
   std::list<Conversation> look(Rendezvous& rendezvous);

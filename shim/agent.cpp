@@ -4,8 +4,10 @@
 #include "core/wake.hpp"
 #include "shim/own_descriptors.hpp"
 #include "shim/real_calls.hpp"
+#include "shim/waits.hpp"
 
 #include <algorithm>
+#include <array>
 #include <climits>
 #include <fcntl.h>
 #include <linux/futex.h>
@@ -55,6 +57,10 @@ void wake_sleepers(int fd) noexcept {
   }
 }
 
+void forget_moving() noexcept {
+  g_moving.store(0);
+}
+
 std::uint32_t retire_epoch() noexcept {
   return g_retire_epoch.load();
 }
@@ -93,10 +99,6 @@ std::vector<Owner::Item> ProcessOwner::inventory() {
 // Before a successor has copies: from then on the program must not shut a
 // listener down for everybody.
 Status ProcessOwner::prepare(std::vector<Item> items) {
-  if (!is_alone()) {
-    return Error{"several processes serve this listener, and this release restarts servers of one",
-                 ENOTSUP};
-  }
   revived_ = OwnedFd(sys(), sys().eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
   g_revived.store(revived_.get());
   g_granted.store(true);
@@ -105,17 +107,6 @@ Status ProcessOwner::prepare(std::vector<Item> items) {
     g_granted.store(false);
   }
   return prepared;
-}
-
-// Whoever waits on the listener besides this process would go on accepting.
-bool ProcessOwner::is_alone() const {
-  const SharedRecord* record = process_->shared();
-  if (record == nullptr) {
-    return true;
-  }
-  const pid_t binder = record->binder.load();
-  const bool master_lives = binder != 0 && binder != ::getpid() && sys().kill(binder, 0) == 0;
-  return record->aside.load() == 0 && !master_lives;
 }
 
 void ProcessOwner::abandon() {
@@ -165,7 +156,7 @@ void ProcessOwner::forget_listeners() {
 }
 
 void ProcessOwner::withdraw() {
-  process_->rendezvous()->withdraw(process_->identity, process_->generation);
+  process_->rendezvous()->withdraw(process_->identity, process_->page->generation);
 }
 
 void ProcessOwner::lock_descriptors() {
@@ -245,38 +236,34 @@ bool ProcessOwner::clear_accepts(std::span<const int> fds, Nanoseconds deadline)
 
 // ---- The thread -----------------------------------------------------------------------
 
-Agent::Agent(Process& process, OwnedFd door, OwnedFd wake)
-    : door_(std::move(door)),
+Agent::Agent(Process& process, OwnedFd wake, OwnedFd bells)
+    : process_(&process),
       wake_(std::move(wake)),
+      bells_(std::move(bells)),
       owner_(process),
-      holder_(real_sys(), process.log, process.options, owner_,
-              {.identity = process.identity, .generation = process.generation}, door_.get(),
-              wake_.get()) {}
+      generation_(real_sys(), process.log, *process.page, owner_, process.proc.get(),
+                  {.bell = process.ties.bell.get(),
+                   .offers = process.ties.offers.get(),
+                   .offering = process.ties.offering.get()}) {}
 
-Agent* Agent::start(Process& process, std::vector<Channel> predecessors,
-                    Nanoseconds probation_ends) {
+Agent* Agent::start(Process& process) {
   const Sys& sys = real_sys();
-  Rendezvous* rendezvous = process.rendezvous();
-  if (rendezvous == nullptr) {
-    return nullptr;
-  }
   const auto give_up = [&](const char* step, int code) -> Agent* {
     process.log.error("{}: {}; this program cannot be restarted without loss", step,
                       error_text(code));
     return nullptr;
   };
+  if (!process.tie()) {
+    return nullptr;
+  }
   OwnedFd wake(sys, sys.eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
-  if (!wake.is_open()) {
-    return give_up("make an eventfd", errno);
+  OwnedFd bells(sys, sys.epoll_create1(EPOLL_CLOEXEC));
+  epoll_event each_ring{.events = EPOLLIN | EPOLLET, .data = {.u64 = 0}};
+  if (!wake.is_open() || !bells.is_open() ||
+      sys.epoll_ctl(bells.get(), EPOLL_CTL_ADD, process.ties.bell.get(), &each_ring) != 0) {
+    return give_up("make what wakes the agent", errno);
   }
-  auto door = rendezvous->publish(process.identity, process.generation);
-  if (!door) {
-    return give_up(door.error().step, door.error().code);
-  }
-  auto agent = std::unique_ptr<Agent>(new Agent(process, std::move(*door), std::move(wake)));
-  for (Channel& channel : predecessors) {
-    agent->holder_.watch_predecessor(std::move(channel), probation_ends);
-  }
+  auto agent = std::unique_ptr<Agent>(new Agent(process, std::move(wake), std::move(bells)));
   // Signals are blocked here, in the slow path, and so in the new thread.
   constexpr std::size_t stack_size = std::size_t{256} * 1024;
   pthread_attr_t attributes;
@@ -284,14 +271,23 @@ Agent* Agent::start(Process& process, std::vector<Channel> predecessors,
   ::pthread_attr_setstacksize(&attributes, stack_size);
   ::pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
   pthread_t thread{};
-  const int failed = ::pthread_create(&thread, &attributes, &Agent::run, agent.get());
+  const int error = ::pthread_create(&thread, &attributes, &Agent::run, agent.get());
   ::pthread_attr_destroy(&attributes);
-  if (failed != 0) {
-    rendezvous->withdraw(process.identity, process.generation);
-    return give_up("start a thread", failed);
+  if (error != 0) {
+    return give_up("start a thread", error);
   }
-  process.published = rendezvous;
-  return agent.release();  // lives as long as the process
+  // A handshake: whoever forks by number while a thread is being made leaves a
+  // child that hangs in setuid (nptl/nptl_setxid.c waits for that thread).
+  while (agent->started_.load() == 0) {
+    sys.futex(&agent->started_, FUTEX_WAIT_PRIVATE, 0, nullptr);
+  }
+  Agent* running = agent.release();  // lives as long as the process
+  return running->started_.load() == started ? running : nullptr;
+}
+
+void Agent::say_started(std::uint32_t how) {
+  started_.store(how);
+  real_sys().futex(&started_, FUTEX_WAKE_PRIVATE, 1, nullptr);
 }
 
 void Agent::watch(std::vector<Channel> predecessors, Nanoseconds until) {
@@ -309,7 +305,7 @@ void Agent::watch(std::vector<Channel> predecessors, Nanoseconds until) {
 void Agent::take_arrivals() {
   const DescriptorsHeld held;
   for (Channel& channel : arrivals_) {
-    holder_.watch_predecessor(std::move(channel), arrivals_until_);
+    holder_->watch_predecessor(std::move(channel), arrivals_until_);
   }
   arrivals_.clear();
 }
@@ -334,14 +330,187 @@ void Agent::notice_moved() noexcept {
   }
 }
 
+// Under a name of ours, where others find it. The door was made before the
+// program's first fork, so that all processes have it; if its directory is out
+// of this process's reach, since it has become another user, a new one is made.
+bool Agent::announce() {
+  Page& page = *process_->page;
+  Rendezvous* place = process_->rendezvous();
+  if (place == nullptr) {
+    return false;
+  }
+  if (page.announced.load() == 0) {
+    if (!place->announce(process_->identity, page.generation)) {
+      auto door = place->publish(process_->identity, page.generation);
+      if (!door) {
+        process_->log.error("{}: {}; this program cannot be restarted without loss",
+                            door.error().step, error_text(door.error().code));
+        return false;
+      }
+      process_->ties.door = std::move(*door);
+    }
+    page.announced.store(1);
+    real_sys().futex(&page.announced, FUTEX_WAKE, INT_MAX, nullptr);
+  }
+  process_->published = place;
+  return true;
+}
+
+void Agent::see_to_announcement() {
+  constexpr Nanoseconds longest = second;
+  Page& page = *process_->page;
+  const Nanoseconds deadline = after(real_sys(), longest);
+  while (page.announced.load() == 0 && now(real_sys()) < deadline) {
+    if (generation_.expected_leader() == ::getpid()) {
+      announce();
+      return;
+    }
+    const std::uint64_t one = 1;
+    real_sys().write(process_->ties.bell.get(), &one, sizeof one);
+    const timespec moment = to_timespec(10 * millisecond);
+    real_sys().futex(&page.announced, FUTEX_WAIT, 0, &moment);
+  }
+}
+
+void Agent::lead() {
+  Page& page = *process_->page;
+  if (page.announced.load() == 0 || process_->published == nullptr) {
+    const SlowPath process(process_);
+    if (!process || !announce()) {
+      return;
+    }
+  }
+  if (page.current_phase() != GenerationPhase::active) {
+    return;
+  }
+  Process* process = process_;
+  holder_.emplace(real_sys(), process->log, process->options, generation_,
+                  Holder::Self{.identity = process->identity, .generation = page.generation},
+                  process->ties.door.get(), wake_.get());
+  {
+    const DescriptorsHeld held;
+    for (Channel& lifeline : process->lifelines) {
+      holder_->watch_predecessor(std::move(lifeline), page.probation_ends);
+    }
+    process->lifelines.clear();
+  }
+  switch (static_cast<Stage>(page.stage.load())) {
+    case Stage::retired:
+      holder_->resume(HolderPhase::probation, after(real_sys(), process->options.probation));
+      break;
+    case Stage::forgotten:
+      holder_->resume(HolderPhase::draining, 0);
+      break;
+    default:
+      break;
+  }
+}
+
+// Who may lead next must not miss the end of who leads. A program that executes
+// another has not ended, but its agent has: one of the others looks now and then.
+void Agent::watch_leader() {
+  const pid_t leader = generation_.expected_leader();
+  if (leader == leader_pid_ && leader_.is_open()) {
+    return;
+  }
+  leader_pid_ = leader;
+  leader_ = OwnedFd(real_sys(), real_sys().pidfd_open(leader, 0));
+}
+
+void Agent::sleep(Nanoseconds until) {
+  const Sys& sys = real_sys();
+  std::array<pollfd, 3> fds{pollfd{.fd = bells_.get(), .events = POLLIN, .revents = 0},
+                            pollfd{.fd = wake_.get(), .events = POLLIN, .revents = 0},
+                            pollfd{.fd = leader_.get(), .events = POLLIN, .revents = 0}};
+  const nfds_t count = leader_.is_open() ? 3 : 2;
+  const timespec timeout = to_timespec(until == never ? never : until - now(sys));
+  if (sys.ppoll(fds.data(), count, until == never ? nullptr : &timeout) <= 0) {
+    return;
+  }
+  epoll_event ring{};
+  sys.epoll_wait(bells_.get(), &ring, 1, 0);
+  if (fds[1].revents != 0) {
+    std::uint64_t arrivals = 0;
+    sys.read(wake_.get(), &arrivals, sizeof arrivals);
+  }
+  if (count == 3 && fds[2].revents != 0) {
+    leader_.reset();
+  }
+}
+
+// This program was not allowed to become the owner. Whoever waits for work ends
+// by itself; the process on top, which may wait for nothing, is told.
+void Agent::end_generation() {
+  constexpr Nanoseconds longest = 10 * second;
+  process_->log.error("this program was not allowed to take over; it ends (SIGTERM)");
+  real_sys().kill(real_sys().getpid(), SIGTERM);
+  const timespec pause = to_timespec(longest);
+  real_sys().ppoll(nullptr, 0, &pause);
+  constexpr int told_to_end = 75;
+  ::_exit(told_to_end);
+}
+
+void Agent::step() {
+  constexpr Nanoseconds deputy_look = second;
+  constexpr Nanoseconds rare_look = 30 * second;
+  switch (process_->page->current_phase()) {
+    case GenerationPhase::starting:
+      sleep(never);
+      return;
+    case GenerationPhase::asking:
+      // To be found from the first moment on; who knocks is answered after that.
+      if (process_->page->announced.load() == 0 && generation_.try_to_lead()) {
+        lead();
+      }
+      sleep(never);
+      return;
+    case GenerationPhase::ended:
+      end_generation();
+      return;
+    case GenerationPhase::active:
+      break;
+  }
+  if (!settled_) {
+    adopt_settled(*process_);
+    settled_ = true;
+  }
+  if (!holder_ && generation_.try_to_lead()) {
+    lead();
+  }
+  if (holder_) {
+    take_arrivals();
+    holder_->run_once();
+    return;
+  }
+  generation_.follow();
+  watch_leader();
+  const Nanoseconds next = generation_.look();
+  sleep(std::min(next, after(real_sys(), generation_.is_deputy() ? deputy_look : rare_look)));
+}
+
 void* Agent::run(void* self) {
   ::pthread_setname_np(::pthread_self(), "continuity");
   auto* agent = static_cast<Agent*>(self);
   agent->thread_.store(::gettid());
+  try {
+    if (!agent->generation_.join()) {
+      agent->process_->log.error("{} processes of this program wait for work already", max_members);
+      agent->say_started(failed);
+      return nullptr;
+    }
+    // Born deaf, if its generation is: before it waits for work.
+    if (agent->process_->page->current_phase() == GenerationPhase::active) {
+      agent->settled_ = true;  // who starts us there has seen to it
+      agent->generation_.follow();
+    }
+  } catch (const std::exception&) {
+    agent->say_started(failed);
+    return nullptr;
+  }
+  agent->say_started(started);
   for (;;) {
     try {
-      agent->take_arrivals();
-      agent->holder_.run_once();
+      agent->step();
     } catch (const std::exception&) {
       // No memory just now. Who asked is not answered, and asks again.
       const timespec pause = to_timespec(millisecond);

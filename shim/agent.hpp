@@ -2,6 +2,7 @@
 // program around it.
 #pragma once
 
+#include "core/generation.hpp"
 #include "core/holder.hpp"
 #include "core/local_owner.hpp"
 #include "shim/process.hpp"
@@ -35,7 +36,6 @@ class ProcessOwner : public Program, public LocalOwner {
   bool clear_accepts(std::span<const int> fds, Nanoseconds deadline) override;
 
  private:
-  [[nodiscard]] bool is_alone() const;
   void wake_pollers();
 
   Process* process_;
@@ -44,10 +44,18 @@ class ProcessOwner : public Program, public LocalOwner {
 
 class Agent {
  public:
-  // Publishes this process and starts the thread. Null, and said in the log,
-  // if that cannot be: the program runs on, but cannot be restarted.
-  static Agent* start(Process& process, std::vector<Channel> predecessors,
-                      Nanoseconds probation_ends);
+  // Starts the thread, and waits until it has brought this process to where its
+  // generation is. Null, and said in the log, if that cannot be: the program
+  // runs on, but cannot be restarted.
+  static Agent* start(Process& process);
+
+  // Before the generation owns its listeners: from then on it must be found. The
+  // caller is in the slow path. Waits for whoever leads, if that is another
+  // process, but not for ever.
+  void see_to_announcement();
+
+  // No other process of the generation has an agent.
+  [[nodiscard]] bool is_last() const { return generation_.is_alone(); }
 
   // Who we took over from just now watches us from now on.
   void watch(std::vector<Channel> predecessors, Nanoseconds until);
@@ -63,18 +71,33 @@ class Agent {
   Agent& operator=(const Agent&) = delete;
 
  private:
-  Agent(Process& process, OwnedFd door, OwnedFd wake);
+  Agent(Process& process, OwnedFd wake, OwnedFd bells);
   static void* run(void* self);
+  void say_started(std::uint32_t how);
+  void step();
+  void take_arrivals();
+  void lead();
+  bool announce();
+  void end_generation();
+  void sleep(Nanoseconds until);
+  void watch_leader();
+
+  static constexpr std::uint32_t started = 1;
+  static constexpr std::uint32_t failed = 2;
 
   std::atomic<pid_t> thread_{0};
-  void take_arrivals();
-
-  OwnedFd door_;
-  OwnedFd wake_;
+  std::atomic<std::uint32_t> started_{0};
+  Process* process_;
+  OwnedFd wake_;   // this process's own
+  OwnedFd bells_;  // an epoll: tells each ring of the generation's bell once
+  OwnedFd leader_;
+  pid_t leader_pid_ = 0;
+  bool settled_ = false;
   std::vector<Channel> arrivals_;  // under DescriptorsHeld
   Nanoseconds arrivals_until_ = 0;
   ProcessOwner owner_;
-  Holder holder_;
+  Generation generation_;
+  std::optional<Holder> holder_;  // while this process leads
 };
 
 // Wakes threads asleep in accept on what is, or was, a stand-in under this number.
@@ -86,6 +109,8 @@ int revival_number() noexcept;
 // How often listeners have been given back.
 std::uint32_t revivals() noexcept;
 
+// In a forked child: numbers of its parent's do not move here.
+void forget_moving() noexcept;
 // Blocks until the last stand-in is in place, if numbers are moving just now.
 void wait_until_settled() noexcept;
 // Counts retirements, so that a thread can tell a stale readiness.

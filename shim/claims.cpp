@@ -58,6 +58,7 @@ void install(Process& process, int fd, Taker::Claim claim) {
     process.socket_files[socket_inode(sys, fd)] = claimed.listener.file;
   }
   process.claims.push_back(std::move(claimed));
+  process.page->claims.fetch_add(1);
   set_fd_flags(fd, fd_flag::claimed);
   process.set_gate(Gate::unsettled);
 }

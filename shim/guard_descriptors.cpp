@@ -20,7 +20,12 @@ void forget_number(Process& process, int fd) {
   if (ClaimedListener* claim = process.claim_of(fd)) {
     std::erase(claim->fds, fd);
     if (claim->fds.empty()) {
-      process.taker->release(claim->listener);
+      if (process.taker) {
+        process.taker->release(claim->listener);
+      }
+      if (!claim->shared) {
+        process.page->claims.fetch_sub(1);
+      }
       process.claims.remove_if([](const ClaimedListener& one) { return one.fds.empty(); });
     }
   }

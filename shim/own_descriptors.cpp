@@ -10,6 +10,7 @@
 #include <cstring>
 #include <fcntl.h>
 #include <sys/eventfd.h>
+#include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -31,6 +32,8 @@ constexpr int no_number = -1;
 
 // By handle, the number plus one: zero is a free handle.
 constinit std::array<std::atomic<int>, handles> g_numbers{};
+// No handle at or above it has ever been given out.
+constinit std::atomic<int> g_handle_limit{0};
 
 bool is_handle(int fd) {
   return fd >= first_handle;
@@ -40,6 +43,10 @@ int handle_for(int number) {
   for (std::size_t i = 0; i < handles; ++i) {
     int free = 0;
     if (g_numbers[i].compare_exchange_strong(free, number + 1)) {
+      int limit = g_handle_limit.load();
+      while (limit <= static_cast<int>(i) &&
+             !g_handle_limit.compare_exchange_weak(limit, static_cast<int>(i) + 1)) {
+      }
       return first_handle + static_cast<int>(i);
     }
   }
@@ -152,6 +159,12 @@ int dup3(int from, int to, int flags) {
 int epoll_ctl(int epoll, int operation, int fd, epoll_event* event) {
   return real().epoll_ctl(number_of(epoll), operation, number_of(fd), event);
 }
+int epoll_create1(int flags) {
+  return place(::epoll_create1(flags));
+}
+int epoll_wait(int epoll, epoll_event* events, int room, int timeout) {
+  return real().epoll_wait(number_of(epoll), events, room, timeout);
+}
 int eventfd(unsigned value, int flags) {
   return place(::eventfd(value, flags));
 }
@@ -184,6 +197,9 @@ int getsockopt(int fd, int level, int name, void* value, socklen_t* length) {
 }
 int listen(int fd, int backlog) {
   return real().listen(number_of(fd), backlog);
+}
+int memfd_create(const char* name, unsigned flags) {
+  return place(::memfd_create(name, flags));
 }
 int mkdirat(int directory, const char* path, mode_t mode) {
   return ::mkdirat(number_of(directory), path, mode);
@@ -276,6 +292,8 @@ Sys make_real_sys() {
   sys.connect = placed::connect;
   sys.dup3 = placed::dup3;
   sys.epoll_ctl = placed::epoll_ctl;
+  sys.epoll_create1 = placed::epoll_create1;
+  sys.epoll_wait = placed::epoll_wait;
   sys.eventfd = placed::eventfd;
   sys.fchmodat = placed::fchmodat;
   sys.fchown = placed::fchown;
@@ -286,6 +304,7 @@ Sys make_real_sys() {
   sys.getsockname = placed::getsockname;
   sys.getsockopt = placed::getsockopt;
   sys.listen = placed::listen;
+  sys.memfd_create = placed::memfd_create;
   sys.mkdirat = placed::mkdirat;
   sys.number = placed::number;
   sys.openat = placed::openat;
@@ -317,9 +336,14 @@ const Sys& real_sys() {
   return sys;
 }
 
-void close_own_descriptors() noexcept {
-  for (std::atomic<int>& slot : g_numbers) {
-    if (const int number = slot.exchange(0) - 1; number >= 0) {
+void close_own_descriptors(std::span<const int> kept) noexcept {
+  const auto limit = static_cast<std::size_t>(g_handle_limit.load());
+  for (std::size_t i = 0; i < limit; ++i) {
+    const int handle = first_handle + static_cast<int>(i);
+    if (std::find(kept.begin(), kept.end(), handle) != kept.end()) {
+      continue;
+    }
+    if (const int number = g_numbers[i].exchange(0) - 1; number >= 0) {
       close_number(number);
     }
   }

@@ -3,6 +3,8 @@
 
 #include "core/sys.hpp"
 
+#include <span>
+
 namespace continuity::shim {
 
 // The kernel for core, by real functions. Every descriptor that core is given
@@ -12,8 +14,9 @@ namespace continuity::shim {
 // number of one.
 const Sys& real_sys();
 
-// In a forked child that has no part in its parent's conversations.
-void close_own_descriptors() noexcept;
+// In a forked child: what belonged to its parent's agent is closed. `kept`:
+// handles that the child goes on using.
+void close_own_descriptors(std::span<const int> kept) noexcept;
 
 // The program wants this number of ours for itself: ours goes elsewhere, and
 // the number still holds what it held. False: there is no room.

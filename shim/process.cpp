@@ -1,16 +1,20 @@
 #include "shim/process.hpp"
 
+#include "shim/agent.hpp"
 #include "shim/hooks.hpp"
 #include "shim/own_descriptors.hpp"
 #include "shim/real_calls.hpp"
 
+#include <array>
 #include <cstdlib>
 #include <errno.h>  // program_invocation_short_name
 #include <fcntl.h>
 #include <new>
 #include <sys/auxv.h>
+#include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/random.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 // The default handler prints the exception's name, for which it brings 100 KB
@@ -182,19 +186,71 @@ bool Process::start_watching() {
     fork_sensitive_->same_process.store(1);
     g_gate.store(&fork_sensitive_->gate);
   }
-  if (shared_ == nullptr) {
-    void* memory = ::mmap(nullptr, sizeof(SharedRecord), PROT_READ | PROT_WRITE,
-                          MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-    if (memory == MAP_FAILED) {
-      return false;
-    }
-    shared_ = new (memory) SharedRecord{};
-    shared_->binder.store(::getpid());
+  if (page == nullptr && !open_page()) {
+    return false;
   }
   if (!atfork_registered_) {
-    atfork_registered_ = ::pthread_atfork(nullptr, nullptr, &after_fork_in_child) == 0;
+    atfork_registered_ =
+        ::pthread_atfork(&before_fork, &after_fork_in_parent, &after_fork_in_child) == 0;
   }
   return true;
+}
+
+// A file, and not just memory: a process that has executed another program can
+// be given it.
+bool Process::open_page() {
+  page_memory_ = OwnedFd(real_sys(), real_sys().memfd_create("continuity", MFD_CLOEXEC));
+  const int number = page_memory_.is_open() ? real_sys().number(page_memory_.get()) : -1;
+  if (number < 0 || ::ftruncate(number, sizeof(Page)) != 0) {
+    return false;
+  }
+  void* memory = ::mmap(nullptr, sizeof(Page), PROT_READ | PROT_WRITE, MAP_SHARED, number, 0);
+  if (memory == MAP_FAILED) {
+    return false;
+  }
+  page = static_cast<Page*>(memory);  // zeros are its beginning
+  page->generation.store(generation);
+  page->main.store(::getpid());
+  return true;
+}
+
+bool Process::tie() {
+  if (ties.door.is_open()) {
+    return true;
+  }
+  const Sys& sys = real_sys();
+  Rendezvous* place = rendezvous();
+  if (place == nullptr || !start_watching()) {
+    return false;
+  }
+  std::array<int, 2> pair{-1, -1};
+  OwnedFd bell(sys, sys.eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+  if (!bell.is_open() ||
+      sys.socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair.data()) != 0) {
+    log.error("tie the processes of this program together: {}", error_text(errno));
+    return false;
+  }
+  OwnedFd offers(sys, pair[0]);
+  OwnedFd offering(sys, pair[1]);
+  auto door = place->make_door(generation);
+  if (!door) {
+    log.error("{}: {}", door.error().step, error_text(door.error().code));
+    return false;
+  }
+  ties = {.bell = std::move(bell),
+          .offers = std::move(offers),
+          .offering = std::move(offering),
+          .door = std::move(*door)};
+  return true;
+}
+
+bool Process::holds_listeners() const {
+  for (int fd = 0; fd <= g_highest_fd.load(); ++fd) {
+    if (is_listener(fd)) {
+      return true;
+    }
+  }
+  return false;
 }
 
 void Process::set_gate(Gate gate) {
@@ -218,58 +274,138 @@ ClaimedListener* Process::claim_of(int fd) {
   return nullptr;
 }
 
-// A child of a process that hands over already has no part in it; a child of
-// one that is still starting up (a daemon) carries on in its parent's place.
-void Process::settle_in_forked_child() noexcept {
+// Forked with our handlers around it, a child has its parent's state, whole, and
+// can take part. A fork that skips them (clone by number) may have come at any
+// moment: of a process that hands over it has no part; of one that is still
+// starting up it carries on in its parent's place.
+void Process::settle_in_forked_child(bool noticed) noexcept {
   pid_ = ::getpid();
   ::pthread_mutex_init(&mutex_, nullptr);
   ::pthread_mutex_init(&g_descriptors, nullptr);
   forget_accept_slots();
+  forget_moving();
   fork_sensitive_->same_process.store(1);
   if (agent == nullptr) {
     set_gate(Gate::unsettled);
     return;
   }
-  step_aside();
+  if (!noticed) {
+    step_aside();
+    return;
+  }
+  agent = nullptr;  // its thread is not here; its memory is left alone
+  published = nullptr;
+  close_own_descriptors(inherited());
+  set_gate(Gate::unsettled);
 }
 
 void Process::step_aside() noexcept {
   bystander_ = true;
-  close_own_descriptors();
+  close_own_descriptors({});
   for (int fd = g_highest_fd.load(); fd >= 0; --fd) {
     set_fd_flags(fd, 0);
   }
   set_gate(Gate::open);
 }
 
-bool Process::leads() {
-  const pid_t self = ::getpid();
-  pid_t leader = 0;
-  if (shared_ == nullptr || shared_->leader.compare_exchange_strong(leader, self) ||
-      leader == self) {
-    return true;
+// The descriptors of ours that a forked child goes on using.
+std::vector<int> Process::inherited() const {
+  std::vector<int> kept{proc.get(),          page_memory_.get(), ties.bell.get(), ties.offers.get(),
+                        ties.offering.get(), ties.door.get(),    log.descriptor()};
+  for (const auto& [user, place] : rendezvous_) {
+    if (place) {
+      place->append_descriptors(kept);
+    }
   }
-  shared_->aside.fetch_add(1);
-  // Not before the predecessor is deaf.
-  while (shared_->settled.load() == 0 && real_sys().kill(leader, 0) == 0) {
-    const timespec pause = to_timespec(millisecond);
-    real_sys().ppoll(nullptr, 0, &pause);
+  if (taker) {
+    taker->append_descriptors(kept);
   }
-  log.debug("pid {} waits on these listeners too; this process steps aside", leader);
-  step_aside();
-  return false;
+  for (const ClaimedListener& claim : claims) {
+    kept.push_back(claim.model.get());
+  }
+  for (const Channel& lifeline : lifelines) {
+    kept.push_back(lifeline.fd());
+  }
+  if (stand_ins_) {
+    stand_ins_->append_descriptors(kept);
+  }
+  return kept;
 }
 
-void Process::note_settled() {
-  if (shared_ != nullptr) {
-    shared_->settled.store(1);
+// What parent and child will share must exist, and our state must be whole.
+void Process::before_fork() noexcept {
+  Process* process = existing();
+  if (process == nullptr || !process->is_this() || !process->holds_listeners()) {
+    return;
   }
+  const ErrnoGuard guard;
+  wait_until_settled();  // numbers that move are nobody's to copy
+  sigset_t mask;
+  block_signals(mask);
+  ::pthread_mutex_lock(&process->mutex_);
+  process->forking_ = true;
+  process->fork_mask_ = mask;
+  try {
+    process->tie();
+  } catch (...) {  // no memory: parent and child do not know of each other
+  }
+  if (process->page != nullptr && process->page->current_phase() != GenerationPhase::active) {
+    if (process->taker) {
+      process->taker->note_forked();
+    }
+    for (ClaimedListener& claim : process->claims) {
+      claim.shared = true;
+    }
+  }
+}
+
+// Whether it leads if it can: the one that made the listeners, or, once that has
+// gone, what it left behind as a daemon.
+bool Process::is_on_top() const {
+  const pid_t self = ::getpid();
+  pid_t main = page->main.load();
+  if (main != self && ::kill(main, 0) != 0 && errno == ESRCH) {
+    page->main.compare_exchange_strong(main, self);
+  }
+  return page->main.load() == self || ::getsid(0) == self;
+}
+
+// The process at the top of a tree has an agent, though it may wait for nothing
+// itself: it leads.
+void Process::after_fork_in_parent() noexcept {
+  Process* process = existing();
+  if (process == nullptr || !process->forking_) {
+    return;
+  }
+  const ErrnoGuard guard;
+  if (process->agent == nullptr && process->ties.door.is_open() && process->is_on_top()) {
+    try {
+      process->agent = Agent::start(*process);
+    } catch (...) {
+    }
+  }
+  const sigset_t mask = process->fork_mask_;
+  process->forking_ = false;
+  ::pthread_mutex_unlock(&process->mutex_);
+  ::pthread_sigmask(SIG_SETMASK, &mask, nullptr);
 }
 
 void Process::after_fork_in_child() noexcept {
   Process* process = existing();
-  if (process != nullptr && process->fork_sensitive_->same_process.load() == 0) {
-    process->settle_in_forked_child();
+  if (process == nullptr || process->fork_sensitive_->same_process.load() != 0) {
+    return;
+  }
+  const ErrnoGuard guard;
+  const bool noticed = process->forking_;
+  const sigset_t mask = process->fork_mask_;
+  process->forking_ = false;
+  try {
+    process->settle_in_forked_child(noticed);
+  } catch (...) {
+    process->bystander_ = true;
+  }
+  if (noticed) {
+    ::pthread_sigmask(SIG_SETMASK, &mask, nullptr);
   }
 }
 
@@ -283,7 +419,7 @@ SlowPath::SlowPath(Process* process) noexcept : process_(process) {
   if (process_->fork_sensitive_ != nullptr) {
     if (process_->fork_sensitive_->same_process.load() == 0) {
       // A fork that skips the handlers: _Fork, clone.
-      process_->settle_in_forked_child();
+      process_->settle_in_forked_child(false);
       if (process_->bystander_) {
         process_ = nullptr;
         return;
@@ -343,7 +479,8 @@ __attribute__((destructor)) void withdraw_at_exit() noexcept {
   // that at its end.
   Process* process = Process::existing();
   try {
-    if (process != nullptr && process->published != nullptr && process->is_this()) {
+    if (process != nullptr && process->published != nullptr && process->is_this() &&
+        process->agent->is_last()) {
       process->published->withdraw(process->identity, process->generation);
     }
   } catch (...) {

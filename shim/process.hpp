@@ -8,6 +8,7 @@
 #include "core/listener.hpp"
 #include "core/log.hpp"
 #include "core/options.hpp"
+#include "core/page.hpp"
 #include "core/rendezvous.hpp"
 #include "core/socket_options.hpp"
 #include "core/stand_in.hpp"
@@ -32,7 +33,8 @@ struct ClaimedListener {
   std::vector<int> fds;  // the program's numbers, most often one
   OwnedFd model;         // what the program bound: takes what must wait
   std::vector<RecordedOption> recorded;
-  int backlog = -1;  // of the program's listen; -1: not called
+  int backlog = -1;     // of the program's listen; -1: not called
+  bool shared = false;  // with processes forked since: one of them asks for all
 };
 
 // What a forked child finds wiped.
@@ -41,12 +43,13 @@ struct ForkSensitive {
   std::atomic<std::uint32_t> same_process;
 };
 
-// What processes forked from each other before the first wait share.
-struct SharedRecord {
-  std::atomic<pid_t> binder;           // the process that made the first listener
-  std::atomic<pid_t> leader;           // the first that waited on one
-  std::atomic<std::uint32_t> settled;  // the leader owns the listeners
-  std::atomic<std::uint32_t> aside;    // processes that wait on them too
+// What processes forked from each other inherit, besides the page. Made before
+// the first fork of a process that has listeners.
+struct Ties {
+  OwnedFd bell;      // an eventfd: the page has changed
+  OwnedFd offers;    // where the leader takes listeners that only others have
+  OwnedFd offering;  // its other end
+  OwnedFd door;      // the rendezvous socket: refuses once all of them are dead
 };
 
 class Process {
@@ -73,6 +76,12 @@ class Process {
   Agent* agent = nullptr;
   Rendezvous* published = nullptr;  // where the agent answers
 
+  Page* page = nullptr;  // shared by the generation, once there may be listeners
+  Ties ties;
+  // To those we took over from: while anybody of the generation has them open,
+  // it lives.
+  std::vector<Channel> lifelines;
+
   // Where the user we are now meets others. Opened at first use; null, and said
   // once, where there is no good place.
   Rendezvous* rendezvous();
@@ -86,15 +95,13 @@ class Process {
   bool start_watching();
   void set_gate(Gate gate);
 
-  // Forked from a process that had an agent: has no part in anything.
+  // Forked without our noticing: has no part in anything.
   [[nodiscard]] bool is_bystander() const { return bystander_; }
 
-  // This release restarts servers of one process: the first of several that
-  // waits for work leads, the others wait until it owns the listeners and then
-  // step aside. False: this one has.
-  bool leads();
-  void note_settled();
-  [[nodiscard]] const SharedRecord* shared() const { return shared_; }
+  // Makes what processes forked from this one will share. False: no memory.
+  bool tie();
+  [[nodiscard]] bool holds_listeners() const;
+  [[nodiscard]] bool is_on_top() const;
 
   // Not a forked child of the process that this was.
   [[nodiscard]] bool is_this() const;
@@ -106,8 +113,12 @@ class Process {
   Process();
   void read_environment();
   bool open_proc();
-  void settle_in_forked_child() noexcept;
+  bool open_page();
+  void settle_in_forked_child(bool noticed) noexcept;
   void step_aside() noexcept;
+  [[nodiscard]] std::vector<int> inherited() const;
+  static void before_fork() noexcept;
+  static void after_fork_in_parent() noexcept;
   static void after_fork_in_child() noexcept;
 
   std::map<uid_t, std::optional<Rendezvous>> rendezvous_;  // by user; empty: no good place
@@ -116,7 +127,9 @@ class Process {
   bool atfork_registered_ = false;
   pid_t pid_ = 0;
   ForkSensitive* fork_sensitive_ = nullptr;
-  SharedRecord* shared_ = nullptr;
+  OwnedFd page_memory_;
+  bool forking_ = false;  // with the lock held
+  sigset_t fork_mask_{};
   pthread_mutex_t mutex_ = PTHREAD_MUTEX_INITIALIZER;
 };
 

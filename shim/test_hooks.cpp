@@ -15,7 +15,8 @@ int g_errno = 0;
 // What never fails for want of descriptors or memory, and what gives them back.
 constexpr bool may_fail(std::string_view name) {
   return name != "close" && name != "clock_gettime" && name != "getpid" && name != "geteuid" &&
-         name != "number" && name != "futex" && name != "kill" && name != "ppoll";
+         name != "number" && name != "futex" && name != "kill" && name != "tgkill" &&
+         name != "gettid" && name != "ppoll";
 }
 
 bool fails_now() {

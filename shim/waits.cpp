@@ -8,7 +8,9 @@
 #include "shim/real_calls.hpp"
 
 #include <algorithm>
+#include <climits>
 #include <fcntl.h>
+#include <linux/futex.h>
 #include <sys/syscall.h>
 
 namespace continuity::shim {
@@ -46,37 +48,127 @@ Gate settled_gate() {
   return Gate::open;
 }
 
-// The first wait on a listener, in a process that has none of ours yet.
-void settle(Process& process) {
-  if (!process.leads()) {
-    return;  // one of several: it is as if not loaded
+void take_lifelines(Process& process) {
+  const DescriptorsHeld held;
+  for (Channel& channel : process.taker->release_channels()) {
+    process.lifelines.push_back(std::move(channel));
   }
-  std::vector<Channel> predecessors;
-  Nanoseconds probation_ends = 0;
-  if (process.taker && process.taker->has_claims()) {
-    Taker::Outcome outcome = process.taker->become_owner(*process.rendezvous());
-    if (!outcome.owner) {
-      end_successor(process, outcome.reason);
-    }
-    predecessors = std::move(outcome.predecessors);
-    probation_ends = outcome.probation_ends;
-    for (const ClaimedListener& claim : process.claims) {
-      apply_recorded(process, claim);
-      for (const int fd : claim.fds) {
+  process.taker.reset();
+}
+
+// What has been claimed is the program's own from now on.
+void forget_claims(Process& process, bool all) {
+  for (const ClaimedListener& claim : process.claims) {
+    for (const int fd : claim.fds) {
+      if (all || claim.shared) {
         add_fd_flags(fd, fd_flag::listening);
         remove_fd_flags(fd, fd_flag::claimed);
       }
     }
-    process.claims.clear();
   }
-  process.taker.reset();
+  process.claims.remove_if([&](const ClaimedListener& claim) { return all || claim.shared; });
+}
+
+void tell_generation(Process& process, GenerationPhase phase) {
+  Page& page = *process.page;
+  page.phase.store(static_cast<std::uint32_t>(phase));
+  real_sys().futex(&page.phase, FUTEX_WAKE, INT_MAX, nullptr);
+  const std::uint64_t one = 1;
+  if (process.ties.bell.is_open()) {
+    real_sys().write(process.ties.bell.get(), &one, sizeof one);
+  }
+}
+
+// Asks for what this process has claimed, and makes it the program's own.
+// False: it is not to be had.
+bool become_owner(Process& process, Taker::Share share) {
+  if (!process.taker || !process.taker->has_claims()) {
+    return true;
+  }
+  Taker::Outcome outcome = process.taker->become_owner(*process.rendezvous(), share);
+  if (!outcome.owner) {
+    if (share == Taker::Share::all) {
+      tell_generation(process, GenerationPhase::ended);
+    }
+    end_successor(process, outcome.reason);
+  }
+  for (const ClaimedListener& claim : process.claims) {
+    apply_recorded(process, claim);
+  }
+  process.page->probation_ends.store(
+      std::max(process.page->probation_ends.load(), outcome.probation_ends));
+  if (process.agent != nullptr && share == Taker::Share::own) {
+    process.agent->watch(std::move(outcome.predecessors), outcome.probation_ends);
+  } else {
+    const DescriptorsHeld held;
+    for (Channel& channel : outcome.predecessors) {
+      process.lifelines.push_back(std::move(channel));
+    }
+  }
+  return true;
+}
+
+// Until the generation owns its listeners. One process asks, the others wait for
+// it, and if it dies meanwhile another asks again. False: what has been claimed
+// is not this process's to ask for, it waits on a listener of its own (apache's
+// cgid does).
+bool settle_generation(Process& process) {
+  Page& page = *process.page;
+  for (;;) {
+    std::uint32_t phase = page.phase.load();
+    switch (static_cast<GenerationPhase>(phase)) {
+      case GenerationPhase::starting:
+        if (page.claims.load() > 0 && (!process.taker || !process.taker->has_claims())) {
+          return false;
+        }
+        page.asker.store(::getpid());
+        if (page.phase.compare_exchange_strong(
+                phase, static_cast<std::uint32_t>(GenerationPhase::asking))) {
+          page.asker.store(::getpid());
+          if (process.agent != nullptr) {
+            process.agent->see_to_announcement();
+          }
+          become_owner(process, Taker::Share::all);
+          forget_claims(process, true);
+          tell_generation(process, GenerationPhase::active);
+        }
+        break;
+      case GenerationPhase::asking: {
+        const timespec moment = to_timespec(10 * millisecond);
+        real_sys().futex(&page.phase, FUTEX_WAIT, phase, &moment);
+        const pid_t asker = page.asker.load();
+        if (real_sys().kill(asker, 0) != 0 && errno == ESRCH && page.phase.load() == phase) {
+          page.phase.compare_exchange_strong(phase,
+                                             static_cast<std::uint32_t>(GenerationPhase::starting));
+        }
+        break;
+      }
+      case GenerationPhase::active:
+        return true;
+      case GenerationPhase::ended:
+        end_successor(process, "another process of this program was not allowed to take over");
+    }
+  }
+}
+
+// The first wait on a listener, or the first on a new one.
+void settle(Process& process) {
+  // Before the predecessor is asked to go deaf, since it takes time.
   if (process.agent == nullptr) {
-    process.agent = Agent::start(process, std::move(predecessors), probation_ends);
-  } else if (!predecessors.empty()) {
-    process.agent->watch(std::move(predecessors), probation_ends);
+    process.agent = Agent::start(process);
+  }
+  if (!settle_generation(process)) {
+    return;  // asked again at the next wait
+  }
+  forget_claims(process, false);
+  if (process.taker && process.taker->has_own_claims()) {
+    become_owner(process, Taker::Share::own);
+    forget_claims(process, true);
+  }
+  if (process.taker) {
+    take_lifelines(process);
   }
   process.set_gate(settled_gate());
-  process.note_settled();
 }
 
 bool is_unsettled_listener(int fd) {
@@ -144,6 +236,19 @@ void note_polls(bool news) noexcept {
 }
 
 }  // namespace
+
+void adopt_settled(Process& process) noexcept {
+  try {
+    const SlowPath entered(&process);
+    if (entered) {
+      forget_claims(process, false);
+      if (process.taker && !process.taker->has_own_claims()) {
+        take_lifelines(process);
+      }
+    }
+  } catch (...) {  // no memory: what the program sets goes to a socket nobody uses
+  }
+}
 
 void note_copy(int fd, int copy) noexcept {
   const ErrnoGuard guard;

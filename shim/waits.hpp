@@ -6,6 +6,10 @@
 
 namespace continuity::shim {
 
+// The generation owns its listeners: in this process too they are listeners like
+// any others.
+void adopt_settled(Process& process) noexcept;
+
 // `copy` is a new number for what `fd` holds; negative: the copying failed.
 void note_copy(int fd, int copy) noexcept;
 

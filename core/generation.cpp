@@ -1,0 +1,480 @@
+#include "core/generation.hpp"
+
+#include <algorithm>
+#include <climits>
+#include <csignal>
+#include <linux/futex.h>
+
+namespace continuity {
+namespace {
+
+// Who has not followed by then is stopped, or hangs.
+constexpr Nanoseconds prepare_time = second;
+constexpr Nanoseconds follow_time = 200 * millisecond;
+constexpr Nanoseconds member_look = 50 * millisecond;
+constexpr Nanoseconds longest_member_look = 5 * second;
+constexpr Nanoseconds look_cost_factor = 100;
+constexpr std::string_view library_name = "libcontinuity.so";
+
+}  // namespace
+
+bool is_agent_alive(const Sys& sys, pid_t process, pid_t agent) {
+  return sys.tgkill(process, agent, 0) == 0 || errno != ESRCH;
+}
+
+Generation::Generation(const Sys& sys, Log& log, Page& page, LocalOwner& local, int proc, Ties ties)
+    : sys_(&sys), log_(&log), page_(&page), local_(&local), processes_(sys, proc), ties_(ties) {}
+
+// ---- Membership --------------------------------------------------------------------
+
+void Generation::free_slot(Member& member) const {
+  member.connections.store(0);
+  member.agent.store(0);
+  member.pid.store(0);
+}
+
+bool Generation::join() {
+  const pid_t process = sys_->getpid();
+  for (std::size_t i = 0; i < page_->members.size(); ++i) {
+    Member& member = page_->members[i];
+    pid_t owner = member.pid.load();
+    if (owner != 0 && (member.agent.load() == 0 || is_agent_alive(*sys_, owner, member.agent))) {
+      continue;
+    }
+    if (!member.pid.compare_exchange_strong(owner, process)) {
+      continue;
+    }
+    std::uint32_t limit = page_->member_limit.load();
+    while (limit < i + 1 &&
+           !page_->member_limit.compare_exchange_weak(limit, static_cast<std::uint32_t>(i + 1))) {
+    }
+    member.looked.store(0);
+    member.failed.store(0);
+    member.done.store(0);
+    member.agent.store(sys_->gettid());
+    self_ = &member;
+    return true;
+  }
+  return false;
+}
+
+// Dead ones are forgotten on the way.
+template <typename Visit>
+void Generation::for_each_other(Visit visit) const {
+  const std::uint32_t limit = page_->member_limit.load();
+  for (std::uint32_t i = 0; i < limit; ++i) {
+    Member& member = page_->members.at(i);
+    const pid_t process = member.pid.load();
+    const pid_t agent = member.agent.load();
+    if (process == 0 || &member == self_) {
+      continue;
+    }
+    if (agent != 0 && !is_agent_alive(*sys_, process, agent)) {
+      free_slot(member);
+      continue;
+    }
+    visit(member);
+  }
+}
+
+std::set<pid_t> Generation::members() const {
+  std::set<pid_t> all{sys_->getpid()};
+  if (const pid_t main = page_->main.load(); main != 0 && sys_->kill(main, 0) == 0) {
+    all.insert(main);
+  }
+  for_each_other([&](const Member& member) { all.insert(member.pid.load()); });
+  return all;
+}
+
+bool Generation::is_leader() const {
+  return page_->leader.load() == sys_->getpid() && page_->leader_agent.load() == sys_->gettid();
+}
+
+bool Generation::is_alone() const {
+  bool alone = true;
+  for_each_other([&](const Member&) { alone = false; });
+  return alone;
+}
+
+bool Generation::is_deputy() const {
+  const pid_t leader = page_->leader.load();
+  const std::uint32_t limit = page_->member_limit.load();
+  for (std::uint32_t i = 0; i < limit; ++i) {
+    const Member& member = page_->members.at(i);
+    const pid_t process = member.pid.load();
+    if (&member == self_) {
+      return true;
+    }
+    if (process != 0 && process != leader && is_agent_alive(*sys_, process, member.agent.load())) {
+      return false;
+    }
+  }
+  return false;
+}
+
+pid_t Generation::expected_leader() const {
+  const pid_t leader = page_->leader.load();
+  if (leader != 0 && is_agent_alive(*sys_, leader, page_->leader_agent.load())) {
+    return leader;
+  }
+  // The process at the top of the tree leads, for it may signal all the others,
+  // and is not culled by its own master.
+  std::set<pid_t> living;
+  pid_t main = 0;
+  for_each_other([&](const Member& member) {
+    living.insert(member.pid.load());
+    if (member.pid.load() == page_->main.load()) {
+      main = page_->main.load();
+    }
+  });
+  if (main != 0) {
+    return main;
+  }
+  const pid_t self = sys_->getpid();
+  constexpr int deepest = 64;
+  pid_t above = self;
+  for (int i = 0; i < deepest && above > 1; ++i) {
+    above = processes_.parent_of(above);
+    if (living.contains(above)) {
+      return above;
+    }
+  }
+  return self;
+}
+
+bool Generation::try_to_lead() {
+  if (is_leader()) {
+    return true;
+  }
+  if (expected_leader() != sys_->getpid()) {
+    return false;
+  }
+  pid_t leader = page_->leader.load();
+  if (leader == sys_->getpid()) {
+    // This process, before it executed itself or forked: not this agent.
+    leader = page_->leader.load();
+  }
+  if (leader != 0 && is_agent_alive(*sys_, leader, page_->leader_agent.load())) {
+    return false;
+  }
+  if (!page_->leader.compare_exchange_strong(leader, sys_->getpid())) {
+    return false;
+  }
+  page_->leader_agent.store(sys_->gettid());
+  // What the one before had begun and not finished is void: whoever it talked
+  // to begins anew.
+  if (static_cast<Stage>(page_->stage.load()) == Stage::prepared) {
+    abandon();
+  }
+  return true;
+}
+
+// ---- Following ---------------------------------------------------------------------
+
+Generation::State Generation::read_page() const {
+  for (;;) {
+    State state{.sequence = page_->sequence.load(),
+                .stage = static_cast<Stage>(page_->stage.load()),
+                .attempt = page_->attempt.load(),
+                .listeners = {}};
+    if (state.sequence % 2 == 0) {
+      const std::uint32_t count = page_->listener_count.load();
+      for (std::uint32_t i = 0; i < count; ++i) {
+        const PageListener& one = page_->listeners.at(i);
+        state.listeners.push_back({one.inode.load(), one.id.load(), one.claimed.load() != 0});
+      }
+      if (page_->sequence.load() == state.sequence) {
+        return state;
+      }
+    }
+    const timespec pause = to_timespec(20 * microsecond);
+    sys_->ppoll(nullptr, 0, &pause);
+  }
+}
+
+Status Generation::prepare_here(const State& state) {
+  std::vector<Item> items;
+  for (Item& item : local_->inventory()) {
+    const auto named = std::find_if(state.listeners.begin(), state.listeners.end(),
+                                    [&](const Seen& one) { return one.inode == item.inode; });
+    if (named != state.listeners.end()) {
+      item.listener.id = named->id;
+      items.push_back(std::move(item));
+    }
+  }
+  return local_->prepare(std::move(items));
+}
+
+void Generation::follow() {
+  const State state = read_page();
+  int failed = 0;
+  if (stage_ != Stage::serving && attempt_ != state.attempt) {
+    // It slept through the end of an attempt.
+    stage_ == Stage::prepared ? local_->abandon() : local_->revive();
+    stage_ = Stage::serving;
+    retired_.clear();
+  }
+  attempt_ = state.attempt;
+  bool retired_any = false;
+  if (state.stage == Stage::serving) {
+    if (stage_ == Stage::prepared) {
+      local_->abandon();
+    } else if (stage_ != Stage::serving) {
+      local_->revive();
+    }
+    retired_.clear();
+    next_look_ = never;
+  } else {
+    if (stage_ == Stage::serving) {
+      if (const auto prepared = prepare_here(state); !prepared) {
+        failed = prepared.error().code;
+      }
+    }
+    if (state.stage != Stage::prepared) {
+      std::vector<std::uint32_t> news;
+      for (const Seen& one : state.listeners) {
+        if (one.claimed && std::find(retired_.begin(), retired_.end(), one.id) == retired_.end()) {
+          news.push_back(one.id);
+        }
+      }
+      if (!news.empty()) {
+        retired_any = true;
+        if (!local_->retire(news, after(*sys_, follow_time))) {
+          failed = ETIMEDOUT;
+        }
+        retired_.insert(retired_.end(), news.begin(), news.end());
+      }
+    }
+  }
+  const bool forgets = state.stage == Stage::forgotten && stage_ != Stage::forgotten;
+  stage_ = state.stage;
+  self_->failed.store(failed);
+  self_->done.store(state.sequence);
+  page_->done.fetch_add(1);
+  sys_->futex(&page_->done, FUTEX_WAKE, INT_MAX, nullptr);
+  // The rest is outside the time in which nobody accepts.
+  if (retired_any) {
+    local_->sweep();
+  }
+  if (forgets) {
+    local_->forget_listeners();
+    look_interval_ = member_look;
+    next_look_ = now(*sys_);
+  }
+}
+
+Nanoseconds Generation::look() {
+  const Nanoseconds time = now(*sys_);
+  if (time >= next_look_) {
+    const Nanoseconds began = processor_time(*sys_);
+    self_->connections.store(local_->connections());
+    self_->looked.fetch_add(1);
+    const Nanoseconds cost = processor_time(*sys_) - began;
+    next_look_ = now(*sys_) + std::clamp(cost * look_cost_factor, member_look, longest_member_look);
+  }
+  return next_look_;
+}
+
+// ---- Leading -----------------------------------------------------------------------
+
+template <typename Change>
+void Generation::change(Change change) {
+  page_->sequence.fetch_add(1);
+  change();
+  page_->sequence.fetch_add(1);
+  ring();
+}
+
+void Generation::ring() {
+  if (ties_.bell >= 0) {
+    const std::uint64_t one = 1;
+    sys_->write(ties_.bell, &one, sizeof one);
+  }
+}
+
+bool Generation::await_others(Nanoseconds deadline, Error* failure) {
+  const std::uint32_t wanted = page_->sequence.load();
+  for (;;) {
+    const std::uint32_t seen = page_->done.load();
+    std::vector<pid_t> missing;
+    for_each_other([&](const Member& member) {
+      if (member.done.load() != wanted) {
+        missing.push_back(member.pid.load());
+      } else if (member.failed.load() != 0 && failure != nullptr) {
+        *failure = Error{"get ready to hand over in another process", member.failed.load()};
+      }
+    });
+    if (missing.empty()) {
+      return true;
+    }
+    const Nanoseconds left = deadline - now(*sys_);
+    if (left <= 0) {
+      log_->warn("pid {} of this generation does not answer (stopped?){}", missing.front(),
+                 missing.size() > 1 ? compose(", nor do {} others", missing.size() - 1) : "");
+      return false;
+    }
+    // One that dies says nothing: look again now and then.
+    const timespec pause = to_timespec(std::min<Nanoseconds>(left, 10 * millisecond));
+    sys_->futex(&page_->done, FUTEX_WAIT, seen, &pause);
+  }
+}
+
+std::vector<Owner::Item> Generation::inventory() {
+  auto items = local_->inventory();
+  take_offers(items);
+  return items;
+}
+
+void Generation::take_offers(std::vector<Item>&) {}
+void Generation::offer_own() {}
+
+// Who holds a listener without our being there would go on accepting.
+Status Generation::find_strangers(std::span<const Item> items) const {
+  std::vector<std::uint64_t> inodes;
+  for (const Item& item : items) {
+    inodes.push_back(item.inode);
+  }
+  for (const pid_t holder : processes_.find_holders(inodes, members())) {
+    if (!processes_.are_same_image(holder, sys_->getpid()) &&
+        !processes_.has_mapped(holder, library_name)) {
+      log_->error(
+          "pid {} has a listener of ours and runs without this library (its environment was "
+          "cleaned?); while it runs, no restart is possible",
+          holder);
+      return Error{"reach every process that has the listener", ENOTSUP};
+    }
+  }
+  return Done{};
+}
+
+Status Generation::prepare(std::vector<Item> items) {
+  if (items.size() > page_->listeners.size()) {
+    return Error{"note the listeners", E2BIG};
+  }
+  if (auto reached = find_strangers(items); !reached) {
+    return reached;
+  }
+  if (auto prepared = local_->prepare(items); !prepared) {
+    return prepared;
+  }
+  stage_ = Stage::prepared;
+  change([&] {
+    std::uint32_t count = 0;
+    for (const Item& item : items) {
+      PageListener& entry = page_->listeners.at(count++);
+      entry.inode.store(item.inode);
+      entry.id.store(item.listener.id);
+      entry.claimed.store(0);
+    }
+    page_->listener_count.store(count);
+    page_->attempt.fetch_add(1);
+    page_->stage.store(static_cast<std::uint32_t>(Stage::prepared));
+  });
+  Error failure{"", 0};
+  if (!await_others(after(*sys_, prepare_time), &failure)) {
+    failure = Error{"reach every process of this generation", ETIMEDOUT};
+  }
+  if (failure.code != 0) {
+    abandon();
+    return failure;
+  }
+  return Done{};
+}
+
+void Generation::abandon() {
+  change([&] { page_->stage.store(static_cast<std::uint32_t>(Stage::serving)); });
+  stage_ = Stage::serving;
+  local_->abandon();
+}
+
+int Generation::descriptor(std::uint32_t id) {
+  return local_->descriptor(id);
+}
+
+bool Generation::retire(std::span<const std::uint32_t> ids, Nanoseconds deadline) {
+  change([&] {
+    const std::uint32_t count = page_->listener_count.load();
+    for (std::uint32_t i = 0; i < count; ++i) {
+      PageListener& entry = page_->listeners.at(i);
+      if (std::find(ids.begin(), ids.end(), entry.id.load()) != ids.end()) {
+        entry.claimed.store(1);
+      }
+    }
+    if (static_cast<Stage>(page_->stage.load()) == Stage::prepared) {
+      page_->stage.store(static_cast<std::uint32_t>(Stage::retired));
+    }
+  });
+  stage_ = static_cast<Stage>(page_->stage.load());
+  const bool clear = local_->retire(ids, deadline);
+  Error failure{"", 0};
+  return await_others(deadline, &failure) && failure.code == 0 && clear;
+}
+
+void Generation::sweep() {
+  local_->sweep();
+}
+
+void Generation::revive() {
+  change([&] { page_->stage.store(static_cast<std::uint32_t>(Stage::serving)); });
+  stage_ = Stage::serving;
+  local_->revive();
+  await_others(after(*sys_, follow_time));
+}
+
+void Generation::forget_listeners() {
+  change([&] { page_->stage.store(static_cast<std::uint32_t>(Stage::forgotten)); });
+  stage_ = Stage::forgotten;
+  local_->forget_listeners();
+  await_others(after(*sys_, follow_time));
+}
+
+unsigned Generation::connections() {
+  unsigned count = local_->connections();
+  for_each_other([&](const Member& member) {
+    // Who has not looked yet may have some.
+    count += member.looked.load() == 0 ? 1 : member.connections.load();
+  });
+  if (count > 0) {
+    return count;
+  }
+  // Children that were handed one, and wait for nothing themselves.
+  if (!processes_.still_holds(held_elsewhere_)) {
+    const auto addresses = local_->retired_addresses();
+    held_elsewhere_ = processes_.find_connections(addresses, members(), page_->successor_pid);
+  }
+  return held_elsewhere_.count;
+}
+
+void Generation::close_listeners(std::span<const std::uint32_t> ids) {
+  local_->close_to_newcomers(ids);
+  retire(ids, after(*sys_, follow_time));
+  local_->sweep();
+  local_->forget_listeners(ids);
+}
+
+pid_t Generation::main_process() const {
+  const pid_t main = page_->main.load();
+  const bool lives = main != 0 && (sys_->kill(main, 0) == 0 || errno == EPERM);
+  return processes_.topmost(lives ? main : sys_->getpid());
+}
+
+void Generation::send_signal(int signal) {
+  const pid_t main = main_process();
+  if (sys_->kill(main, signal) != 0) {
+    log_->warn("pid {} cannot be sent {}: {}", main, signal_name(signal), error_text(errno));
+  }
+}
+
+// SIGKILL reaches the main process alone by itself: without it nobody tells the others.
+void Generation::stop(int signal) {
+  if (signal == SIGKILL) {
+    for_each_other([&](const Member& member) { sys_->kill(member.pid.load(), signal); });
+  }
+  send_signal(signal);
+}
+
+void Generation::withdraw() {
+  local_->withdraw();
+}
+
+}  // namespace continuity

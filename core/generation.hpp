@@ -1,0 +1,115 @@
+// A generation of several processes as an owner of listeners.
+//
+// One of them leads: its agent holds the conversations. What it decides is
+// written into the page; the agents of the others are woken, do it in their own
+// process, and say so. Without others this is no more than the local owner.
+#pragma once
+
+#include "core/local_owner.hpp"
+#include "core/page.hpp"
+#include "core/processes.hpp"
+
+#include <set>
+#include <string>
+#include <vector>
+
+namespace continuity {
+
+// Whether this agent still runs. A pid alone would not tell: the program may
+// have executed another one meanwhile.
+bool is_agent_alive(const Sys& sys, pid_t process, pid_t agent);
+
+class Generation : public Owner {
+ public:
+  // `bell` is an eventfd on which all agents of the generation are woken,
+  // `offers` the socket from which the leader takes listeners that only others
+  // hold, and `offering` its other end.
+  struct Ties {
+    int bell;
+    int offers;
+    int offering;
+  };
+  Generation(const Sys& sys, Log& log, Page& page, LocalOwner& local, int proc, Ties ties);
+
+  // ---- Every member -------------------------------------------------------------
+
+  // The calling thread is the agent of this process from now on. Afterwards it
+  // must follow before the program waits for work. False: there is no room.
+  bool join();
+  // Brings this process to where the page says that the generation is.
+  void follow();
+  // Looks for live connections again if it is time; when it wants to look next.
+  Nanoseconds look();
+
+  [[nodiscard]] bool is_leader() const;
+  // No other process has an agent.
+  [[nodiscard]] bool is_alone() const;
+  // The first of those that do not lead.
+  [[nodiscard]] bool is_deputy() const;
+  // True if this process leads, from now on or already.
+  bool try_to_lead();
+  // Whose end is to be watched: who leads, or who is expected to. 0: nobody.
+  [[nodiscard]] pid_t expected_leader() const;
+
+  // ---- The leader: an Owner for Holder ------------------------------------------
+
+  std::vector<Item> inventory() override;
+  Status prepare(std::vector<Item> items) override;
+  void abandon() override;
+  int descriptor(std::uint32_t id) override;
+  bool retire(std::span<const std::uint32_t> ids, Nanoseconds deadline) override;
+  void sweep() override;
+  void revive() override;
+  void forget_listeners() override;
+  unsigned connections() override;
+  void close_listeners(std::span<const std::uint32_t> ids) override;
+  void send_signal(int signal) override;
+  void stop(int signal) override;
+  void withdraw() override;
+
+ private:
+  // A listener of the page, as this process found it.
+  struct Seen {
+    std::uint64_t inode;
+    std::uint32_t id;
+    bool claimed;
+  };
+  struct State {
+    std::uint32_t sequence;
+    Stage stage;
+    std::uint32_t attempt;
+    std::vector<Seen> listeners;
+  };
+  [[nodiscard]] State read_page() const;
+  template <typename Change>
+  void change(Change change);
+  void ring();
+  // True if all others have followed.
+  bool await_others(Nanoseconds deadline, Error* failure = nullptr);
+  template <typename Visit>
+  void for_each_other(Visit visit) const;
+  void free_slot(Member& member) const;
+  Status prepare_here(const State& state);
+  void offer_own();
+  void take_offers(std::vector<Item>& items);
+  [[nodiscard]] std::set<pid_t> members() const;
+  [[nodiscard]] pid_t main_process() const;
+  Status find_strangers(std::span<const Item> items) const;
+
+  const Sys* sys_;
+  Log* log_;
+  Page* page_;
+  LocalOwner* local_;
+  Processes processes_;
+  Ties ties_;
+  Member* self_ = nullptr;
+  Stage stage_ = Stage::serving;  // of this process
+  std::vector<std::uint32_t> retired_;
+  std::vector<OwnedFd> offered_;
+  std::uint32_t attempt_ = 0;  // whose inventory this process has prepared
+  Processes::Held held_elsewhere_;
+  Nanoseconds next_look_ = never;
+  Nanoseconds look_interval_ = 0;
+};
+
+}  // namespace continuity

@@ -1,0 +1,90 @@
+// The page of memory that the processes of a generation share: who they are,
+// how far the generation has come, and what it is to be deaf to.
+//
+// It says what *is*, not what is to be done: a process that comes late, or
+// wakes up late, reads the page and does what brings it there.
+//
+// Rules:
+// - A process registers first and reads the state second; who changes the state
+//   does so first and looks who is registered second. One of the two sees the
+//   other. Everything is sequentially consistent.
+// - `sequence` is odd while the leader writes. Only the leader writes what it
+//   covers.
+// - A member is alive as long as its agent is: a program that executes another
+//   keeps its pid, and loses its agent.
+#pragma once
+
+#include <array>
+#include <atomic>
+#include <cstdint>
+#include <sys/types.h>
+
+namespace continuity {
+
+// How far a generation has come.
+enum class GenerationPhase : std::uint32_t {
+  starting,  // nobody has waited for work yet
+  asking,    // one process is becoming the owner, for all
+  active,    // owns its listeners, or did until it handed them over
+  ended,     // was not allowed to become the owner: whoever belongs to it ends
+};
+
+// What every process that waits on a listener is to be.
+enum class Stage : std::uint32_t {
+  serving,    // accepts
+  prepared,   // accepts; has looked up what going deaf will need
+  retired,    // deaf to what is claimed; can take it back
+  forgotten,  // deaf to it for good
+};
+
+// A process with an agent.
+struct Member {
+  std::atomic<pid_t> pid;                  // 0: free
+  std::atomic<pid_t> agent;                // its thread; 0: not running yet
+  std::atomic<std::uint32_t> done;         // the sequence it has followed last
+  std::atomic<std::int32_t> failed;        // errno of what it could not do then
+  std::atomic<std::uint32_t> connections;  // live ones, when it looked last
+  std::atomic<std::uint32_t> looked;       // how often it has looked since it was forgotten
+};
+
+// A listener of the inventory, by what all processes know it by.
+struct PageListener {
+  std::atomic<std::uint64_t> inode;
+  std::atomic<std::uint32_t> id;
+  std::atomic<std::uint32_t> claimed;
+};
+
+constexpr std::size_t max_members = 4096;
+constexpr std::size_t max_page_listeners = 16'384;
+
+// All zeros at first. Sparse: what is not used costs no memory.
+struct Page {
+  std::atomic<std::uint32_t> phase;   // a futex
+  std::atomic<pid_t> asker;           // who is becoming the owner
+  std::atomic<std::uint32_t> claims;  // of listeners, to be asked for
+  std::atomic<std::int64_t> probation_ends;
+  std::atomic<std::uint64_t> generation;
+
+  std::atomic<std::uint32_t> announced;  // it can be found at the rendezvous
+  std::atomic<pid_t> main;               // the process that leads if it can
+  std::atomic<pid_t> leader;
+  std::atomic<pid_t> leader_agent;
+
+  std::atomic<std::uint32_t> sequence;
+  std::atomic<std::uint32_t> done;  // a futex: some member has followed
+  std::atomic<std::uint32_t> stage;
+  std::atomic<std::uint32_t> attempt;  // counts inventories
+  std::atomic<std::uint32_t> listener_count;
+  std::atomic<std::uint64_t> successor;  // the generation that takes over, or did
+  std::atomic<pid_t> successor_pid;
+
+  std::atomic<std::uint32_t> member_limit;  // slots at and above it have never been used
+  std::array<Member, max_members> members;
+  std::array<PageListener, max_page_listeners> listeners;
+
+  [[nodiscard]] GenerationPhase current_phase() const {
+    return static_cast<GenerationPhase>(phase.load());
+  }
+};
+
+}  // namespace continuity

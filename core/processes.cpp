@@ -1,0 +1,330 @@
+#include "core/processes.hpp"
+
+#include "core/directory.hpp"
+#include "core/log.hpp"
+
+#include <algorithm>
+#include <array>
+#include <charconv>
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <sys/un.h>
+
+namespace continuity {
+namespace {
+
+// The next word of a line of words, taken off its front.
+std::string_view take_word(std::string_view& line) {
+  line.remove_prefix(std::min(line.find_first_not_of(' '), line.size()));
+  const std::string_view word = line.substr(0, line.find(' '));
+  line.remove_prefix(word.size());
+  return word;
+}
+
+template <typename Number>
+bool read_number(std::string_view text, Number& number, int base) {
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number, base);
+  return error == std::errc{} && end == text.data() + text.size();
+}
+
+// "0100007F:1F90": 32-bit words as they lie in memory, and the port.
+bool parse_endpoint(std::string_view text, Address& address) {
+  constexpr std::size_t word_digits = 8;
+  const std::size_t colon = text.find(':');
+  if (colon != word_digits && colon != 4 * word_digits) {
+    return false;
+  }
+  std::array<std::uint32_t, 4> words{};
+  for (std::size_t i = 0; i < colon / word_digits; ++i) {
+    if (!read_number(text.substr(i * word_digits, word_digits), words.at(i), 16)) {
+      return false;
+    }
+  }
+  std::uint16_t port = 0;
+  if (!read_number(text.substr(colon + 1), port, 16)) {
+    return false;
+  }
+  if (colon == word_digits) {
+    sockaddr_in v4{};
+    v4.sin_family = AF_INET;
+    v4.sin_port = htons(port);
+    v4.sin_addr.s_addr = words[0];
+    address = Address(reinterpret_cast<const sockaddr*>(&v4), sizeof v4);
+  } else {
+    sockaddr_in6 v6{};
+    v6.sin6_family = AF_INET6;
+    v6.sin6_port = htons(port);
+    std::copy_n(reinterpret_cast<const unsigned char*>(words.data()), sizeof words,
+                reinterpret_cast<unsigned char*>(&v6.sin6_addr));
+    address = Address(reinterpret_cast<const sockaddr*>(&v6), sizeof v6);
+  }
+  return true;
+}
+
+template <typename Visit>
+void for_each_line(std::string_view text, Visit visit) {
+  while (!text.empty()) {
+    const std::size_t end = std::min(text.find('\n'), text.size());
+    visit(text.substr(0, end));
+    text.remove_prefix(std::min(end + 1, text.size()));
+  }
+}
+
+std::uint64_t socket_in_link(std::string_view link) {
+  constexpr std::string_view prefix = "socket:[";
+  std::uint64_t inode = 0;
+  if (!link.starts_with(prefix) || !link.ends_with(']') ||
+      !read_number(link.substr(prefix.size(), link.size() - prefix.size() - 1), inode, 10)) {
+    return 0;
+  }
+  return inode;
+}
+
+}  // namespace
+
+// "  1: 0100007F:1F90 0100007F:D2F4 01 00000000:00000000 00:00000000 00000000     0        0 12345
+// ..."
+std::optional<SocketLine> parse_tcp_line(std::string_view line) {
+  constexpr std::string_view listening = "0A";
+  SocketLine found;
+  take_word(line);
+  const bool has_address = parse_endpoint(take_word(line), found.local);
+  take_word(line);
+  const std::string_view state = take_word(line);
+  for (int i = 0; i < 5; ++i) {  // queues, timer, retransmissions, user, time-out
+    take_word(line);
+  }
+  if (!has_address || state == listening || !read_number(take_word(line), found.inode, 10) ||
+      found.inode == 0) {
+    return std::nullopt;
+  }
+  return found;
+}
+
+// "0000000000000000: 00000003 00000000 00000000 0001 03 12345 /path"
+std::optional<SocketLine> parse_unix_line(std::string_view line) {
+  constexpr std::string_view connected = "03";
+  SocketLine found;
+  for (int i = 0; i < 5; ++i) {  // slot, references, protocol, flags, type
+    take_word(line);
+  }
+  const bool is_connected = take_word(line) == connected;
+  if (!read_number(take_word(line), found.inode, 10) || !is_connected || line.size() < 2) {
+    return std::nullopt;
+  }
+  line.remove_prefix(1);
+  sockaddr_un address{};
+  address.sun_family = AF_UNIX;
+  const std::size_t length = std::min(line.size(), sizeof address.sun_path - 1);
+  std::copy_n(line.data(), length, address.sun_path);
+  const bool abstract = line.front() == '@';
+  if (abstract) {
+    address.sun_path[0] = '\0';
+  }
+  const std::size_t size = offsetof(sockaddr_un, sun_path) + length + (abstract ? 0 : 1);
+  found.local = Address(reinterpret_cast<const sockaddr*>(&address), static_cast<socklen_t>(size));
+  return found;
+}
+
+// The name may contain anything, brackets and blanks too: the last bracket ends it.
+pid_t parse_parent(std::string_view stat) {
+  const std::size_t bracket = stat.rfind(')');
+  if (bracket == std::string_view::npos) {
+    return 0;
+  }
+  stat.remove_prefix(bracket + 1);
+  take_word(stat);  // state
+  pid_t parent = 0;
+  return read_number(take_word(stat), parent, 10) ? parent : 0;
+}
+
+std::string Processes::read(const std::string& path) const {
+  constexpr std::size_t chunk = 64 * 1024;
+  std::string text;
+  const OwnedFd file(*sys_, sys_->openat(proc_, path.c_str(), O_RDONLY | O_CLOEXEC, 0));
+  if (!file.is_open()) {
+    return text;
+  }
+  for (;;) {
+    const std::size_t used = text.size();
+    text.resize(used + chunk);
+    const ssize_t size = sys_->read(file.get(), text.data() + used, chunk);
+    text.resize(used + (size > 0 ? static_cast<std::size_t>(size) : 0));
+    if (size <= 0) {
+      return text;
+    }
+  }
+}
+
+pid_t Processes::parent_of(pid_t process) const {
+  return parse_parent(read(compose("{}/stat", process)));
+}
+
+std::map<pid_t, pid_t> Processes::parents() const {
+  std::map<pid_t, pid_t> parents;
+  const OwnedFd directory(*sys_, sys_->openat(proc_, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0));
+  if (directory.is_open()) {
+    const auto read_all = for_each_number(*sys_, directory.get(), [&](int process) {
+      if (const pid_t parent = parent_of(process); parent != 0) {
+        parents[process] = parent;
+      }
+    });
+    if (!read_all) {
+      return {};
+    }
+  }
+  return parents;
+}
+
+bool Processes::are_same_image(pid_t one, pid_t other) const {
+  const std::string vector = read(compose("{}/auxv", one));
+  if (vector.empty() || vector != read(compose("{}/auxv", other))) {
+    return false;
+  }
+  // Where addresses are not drawn at random, the file must do.
+  struct stat first {};
+  struct stat second {};
+  return sys_->fstatat(proc_, compose("{}/exe", one).c_str(), &first, 0) == 0 &&
+         sys_->fstatat(proc_, compose("{}/exe", other).c_str(), &second, 0) == 0 &&
+         first.st_dev == second.st_dev && first.st_ino == second.st_ino;
+}
+
+pid_t Processes::topmost(pid_t process) const {
+  constexpr int deepest = 64;
+  for (int i = 0; i < deepest; ++i) {
+    const pid_t parent = parent_of(process);
+    if (parent <= 1 || !are_same_image(parent, process)) {
+      break;
+    }
+    process = parent;
+  }
+  return process;
+}
+
+std::vector<pid_t> Processes::below(const std::set<pid_t>& roots, pid_t except) const {
+  const auto all = parents();
+  std::vector<pid_t> found;
+  for (const auto& [process, parent] : all) {
+    if (roots.contains(process)) {
+      continue;
+    }
+    for (pid_t above = process;;) {
+      if (above == except) {
+        break;
+      }
+      const auto next = all.find(above);
+      if (next == all.end() || next->second <= 1) {
+        break;
+      }
+      above = next->second;
+      if (roots.contains(above)) {
+        found.push_back(process);
+        break;
+      }
+    }
+  }
+  return found;
+}
+
+template <typename Visit>
+bool Processes::for_each_socket(pid_t process, Visit visit) const {
+  const OwnedFd directory(*sys_, sys_->openat(proc_, compose("{}/fd", process).c_str(),
+                                              O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0));
+  if (!directory.is_open()) {
+    return errno == ENOENT;
+  }
+  const auto read_all = for_each_number(*sys_, directory.get(), [&](int fd) {
+    std::array<char, 64> name{};
+    const ssize_t size =
+        sys_->readlinkat(directory.get(), std::to_string(fd).c_str(), name.data(), name.size());
+    if (size > 0) {
+      const auto inode = socket_in_link({name.data(), static_cast<std::size_t>(size)});
+      if (inode != 0) {
+        visit(fd, inode);
+      }
+    }
+  });
+  return read_all.has_value();
+}
+
+std::set<std::uint64_t> Processes::connection_inodes(std::span<const Address> addresses) const {
+  std::set<std::uint64_t> inodes;
+  const auto collect = [&](const std::optional<SocketLine>& socket) {
+    if (socket && std::any_of(addresses.begin(), addresses.end(), [&](const Address& listener) {
+          return came_through(socket->local, listener);
+        })) {
+      inodes.insert(socket->inode);
+    }
+  };
+  const auto any = [&](int family) {
+    return std::any_of(addresses.begin(), addresses.end(),
+                       [&](const Address& address) { return address.family() == family; });
+  };
+  if (any(AF_INET) || any(AF_INET6)) {
+    for (const char* table : {"thread-self/net/tcp", "thread-self/net/tcp6"}) {
+      for_each_line(read(table), [&](std::string_view line) { collect(parse_tcp_line(line)); });
+    }
+  }
+  if (any(AF_UNIX)) {
+    for_each_line(read("thread-self/net/unix"),
+                  [&](std::string_view line) { collect(parse_unix_line(line)); });
+  }
+  return inodes;
+}
+
+Processes::Held Processes::find_connections(std::span<const Address> addresses,
+                                            const std::set<pid_t>& roots, pid_t except) const {
+  Held held;
+  const auto processes = below(roots, except);
+  if (processes.empty()) {
+    return held;
+  }
+  // The table first: what is accepted afterwards is not one of the old ones, and
+  // what is passed on meanwhile is found with whom it had or with whom it has.
+  const auto inodes = connection_inodes(addresses);
+  if (inodes.empty()) {
+    return held;
+  }
+  for (const pid_t process : processes) {
+    for_each_socket(process, [&](int fd, std::uint64_t inode) {
+      if (inodes.contains(inode)) {
+        held = {.process = process, .fd = fd, .inode = inode, .count = held.count + 1};
+      }
+    });
+  }
+  return held;
+}
+
+bool Processes::still_holds(const Held& held) const {
+  std::array<char, 64> name{};
+  const ssize_t size =
+      held.process == 0
+          ? -1
+          : sys_->readlinkat(proc_, compose("{}/fd/{}", held.process, held.fd).c_str(), name.data(),
+                             name.size());
+  return size > 0 && socket_in_link({name.data(), static_cast<std::size_t>(size)}) == held.inode;
+}
+
+std::vector<pid_t> Processes::find_holders(std::span<const std::uint64_t> inodes,
+                                           const std::set<pid_t>& roots) const {
+  std::vector<pid_t> holders;
+  for (const pid_t process : below(roots, 0)) {
+    bool holds = false;
+    for_each_socket(process, [&](int, std::uint64_t inode) {
+      holds = holds || std::find(inodes.begin(), inodes.end(), inode) != inodes.end();
+    });
+    if (holds) {
+      holders.push_back(process);
+    }
+  }
+  return holders;
+}
+
+bool Processes::has_mapped(pid_t process, std::string_view name) const {
+  bool mapped = false;
+  for_each_line(read(compose("{}/maps", process)),
+                [&](std::string_view line) { mapped = mapped || line.ends_with(name); });
+  return mapped;
+}
+
+}  // namespace continuity

@@ -1,0 +1,83 @@
+// Other processes of this machine, as /proc tells: whose children they are, and
+// which connections they hold.
+#pragma once
+
+#include "core/address.hpp"
+#include "core/owned_fd.hpp"
+#include "core/result.hpp"
+#include "core/sys.hpp"
+
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <set>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace continuity {
+
+class Processes {
+ public:
+  // `proc` is an open /proc.
+  Processes(const Sys& sys, int proc) : sys_(&sys), proc_(proc) {}
+
+  // Every process and its parent.
+  [[nodiscard]] std::map<pid_t, pid_t> parents() const;
+  [[nodiscard]] pid_t parent_of(pid_t process) const;
+
+  // Whether one of them was forked from the other, or both from a third, and
+  // none has executed anything since: addresses that the kernel draws at random
+  // at each exec are the same. False where it cannot be told.
+  [[nodiscard]] bool are_same_image(pid_t one, pid_t other) const;
+
+  // The topmost of `process` and its ancestors that is the same image.
+  [[nodiscard]] pid_t topmost(pid_t process) const;
+
+  // What is held below `roots`, roots and the subtree of `except` left out.
+  struct Held {
+    pid_t process = 0;  // one that holds any
+    int fd = -1;
+    std::uint64_t inode = 0;
+    unsigned count = 0;
+  };
+  // Connections that came through listeners at `addresses`, in processes below
+  // the `roots` that are not themselves in `roots`.
+  [[nodiscard]] Held find_connections(std::span<const Address> addresses,
+                                      const std::set<pid_t>& roots, pid_t except) const;
+  // Whether what has been found is there still.
+  [[nodiscard]] bool still_holds(const Held& held) const;
+
+  // Processes below `roots`, and not in them, that hold one of these sockets.
+  [[nodiscard]] std::vector<pid_t> find_holders(std::span<const std::uint64_t> inodes,
+                                                const std::set<pid_t>& roots) const;
+
+  // Whether a file whose name ends in `name` is mapped into the process.
+  [[nodiscard]] bool has_mapped(pid_t process, std::string_view name) const;
+
+ private:
+  [[nodiscard]] std::string read(const std::string& path) const;
+  [[nodiscard]] std::vector<pid_t> below(const std::set<pid_t>& roots, pid_t except) const;
+  [[nodiscard]] std::set<std::uint64_t> connection_inodes(std::span<const Address> addresses) const;
+  // Calls visit(fd, inode) for each socket of a process. False: it may not be
+  // looked at.
+  template <typename Visit>
+  bool for_each_socket(pid_t process, Visit visit) const;
+
+  const Sys* sys_;
+  int proc_;
+};
+
+// A line of /proc/net/tcp, tcp6 or unix: a socket that is connected.
+struct SocketLine {
+  Address local;
+  std::uint64_t inode = 0;
+};
+std::optional<SocketLine> parse_tcp_line(std::string_view line);
+std::optional<SocketLine> parse_unix_line(std::string_view line);
+
+// "4711 (a name) S 1 ...": the parent; 0 if it is none of these.
+pid_t parse_parent(std::string_view stat);
+
+}  // namespace continuity
