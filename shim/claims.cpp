@@ -44,14 +44,22 @@ bool find_file(Listener& wanted) {
   return file.has_value();
 }
 
-void install(Process& process, int fd, Taker::Claim claim) {
+// False: the number holds what the program bound, and nothing is claimed. A
+// claim whose listener is nowhere would deafen the predecessor for nobody.
+bool install(Process& process, int fd, Taker::Claim claim) {
   const Sys& sys = real_sys();
   ClaimedListener claimed;
   claimed.listener = std::move(claim.listener);
   claimed.fds.push_back(fd);
   claimed.model = OwnedFd(sys, sys.fcntl(fd, F_DUPFD_CLOEXEC, 0));
   const int fd_flags = real().fcntl(fd, F_GETFD);
-  sys.dup3(claim.fd.get(), fd, (fd_flags & FD_CLOEXEC) != 0 ? O_CLOEXEC : 0);
+  if (!claimed.model.is_open() ||
+      sys.dup3(claim.fd.get(), fd, (fd_flags & FD_CLOEXEC) != 0 ? O_CLOEXEC : 0) < 0) {
+    process.log.warn("{} is not taken over: {}", to_string(claimed.listener.address),
+                     error_text(errno));
+    process.taker->release(claimed.listener);
+    return false;
+  }
   process.log.debug("claimed {}", to_string(claimed.listener.address));
   if (claimed.listener.file.inode != 0) {
     const DescriptorsHeld held;
@@ -61,6 +69,7 @@ void install(Process& process, int fd, Taker::Claim claim) {
   process.page->claims.fetch_add(1);
   set_fd_flags(fd, fd_flag::claimed);
   process.set_gate(Gate::unsettled);
+  return true;
 }
 
 bool has_handed_over(const Process& process) {
@@ -92,7 +101,9 @@ bool bind_stand_in(Process& process, int fd, const Address& address) {
     return false;
   }
   const DescriptorsHeld held;
-  sys.dup3(*stand_in, fd, (marks & FD_CLOEXEC) != 0 ? O_CLOEXEC : 0);
+  if (sys.dup3(*stand_in, fd, (marks & FD_CLOEXEC) != 0 ? O_CLOEXEC : 0) < 0) {
+    return false;
+  }
   process.retired_names[fd] = address;
   set_fd_flags(fd,
                static_cast<std::uint8_t>(fd_flag::retired | (blocking ? fd_flag::blocking : 0)));
@@ -115,8 +126,7 @@ Taker::Found try_claim(Process& process, int fd, const Address& address) {
   }
   Taker::Claim claim = process.taker->claim(*process.rendezvous(), *wanted);
   if (claim.found == Taker::Found::claimed) {
-    install(process, fd, std::move(claim));
-    return Taker::Found::claimed;
+    return install(process, fd, std::move(claim)) ? Taker::Found::claimed : Taker::Found::refused;
   }
   return claim.found;
 }

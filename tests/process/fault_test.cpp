@@ -62,9 +62,7 @@ TEST_CASE("whichever call of a predecessor fails, every client is answered") {
   CHECK(taken_over > last_call / 2);
 }
 
-// Hidden: red. A successor whose first call fails neither takes over nor ends;
-// the predecessor serves on.
-TEST_CASE("whichever call of a successor fails, every client is answered", "[.]") {
+TEST_CASE("whichever call of a successor fails, every client is answered") {
   int taken_over = 0;
   for (int call = 1; call <= last_call; ++call) {
     CAPTURE(call);
