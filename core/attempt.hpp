@@ -3,6 +3,10 @@
 // Pure: a state and an event give the next state and what to do. Holder
 // (holder.hpp) does it for the predecessor, Taker (taker.hpp) for the
 // successor; neither decides anything that does not stand here.
+//
+// A successor may have several conversations with one predecessor: of several
+// processes, or of one that binds when it serves already. They are one attempt:
+// it is ready when the first is, and gone when the last channel is closed.
 #pragma once
 
 #include <cstdint>
@@ -21,9 +25,11 @@ enum class HolderPhase : std::uint8_t {
 
 enum class HolderEvent : std::uint8_t {
   claim,           // somebody bound one of our addresses
-  ready,           // the successor is about to wait for work
-  gone,            // the successor's channel is closed, without a word
-  goodbye,         // the successor ended on purpose
+  join,            // the successor bound one in a further conversation
+  ready,           // one that claimed is about to wait for work
+  part,            // a channel of the successor's is closed, and not the last
+  gone,            // the last one is closed, without a word
+  goodbye,         // the same, but it ended on purpose
   ready_timeout,   // it has not become ready in time
   probation_over,  // it has lived long enough
   drained,         // no live connection left
@@ -31,14 +37,16 @@ enum class HolderEvent : std::uint8_t {
 
 enum class HolderAction : std::uint8_t {
   none,
-  grant,    // send the descriptors
-  refuse,   // somebody else is before you
-  retire,   // go deaf, then tell it
-  forget,   // drop the attempt; nothing has changed
-  abort,    // tell it to end, drop the attempt
-  revive,   // take the listeners back
-  succeed,  // the restart has succeeded: let go of the listeners
-  leave,    // tell the program to stop
+  grant,      // send the descriptors
+  refuse,     // somebody else is before you
+  retire,     // go deaf where it claimed, then tell it
+  hand_over,  // the same with no way back: let go of those listeners, too
+  release,    // what it claimed and did not retire may be claimed by others
+  forget,     // drop the attempt; nothing has changed
+  abort,      // tell it to end, drop the attempt
+  revive,     // take the listeners back
+  succeed,    // the restart has succeeded: let go of the listeners
+  leave,      // tell the program to stop
 };
 
 struct HolderStep {
@@ -62,8 +70,12 @@ constexpr HolderStep step(HolderPhase phase, HolderEvent event) {
       switch (event) {
         case E::claim:
           return {phase, A::refuse};
+        case E::join:
+          return {phase, A::grant};
         case E::ready:
           return {P::probation, A::retire};
+        case E::part:
+          return {phase, A::release};
         case E::gone:
         case E::goodbye:
           return {P::active, A::forget};
@@ -76,6 +88,12 @@ constexpr HolderStep step(HolderPhase phase, HolderEvent event) {
       switch (event) {
         case E::claim:
           return {phase, A::refuse};
+        case E::join:
+          return {phase, A::grant};
+        case E::ready:
+          return {phase, A::retire};
+        case E::part:
+          return {phase, A::release};
         case E::gone:
           return {P::active, A::revive};
         case E::goodbye:
@@ -88,13 +106,21 @@ constexpr HolderStep step(HolderPhase phase, HolderEvent event) {
       switch (event) {
         case E::claim:
           return {phase, A::refuse};
+        case E::join:
+          return {phase, A::grant};
+        case E::ready:
+          return {phase, A::hand_over};
+        case E::part:
+        case E::gone:
+        case E::goodbye:
+          return {phase, A::release};
         case E::drained:
           return {P::leaving, A::leave};
         default:
           return {phase, A::none};
       }
     case P::leaving:
-      return {phase, event == E::claim ? A::refuse : A::none};
+      return {phase, event == E::claim || event == E::join ? A::refuse : A::none};
   }
   return {phase, A::none};
 }

@@ -23,6 +23,18 @@ constexpr Nanoseconds report_interval = 60 * second;
 // A look at the descriptors may cost this share of one processor: 1 in 100.
 constexpr Nanoseconds look_cost_factor = 100;
 
+bool is_among(std::span<const std::uint32_t> ids, std::uint32_t id) {
+  return std::find(ids.begin(), ids.end(), id) != ids.end();
+}
+
+// The one with this id among items in the order of their ids; null: none.
+const Owner::Item* find_item(const std::vector<Owner::Item>& items, std::uint32_t id) {
+  const auto found = std::lower_bound(
+      items.begin(), items.end(), id,
+      [](const Owner::Item& item, std::uint32_t wanted) { return item.listener.id < wanted; });
+  return found != items.end() && found->listener.id == id ? &*found : nullptr;
+}
+
 }  // namespace
 
 std::string join_addresses(const std::vector<std::string>& addresses) {
@@ -209,7 +221,7 @@ void Holder::listen_to(Conversation& conversation) {
 
 // Never without a word: a channel that is closed in silence means death.
 void Holder::hang_up(Conversation& conversation, const char* what) {
-  if (conversation.stage == Stage::attempt && phase_ == HolderPhase::probation) {
+  if (!conversation.retired.empty() && phase_ == HolderPhase::probation) {
     // Whom we handed over to may babble; it accepts all the same.
     log_->warn("pid {} {}; ignored", conversation.peer.pid, what);
     return;
@@ -280,6 +292,7 @@ void Holder::on_hello(Conversation& conversation, const Message& hello) {
     conversation.over = true;
     return;
   }
+  conversation.generation = hello.generation;
   send_inventory(conversation);
 }
 
@@ -293,7 +306,8 @@ HolderState Holder::state() const {
 }
 
 void Holder::send_inventory(Conversation& conversation) {
-  const HolderState current = state();
+  conversation.joins = belongs(conversation);
+  const HolderState current = conversation.joins ? HolderState::active : state();
   Message inventory{.type = MessageType::inventory};
   inventory.protocol_min = inventory.protocol_max = protocol_version;
   inventory.generation = self_.generation;
@@ -304,7 +318,11 @@ void Holder::send_inventory(Conversation& conversation) {
     inventory.rival_pid = successor_;
     inventory.duration = now(*sys_) - attempt_began_;
   } else if (current == HolderState::on_probation) {
-    inventory.duration = predecessors_.front().until - answer_time - now(*sys_);
+    Nanoseconds until = 0;
+    for (const Predecessor& predecessor : predecessors_) {
+      until = std::max(until, predecessor.watches ? predecessor.until : 0);
+    }
+    inventory.duration = until - answer_time - now(*sys_);
   }
   // Parked until the attempt, or our own probation, has ended: then it is told
   // anew. One that does not want to wait closes the channel.
@@ -313,12 +331,16 @@ void Holder::send_inventory(Conversation& conversation) {
       current == HolderState::active ? after(*sys_, options_->ready_timeout) : never;
   // What has been retired is nobody's to claim from us.
   conversation.offered.clear();
-  if (phase_ == HolderPhase::active || phase_ == HolderPhase::granted) {
+  if (conversation.joins) {
+    for (const std::uint32_t id : unclaimed()) {
+      conversation.offered.push_back(*find_item(items_, id));
+    }
+  } else if (phase_ == HolderPhase::active || phase_ == HolderPhase::granted) {
     conversation.offered = owner_->inventory();
-  }
-  std::uint32_t id = 0;
-  for (Owner::Item& item : conversation.offered) {
-    item.listener.id = ++id;
+    std::uint32_t id = 0;
+    for (Owner::Item& item : conversation.offered) {
+      item.listener.id = ++id;
+    }
   }
   inventory.total = static_cast<std::uint32_t>(conversation.offered.size());
   constexpr std::size_t room = max_message_size / 2;
@@ -366,11 +388,10 @@ Holder::Conversation* Holder::attempt() {
   return nullptr;
 }
 
-std::string Holder::claimed_addresses(const Conversation& conversation) const {
+std::string Holder::addresses_of(std::span<const std::uint32_t> ids) const {
   std::vector<std::string> addresses;
-  for (const Owner::Item& item : conversation.offered) {
-    if (std::find(conversation.claimed.begin(), conversation.claimed.end(), item.listener.id) !=
-        conversation.claimed.end()) {
+  for (const Owner::Item& item : items_) {
+    if (is_among(ids, item.listener.id)) {
       addresses.push_back(to_string(item.listener.address));
     }
   }
@@ -379,32 +400,79 @@ std::string Holder::claimed_addresses(const Conversation& conversation) const {
 
 // ---- An attempt ------------------------------------------------------------------
 
+// Whether a process of the successor's speaks, whom the attempt is.
+bool Holder::belongs(const Conversation& conversation) const {
+  return generation_ != 0 && conversation.generation == generation_ &&
+         phase_ != HolderPhase::active && phase_ != HolderPhase::leaving;
+}
+
+// What is served here and nobody has claimed.
+std::vector<std::uint32_t> Holder::unclaimed() const {
+  std::vector<std::uint32_t> claimed;
+  for (const Conversation& conversation : conversations_) {
+    if (conversation.stage == Stage::attempt && !conversation.over) {
+      claimed.insert(claimed.end(), conversation.claimed.begin(), conversation.claimed.end());
+    }
+  }
+  std::sort(claimed.begin(), claimed.end());
+  std::vector<std::uint32_t> ids;
+  std::set_difference(served_.begin(), served_.end(), claimed.begin(), claimed.end(),
+                      std::back_inserter(ids));
+  return ids;
+}
+
+// Whether what it was offered is what was prepared, and what it claims is free:
+// others of its generation may have been faster.
+bool Holder::is_current(const Conversation& conversation, std::span<const std::uint32_t> ids) {
+  const auto prepared = [&](const Owner::Item& offer) {
+    const Owner::Item* item = find_item(items_, offer.listener.id);
+    return item != nullptr && item->inode == offer.inode &&
+           owner_->descriptor(offer.listener.id) >= 0;
+  };
+  const auto free = unclaimed();
+  return std::all_of(conversation.offered.begin(), conversation.offered.end(), prepared) &&
+         std::all_of(ids.begin(), ids.end(), [&](std::uint32_t id) { return is_among(free, id); });
+}
+
 void Holder::on_claim(Conversation& conversation, const Message& claim) {
   const bool known = std::all_of(claim.ids.begin(), claim.ids.end(), [&](std::uint32_t id) {
-    return id >= 1 && id <= conversation.offered.size();
+    return find_item(conversation.offered, id) != nullptr;
   });
   if (conversation.stage == Stage::greeting || !known || claim.ids.empty()) {
     hang_up(conversation, "claims what it was not offered");
     return;
   }
-  conversation.claimed.insert(conversation.claimed.end(), claim.ids.begin(), claim.ids.end());
   if (conversation.stage == Stage::attempt) {
-    return;  // one more address of what it has already been granted
+    // One more address of what it has already been granted.
+    conversation.claimed.insert(conversation.claimed.end(), claim.ids.begin(), claim.ids.end());
+    return;
   }
-  if (phase_ != HolderPhase::active) {
+  const bool joins = belongs(conversation);
+  const HolderEvent event = joins ? HolderEvent::join : HolderEvent::claim;
+  // Who was offered a part only, as one of several, cannot begin an attempt.
+  if (step(phase_, event).action == HolderAction::refuse ||
+      (joins ? !is_current(conversation, claim.ids) : conversation.joins)) {
     refuse(conversation, compose("pid {} is handing over to pid {}", sys_->getpid(), successor_));
     return;
   }
-  if (const auto prepared = owner_->prepare(conversation.offered); !prepared) {
-    refuse(conversation, compose("pid {} cannot hand over: {}: {}", sys_->getpid(),
-                                 prepared.error().step, error_text(prepared.error().code)));
-    return;
+  if (!joins) {
+    if (const auto prepared = owner_->prepare(conversation.offered); !prepared) {
+      refuse(conversation, compose("pid {} cannot hand over: {}: {}", sys_->getpid(),
+                                   prepared.error().step, error_text(prepared.error().code)));
+      return;
+    }
+    generation_ = conversation.generation;
+    successor_ = conversation.peer.pid;
+    attempt_began_ = now(*sys_);
+    items_ = conversation.offered;
+    for (const Owner::Item& item : items_) {
+      served_.push_back(item.listener.id);
+    }
   }
   conversation.stage = Stage::attempt;
   conversation.deadline = never;
-  successor_ = conversation.peer.pid;
-  attempt_began_ = now(*sys_);
-  apply(HolderEvent::claim);
+  conversation.claimed = claim.ids;
+  apply(event, &conversation);
 }
 
 void Holder::send_grant(Conversation& conversation) {
@@ -427,18 +495,19 @@ void Holder::on_ready(Conversation& conversation, const Message& ready) {
     hang_up(conversation, "is ready without a claim");
     return;
   }
-  if (phase_ == HolderPhase::probation) {
-    send_retired(conversation);  // another process of the successor's asks
+  const bool news = std::any_of(conversation.claimed.begin(), conversation.claimed.end(),
+                                [&](std::uint32_t id) { return is_among(ready.ids, id); });
+  if (!news && !conversation.retired.empty()) {
+    send_retired(conversation);  // it asks again
     return;
   }
-  std::erase_if(conversation.claimed, [&](std::uint32_t id) {
-    return std::find(ready.ids.begin(), ready.ids.end(), id) == ready.ids.end();
-  });
+  // Bound and closed: what it does not name is not claimed any more.
+  std::erase_if(conversation.claimed, [&](std::uint32_t id) { return !is_among(ready.ids, id); });
   if (conversation.claimed.empty()) {
     hang_up(conversation, "is ready with nothing claimed");
     return;
   }
-  apply(HolderEvent::ready);
+  apply(HolderEvent::ready, &conversation);
 }
 
 void Holder::on_gone(Conversation& conversation, HolderEvent event) {
@@ -449,61 +518,62 @@ void Holder::on_gone(Conversation& conversation, HolderEvent event) {
   conversation.over = true;
   if (was_attempt) {
     conversation.channel.close();
-    apply(event);
+    apply(attempt() != nullptr ? HolderEvent::part : event);
   }
 }
 
-void Holder::apply(HolderEvent event) {
+void Holder::apply(HolderEvent event, Conversation* who) {
   const HolderPhase before = phase_;
   const HolderStep next = step(phase_, event);
   phase_ = next.next;
   if (phase_ != before) {
     phase_deadline_ = never;
   }
-  act(next.action);
+  if (before == HolderPhase::active && phase_ == HolderPhase::granted) {
+    phase_deadline_ = after(*sys_, options_->ready_timeout);
+  }
+  act(next.action, who);
 }
 
-void Holder::act(HolderAction action) {
+void Holder::act(HolderAction action, Conversation* who) {
   switch (action) {
     case HolderAction::none:
     case HolderAction::refuse:
       break;
     case HolderAction::grant:
-      phase_deadline_ = after(*sys_, options_->ready_timeout);
-      log_->debug("pid {} begins to take over {}", successor_, claimed_addresses(*attempt()));
-      send_grant(*attempt());
+      log_->debug("pid {} begins to take over {}", who->peer.pid, addresses_of(who->claimed));
+      send_grant(*who);
       break;
     case HolderAction::retire:
-      go_deaf();
+      go_deaf(*who);
+      break;
+    case HolderAction::hand_over:
+      go_deaf(*who);
+      owner_->forget_listeners();
+      say_healthy(*who);
+      next_look_ = now(*sys_);
+      break;
+    case HolderAction::release:
+      if (const Conversation* other = attempt(); other != nullptr) {
+        successor_ = other->peer.pid;
+      }
+      note_unclaimed();
       break;
     case HolderAction::forget:
       owner_->abandon();
       log_->warn("pid {} ended before it was ready; serving on", successor_);
-      end_of_own_probation();
+      end_attempt();
       break;
-    case HolderAction::abort: {
-      log_->warn(
-          "pid {} was not ready within {} s (CONTINUITY_READY_TIMEOUT); it is told to "
-          "end; serving on",
-          successor_, in_seconds(options_->ready_timeout));
-      Message abort{.type = MessageType::abort, .code = ETIMEDOUT};
-      abort.text = "it was not ready in time";
-      Conversation* late = attempt();
-      reply(*late, abort);
-      late->over = true;
-      if (late->peer.pid > 1) {  // 0: it lives in a namespace we cannot see
-        sys_->kill(late->peer.pid, SIGTERM);
-      }
+    case HolderAction::abort:
+      abort_attempt();
       owner_->abandon();
-      end_of_own_probation();
+      end_attempt();
       break;
-    }
     case HolderAction::revive:
       owner_->revive();
-      next_look_ = unclaimed_deadline_ = never;
       log_->warn("pid {} ended {} s after it took over; serving again", successor_,
                  in_seconds(now(*sys_) - retired_at_));
-      end_of_own_probation();
+      end_attempt();
       break;
     case HolderAction::succeed:
       succeed();
@@ -522,18 +592,62 @@ void Holder::act(HolderAction action) {
   }
 }
 
-void Holder::go_deaf() {
-  Conversation& successor = *attempt();
+void Holder::abort_attempt() {
+  Message abort{.type = MessageType::abort, .code = ETIMEDOUT};
+  abort.text = "it was not ready in time";
+  std::vector<pid_t> told;
+  for (Conversation& late : conversations_) {
+    if (late.stage != Stage::attempt || late.over) {
+      continue;
+    }
+    reply(late, abort);
+    late.over = true;
+    const pid_t pid = late.peer.pid;
+    if (std::find(told.begin(), told.end(), pid) != told.end()) {
+      continue;
+    }
+    told.push_back(pid);
+    log_->warn(
+        "pid {} was not ready within {} s (CONTINUITY_READY_TIMEOUT); it is told to "
+        "end; serving on",
+        pid, in_seconds(options_->ready_timeout));
+    if (pid > 1) {  // 0: it lives in a namespace we cannot see
+      sys_->kill(pid, SIGTERM);
+    }
+  }
+}
+
+// We have everything ourselves, as before it.
+void Holder::end_attempt() {
+  generation_ = 0;
+  items_.clear();
+  served_.clear();
+  retired_at_ = 0;
+  next_look_ = unclaimed_deadline_ = never;
+  end_of_own_probation();
+}
+
+void Holder::go_deaf(Conversation& successor) {
+  const HolderPhase phase = phase_;
+  std::vector<std::uint32_t> ids = successor.claimed;
+  std::erase_if(ids, [&](std::uint32_t id) { return !is_among(served_, id); });
   const Nanoseconds began = now(*sys_);
-  const bool clear = owner_->retire(successor.claimed, began + retire_time);
-  retired_at_ = now(*sys_);
-  phase_deadline_ = retired_at_ + options_->probation;
+  const bool clear = owner_->retire(ids, began + retire_time);
+  const Nanoseconds ended = now(*sys_);
+  if (retired_at_ == 0) {
+    retired_at_ = ended;
+    phase_deadline_ = ended + options_->probation;
+  }
+  std::erase_if(served_, [&](std::uint32_t id) { return is_among(ids, id); });
+  successor.retired.insert(successor.retired.end(), successor.claimed.begin(),
+                           successor.claimed.end());
+  successor.claimed.clear();
   send_retired(successor);
-  if (phase_ != HolderPhase::probation) {
+  if (phase_ != phase) {
     return;  // it was gone before it could hear of it
   }
-  log_->info("handed {} over to pid {} in {} ms", claimed_addresses(successor), successor_,
-             in_milliseconds(retired_at_ - began));
+  log_->info("handed {} over to pid {} in {} ms", addresses_of(ids), successor.peer.pid,
+             in_milliseconds(ended - began));
   if (!clear) {
     log_->warn(
         "a thread did not come back from accept within {} ms; it may take one more "
@@ -541,39 +655,58 @@ void Holder::go_deaf() {
         retire_time / millisecond);
   }
   owner_->sweep();
-  unclaimed_.clear();
-  for (const Owner::Item& item : successor.offered) {
-    if (std::find(successor.claimed.begin(), successor.claimed.end(), item.listener.id) ==
-        successor.claimed.end()) {
-      unclaimed_.push_back(item.listener.id);
-      log_->info("pid {} did not claim {}; it is served here for {} s more", successor_,
-                 to_string(item.listener.address), in_seconds(options_->unclaimed));
-    }
+  note_unclaimed();
+}
+
+// Once the successor serves, what it has not claimed has its time. What one of
+// its processes has claimed is served here until that is ready, or has ended:
+// what it will accept from must not be closed to newcomers.
+void Holder::note_unclaimed() {
+  if (retired_at_ == 0 || unclaimed_deadline_ != never) {
+    return;
   }
-  unclaimed_deadline_ = unclaimed_.empty() ? never : retired_at_ + options_->unclaimed;
+  for (const std::uint32_t id : unclaimed()) {
+    unclaimed_deadline_ = after(*sys_, options_->unclaimed);
+    log_->info("pid {} did not claim {}; it is served here for {} s more", successor_,
+               to_string(find_item(items_, id)->listener.address), in_seconds(options_->unclaimed));
+  }
 }
 
 void Holder::send_retired(Conversation& successor) {
   Message retired{.type = MessageType::retired};
-  retired.ids = successor.claimed;
-  retired.duration = phase_deadline_ - now(*sys_);
+  retired.ids = successor.retired;
+  retired.duration =
+      phase_ == HolderPhase::probation ? std::max<Nanoseconds>(phase_deadline_ - now(*sys_), 0) : 0;
   reply(successor, retired);
 }
 
 void Holder::close_unclaimed() {
-  owner_->close_listeners(unclaimed_);
-  unclaimed_.clear();
+  const auto ids = unclaimed();
+  if (ids.empty()) {
+    return;  // claimed since
+  }
+  owner_->close_listeners(ids);
+  std::erase_if(served_, [&](std::uint32_t id) { return is_among(ids, id); });
   log_->info("what pid {} did not claim is closed", successor_);
   next_look_ = phase_ == HolderPhase::draining ? now(*sys_) : never;
 }
 
+void Holder::say_healthy(Conversation& successor) {
+  if (successor.over) {
+    return;
+  }
+  if (!successor.channel.send({.type = MessageType::healthy}, now(*sys_))) {
+    log_->debug("pid {} does not hear that it has succeeded", successor.peer.pid);
+  }
+  successor.over = true;
+}
+
 void Holder::succeed() {
-  if (Conversation* successor = attempt(); successor != nullptr) {
-    Message healthy{.type = MessageType::healthy};
-    if (!successor->channel.send(healthy, now(*sys_))) {
-      log_->debug("pid {} does not hear that it has succeeded", successor_);
+  for (Conversation& conversation : conversations_) {
+    // Who has claimed and is not ready yet waits for another answer.
+    if (conversation.stage == Stage::attempt && conversation.claimed.empty()) {
+      say_healthy(conversation);
     }
-    successor->over = true;
   }
   // They were waiting for us, but somebody else has the listeners now.
   for (Conversation& conversation : conversations_) {
@@ -599,8 +732,8 @@ void Holder::succeed() {
 // ---- Draining --------------------------------------------------------------------
 
 void Holder::look_at_drain() {
-  if (!unclaimed_.empty()) {
-    next_look_ = unclaimed_deadline_;
+  if (!served_.empty()) {
+    next_look_ = never;  // until it has been claimed or closed
     return;
   }
   const Nanoseconds began = processor_time(*sys_);

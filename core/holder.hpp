@@ -82,10 +82,12 @@ class Holder {
     Credentials peer{};
     Stage stage = Stage::greeting;
     Nanoseconds deadline = never;
-    std::string identity{};
+    std::uint64_t generation = 0;  // of who speaks; 0: did not say
     std::vector<Owner::Item> offered{};
+    bool joins = false;  // was offered what others of its generation had not claimed
     std::size_t granted = 0;
-    std::vector<std::uint32_t> claimed{};
+    std::vector<std::uint32_t> claimed{};  // and not retired yet
+    std::vector<std::uint32_t> retired{};  // for its READY
     bool over = false;
   };
   struct Predecessor {
@@ -108,10 +110,13 @@ class Holder {
   void refuse(Conversation& conversation, std::string reason);
   void on_unreadable(Conversation& conversation, const Error& error);
   void hang_up(Conversation& conversation, const char* what);
-  void apply(HolderEvent event);
-  void act(HolderAction action);
-  void go_deaf();
+  void apply(HolderEvent event, Conversation* who = nullptr);
+  void act(HolderAction action, Conversation* who);
+  void go_deaf(Conversation& successor);
   void send_retired(Conversation& successor);
+  void abort_attempt();
+  void end_attempt();
+  void say_healthy(Conversation& successor);
   void succeed();
   void look_at_timers();
   void look_at_drain();
@@ -119,8 +124,13 @@ class Holder {
   [[nodiscard]] short door_events() const;
   [[nodiscard]] HolderState state() const;
   [[nodiscard]] Conversation* attempt();
+  [[nodiscard]] bool belongs(const Conversation& conversation) const;
+  [[nodiscard]] bool is_current(const Conversation& conversation,
+                                std::span<const std::uint32_t> ids);
+  [[nodiscard]] std::vector<std::uint32_t> unclaimed() const;
   [[nodiscard]] Nanoseconds next_deadline() const;
-  [[nodiscard]] std::string claimed_addresses(const Conversation& conversation) const;
+  [[nodiscard]] std::string addresses_of(std::span<const std::uint32_t> ids) const;
+  void note_unclaimed();
   void close_unclaimed();
 
   const Sys* sys_;
@@ -133,12 +143,16 @@ class Holder {
   HolderPhase phase_ = HolderPhase::active;
   std::list<Conversation> conversations_;
   std::vector<Predecessor> predecessors_;
+  // The attempt. Its successor may have several conversations with us: they are
+  // told from a rival's by its generation.
+  std::uint64_t generation_ = 0;
   pid_t successor_ = 0;
+  std::vector<Owner::Item> items_;     // what was prepared, by id
+  std::vector<std::uint32_t> served_;  // what of it is still served here, by id
   Nanoseconds attempt_began_ = 0;
-  Nanoseconds retired_at_ = 0;
+  Nanoseconds retired_at_ = 0;  // the first time in this attempt; 0: not yet
   Nanoseconds phase_deadline_ = never;
   Nanoseconds unclaimed_deadline_ = never;
-  std::vector<std::uint32_t> unclaimed_;
   Nanoseconds door_opens_ = never;
   Nanoseconds next_look_ = never;
   Nanoseconds look_interval_ = 0;

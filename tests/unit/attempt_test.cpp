@@ -16,8 +16,8 @@ using TE = TakerEvent;
 using TA = TakerAction;
 
 constexpr std::array phases{P::active, P::granted, P::probation, P::draining, P::leaving};
-constexpr std::array events{E::claim,         E::ready,          E::gone,   E::goodbye,
-                            E::ready_timeout, E::probation_over, E::drained};
+constexpr std::array events{E::claim,   E::join,          E::ready,          E::part,   E::gone,
+                            E::goodbye, E::ready_timeout, E::probation_over, E::drained};
 constexpr std::array taker_phases{TP::starting, TP::asking, TP::active, TP::ended};
 constexpr std::array taker_events{TE::wait, TE::retired, TE::aborted, TE::gone, TE::silent};
 
@@ -58,15 +58,42 @@ TEST_CASE("a predecessor revives from probation only, and only because its succe
 TEST_CASE("a predecessor stops accepting only by retiring, and starts again only by reviving",
           "[attempt]") {
   for_each_step([](P phase, E, HolderStep next) {
-    CHECK((accepts(phase) && !accepts(next.next)) == (next.action == A::retire));
+    CHECK((accepts(phase) && !accepts(next.next)) ==
+          (next.action == A::retire && phase == P::granted));
     CHECK((!accepts(phase) && accepts(next.next)) == (next.action == A::revive));
   });
 }
 
 TEST_CASE("a predecessor retires only for a successor that is ready", "[attempt]") {
   for_each_step([](P phase, E event, HolderStep next) {
-    CHECK((next.action == A::retire) == (phase == P::granted && event == E::ready));
+    CHECK((next.action == A::retire) ==
+          ((phase == P::granted || phase == P::probation) && event == E::ready));
+    CHECK((next.action == A::hand_over) == (phase == P::draining && event == E::ready));
   });
+}
+
+TEST_CASE("a further conversation of the successor is granted until the predecessor leaves",
+          "[attempt]") {
+  for (const P phase : {P::granted, P::probation, P::draining}) {
+    CHECK(step(phase, E::join).action == A::grant);
+    CHECK(step(phase, E::join).next == phase);
+  }
+  CHECK(step(P::active, E::join).action == A::none);
+  CHECK(step(P::leaving, E::join).action == A::refuse);
+}
+
+TEST_CASE("a channel that is not the successor's last ends nothing", "[attempt]") {
+  for_each_step([](P phase, E event, HolderStep next) {
+    if (event == E::part) {
+      CHECK(next.next == phase);
+      CHECK((next.action == A::release || next.action == A::none));
+    }
+  });
+}
+
+TEST_CASE("READY of another process does not prolong the probation", "[attempt]") {
+  CHECK(step(P::probation, E::ready).next == P::probation);
+  CHECK(step(P::draining, E::ready).next == P::draining);
 }
 
 TEST_CASE("one is granted at a time; whoever claims meanwhile is refused", "[attempt]") {
@@ -109,10 +136,22 @@ TEST_CASE("a predecessor leaves only when it has drained, and there is no way ba
 
 TEST_CASE("what does not belong to a phase changes nothing", "[attempt]") {
   for_each_step([](P phase, E, HolderStep next) {
-    if (next.action == A::none || next.action == A::refuse) {
-      CHECK(next.next == phase);
-    } else {
-      CHECK(next.next != phase);
+    switch (next.action) {
+      case A::none:
+      case A::refuse:
+      case A::hand_over:
+      case A::release:
+        CHECK(next.next == phase);
+        break;
+      case A::grant:
+        CHECK((next.next != phase) == (phase == P::active));
+        break;
+      case A::retire:
+        CHECK((next.next != phase) == (phase == P::granted));
+        break;
+      default:
+        CHECK(next.next != phase);
+        break;
     }
   });
 }

@@ -11,8 +11,9 @@
 namespace continuity::test {
 namespace {
 
-Message hello_message() {
+Message hello_message(std::uint64_t generation = 0) {
   Message hello{.type = MessageType::hello};
+  hello.generation = generation;
   hello.protocol_min = hello.protocol_max = protocol_version;
   hello.identity = "server";
   return hello;
@@ -54,17 +55,32 @@ class Peer {
     close();
     world_.settle();
   }
-  void become_granted() {
-    say(hello_message());
+  // What it is offered.
+  std::vector<std::uint32_t> look(std::uint64_t generation) {
+    say(hello_message(generation));
+    const Message inventory = hear();
+    REQUIRE(inventory.type == MessageType::inventory);
+    REQUIRE(inventory.state == HolderState::active);
+    std::vector<std::uint32_t> ids;
+    for (const Listener& listener : inventory.listeners) {
+      ids.push_back(listener.id);
+    }
+    return ids;
+  }
+  void become_granted(std::uint64_t generation = 0, std::uint32_t id = 1) {
+    say(hello_message(generation));
     REQUIRE(hear().type == MessageType::inventory);
-    say(with_ids(MessageType::claim, {1}));
+    say(with_ids(MessageType::claim, {id}));
     REQUIRE(hear().type == MessageType::grant);
     say({.type = MessageType::got});
   }
-  void become_owner() {
-    become_granted();
-    say(with_ids(MessageType::ready, {1}));
-    REQUIRE(hear().type == MessageType::retired);
+  Message become_ready(std::uint32_t id) {
+    say(with_ids(MessageType::ready, {id}));
+    return hear();
+  }
+  void become_owner(std::uint64_t generation = 0, std::uint32_t id = 1) {
+    become_granted(generation, id);
+    REQUIRE(become_ready(id).type == MessageType::retired);
   }
 
   int error = 0;
@@ -694,6 +710,247 @@ TEST_CASE("a successor that dies between retire and answer leaves a predecessor 
   CHECK(retiring);
   CHECK(predecessor.owner.count("revive") == 1);
   CHECK(predecessor.accepts());
+}
+
+// ---- Several conversations of one successor ------------------------------------------
+
+using Ids = std::vector<std::uint32_t>;
+using Texts = std::vector<std::string>;
+const Texts two_addresses{"127.0.0.1:0", "127.0.0.1:0"};
+constexpr std::uint64_t successor_generation = 7;
+
+TEST_CASE("processes of one successor claim from one predecessor side by side", "[holder]") {
+  World world;
+  const Predecessor predecessor(world, {"127.0.0.1:0", "127.0.0.1:0", "127.0.0.1:0"});
+  Peer one(world);
+  one.become_granted(successor_generation, 1);
+  Peer two(world);
+  CHECK(two.look(successor_generation) == Ids{2, 3});
+  two.say(with_ids(MessageType::claim, {2}));
+  const Message grant = two.hear();
+  CHECK(grant.type == MessageType::grant);
+  CHECK(grant.ids == Ids{2, 3});
+  CHECK(predecessor.owner.count("prepare") == 1);
+
+  CHECK(two.become_ready(2).ids == Ids{2});
+
+  CHECK(predecessor.holder.phase() == HolderPhase::probation);
+  CHECK(predecessor.accepts(0));
+  CHECK_FALSE(predecessor.accepts(1));
+  CHECK(world.logged("did not claim " + to_string(predecessor.wanted(2).address)));
+  CHECK_FALSE(world.logged("did not claim " + to_string(predecessor.wanted(0).address)));
+  world.pass(second);
+  const Message retired = one.become_ready(1);
+  CHECK(retired.ids == Ids{1});
+  CHECK(retired.duration <= world.options.probation - second);  // the first one's
+  CHECK_FALSE(predecessor.accepts(0));
+  world.pass(world.options.probation - second);
+  CHECK(one.hear().type == MessageType::healthy);
+  CHECK(two.hear().type == MessageType::healthy);
+}
+
+TEST_CASE("who looked before the other of its generation claimed can still claim the rest",
+          "[holder]") {
+  World world;
+  const Predecessor predecessor(world, two_addresses);
+  Peer one(world);
+  Peer two(world);
+  Peer three(world);
+  CHECK(two.look(successor_generation) == Ids{1, 2});
+  CHECK(three.look(successor_generation) == Ids{1, 2});
+  one.become_granted(successor_generation, 1);
+  three.say(with_ids(MessageType::claim, {1}));
+  CHECK(three.hear().type == MessageType::refused);
+  two.say(with_ids(MessageType::claim, {2}));
+  CHECK(two.hear().type == MessageType::grant);
+}
+
+TEST_CASE("what a successor claims on probation is retired then, and revived with the rest",
+          "[holder]") {
+  World world;
+  const Predecessor predecessor(world, two_addresses);
+  Peer first(world);
+  first.become_owner(successor_generation, 1);
+  CHECK(predecessor.accepts(1));
+  Peer second_one(world);
+  CHECK(second_one.look(successor_generation) == Ids{2});
+  second_one.say(with_ids(MessageType::claim, {2}));
+  REQUIRE(second_one.hear().type == MessageType::grant);
+  CHECK(predecessor.accepts(1));  // until it is ready
+  REQUIRE(second_one.become_ready(2).type == MessageType::retired);
+  CHECK_FALSE(predecessor.accepts(1));
+
+  const bool first_one_first = GENERATE(true, false);
+  (first_one_first ? first : second_one).die();
+  CHECK(predecessor.holder.phase() == HolderPhase::probation);
+  CHECK_FALSE(predecessor.accepts(0));
+  CHECK_FALSE(predecessor.accepts(1));
+  (first_one_first ? second_one : first).die();
+
+  CHECK(predecessor.holder.phase() == HolderPhase::active);
+  CHECK(predecessor.owner.count("revive") == 1);
+  CHECK(predecessor.accepts(0));
+  CHECK(predecessor.accepts(1));
+  Peer next(world);
+  CHECK(next.look(successor_generation + 1) == Ids{1, 2});
+}
+
+TEST_CASE("a rival is refused what a successor has not claimed", "[holder]") {
+  const auto generation = GENERATE(std::uint64_t{0}, successor_generation + 1);
+  World world;
+  const Predecessor predecessor(world, two_addresses);
+  Peer early(world);
+  CHECK(early.look(generation) == Ids{1, 2});
+  Peer first(world);
+  first.become_owner(generation == 0 ? 0 : successor_generation, 1);
+  early.say(with_ids(MessageType::claim, {2}));
+  CHECK(early.hear().type == MessageType::refused);
+  Peer late(world);
+  late.say(hello_message(generation));
+  CHECK(late.hear().state == HolderState::busy);
+  CHECK(predecessor.accepts(1));
+}
+
+TEST_CASE("a successor claims what is left after its probation, too", "[holder]") {
+  World world;
+  const Predecessor predecessor(world, two_addresses);
+  Peer first(world);
+  first.become_owner(successor_generation, 1);
+  world.pass(world.options.probation + second);
+  REQUIRE(predecessor.holder.phase() == HolderPhase::draining);
+  Peer late(world);
+  late.become_granted(successor_generation, 2);
+  // What it has claimed is not closed under its hands, however long it takes.
+  world.pass(world.options.unclaimed + 10 * second);
+  CHECK(predecessor.owner.count("close") == 0);
+  CHECK(predecessor.holder.phase() == HolderPhase::draining);
+  CHECK(predecessor.accepts(1));
+
+  const Message retired = late.become_ready(2);
+
+  CHECK(retired.type == MessageType::retired);
+  CHECK(retired.duration == 0);
+  CHECK(late.hear().type == MessageType::healthy);
+  CHECK_FALSE(predecessor.accepts(1));
+  CHECK(predecessor.owner.count("revive") == 0);
+  world.settle();
+  CHECK(predecessor.holder.phase() == HolderPhase::leaving);
+}
+
+TEST_CASE("a late claim that comes to nothing leaves the listener unclaimed", "[holder]") {
+  const bool on_probation = GENERATE(true, false);
+  World world;
+  world.options.unclaimed = 10 * second;
+  const Predecessor predecessor(world, two_addresses);
+  Peer first(world);
+  first.become_owner(successor_generation, 1);
+  world.pass(on_probation ? 0 : world.options.probation + second);
+  Peer late(world);
+  late.become_granted(successor_generation, 2);
+  late.die();
+  CHECK(predecessor.owner.count("revive") == 0);
+  CHECK(predecessor.accepts(1));
+  Peer again(world);
+  CHECK(again.look(successor_generation) == Ids{2});
+  world.pass(20 * second);
+  CHECK(predecessor.owner.count("close 2") == 1);
+  CHECK(predecessor.holder.phase() == HolderPhase::leaving);
+}
+
+TEST_CASE("a late claim that comes to nothing after the time of the unclaimed gets a new one",
+          "[holder]") {
+  World world;
+  world.options.unclaimed = 2 * second;
+  const Predecessor predecessor(world, two_addresses);
+  Peer first(world);
+  first.become_owner(successor_generation, 1);
+  Peer late(world);
+  late.become_granted(successor_generation, 2);
+  world.pass(3 * second);
+  CHECK(predecessor.accepts(1));
+  late.die();
+  CHECK(predecessor.accepts(1));
+  CHECK(predecessor.holder.phase() == HolderPhase::probation);
+  world.pass(3 * second);
+  CHECK(predecessor.owner.count("close 2") == 1);
+  CHECK_FALSE(predecessor.accepts(1));
+}
+
+TEST_CASE("an attempt of several processes that is not ready in time is told to all of them",
+          "[holder]") {
+  World world;
+  world.options.ready_timeout = 2 * second;
+  const Predecessor predecessor(world, two_addresses);
+  Peer one(world);
+  one.become_granted(successor_generation, 1);
+  Peer two(world);
+  two.become_granted(successor_generation, 2);
+  world.pass(3 * second);
+  CHECK(one.hear().type == MessageType::abort);
+  CHECK(two.hear().type == MessageType::abort);
+  CHECK(world.killed == std::vector<int>{::getpid()});  // one process here
+  CHECK(predecessor.holder.phase() == HolderPhase::active);
+  CHECK(predecessor.owner.count("abandon") == 1);
+}
+
+TEST_CASE("one of several that ends before anybody is ready drops its own claims only",
+          "[holder]") {
+  World world;
+  const Predecessor predecessor(world, two_addresses);
+  Peer one(world);
+  one.become_granted(successor_generation, 1);
+  Peer two(world);
+  two.become_granted(successor_generation, 2);
+  one.die();
+  CHECK(predecessor.holder.phase() == HolderPhase::granted);
+  CHECK(two.become_ready(2).type == MessageType::retired);
+  CHECK(predecessor.accepts(0));
+  CHECK(world.logged("did not claim " + to_string(predecessor.wanted(0).address)));
+}
+
+TEST_CASE("who was offered what others left cannot begin an attempt of its own", "[holder]") {
+  World world;
+  const Predecessor predecessor(world, two_addresses);
+  Peer one(world);
+  one.become_granted(successor_generation, 1);
+  Peer two(world);
+  CHECK(two.look(successor_generation) == Ids{2});
+  one.die();
+  REQUIRE(predecessor.holder.phase() == HolderPhase::active);
+  two.say(with_ids(MessageType::claim, {2}));
+  CHECK(two.hear().type == MessageType::refused);
+  CHECK(predecessor.holder.phase() == HolderPhase::active);
+}
+
+TEST_CASE("garbage from a process that is not ready costs it its own claim", "[holder]") {
+  World world;
+  const Predecessor predecessor(world, two_addresses);
+  Peer first(world);
+  first.become_owner(successor_generation, 1);
+  Peer late(world);
+  late.become_granted(successor_generation, 2);
+  late.say_raw("garbage");
+  CHECK(late.hear().type == MessageType::abort);
+  CHECK(predecessor.owner.count("revive") == 0);
+  CHECK(predecessor.accepts(1));
+  CHECK(predecessor.holder.phase() == HolderPhase::probation);
+}
+
+TEST_CASE("a process that dies between retire and answer ends nothing while another lives",
+          "[holder]") {
+  World world;
+  Predecessor predecessor(world, two_addresses);
+  Peer first(world);
+  first.become_owner(successor_generation, 1);
+  Peer late(world);
+  late.become_granted(successor_generation, 2);
+  predecessor.owner.on_retire = [&] { late.close(); };
+  late.say(with_ids(MessageType::ready, {2}));
+  CHECK(predecessor.owner.count("revive") == 0);
+  CHECK(predecessor.owner.count("sweep") == 2);
+  first.die();
+  CHECK(predecessor.accepts(0));
+  CHECK(predecessor.accepts(1));
 }
 
 TEST_CASE("addresses in the log are cut after four", "[holder]") {

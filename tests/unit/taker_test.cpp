@@ -424,6 +424,95 @@ TEST_CASE("a second restart waits for the probation of the first", "[taker]") {
   CHECK(predecessor.owner.count("revive") == 0);
 }
 
+TEST_CASE("an owner takes over from its predecessor what it binds later", "[taker]") {
+  const bool after_probation = GENERATE(false, true);
+  World world;
+  Predecessor predecessor(world, {"127.0.0.1:0", "127.0.0.1:0"});
+  Rendezvous rendezvous = world.open_rendezvous(world.taker_sys);
+  Taker taker = world.make_taker(2);
+  REQUIRE(taker.claim(rendezvous, predecessor.wanted(0)).found == Found::claimed);
+  auto outcome = taker.become_owner(rendezvous);
+  REQUIRE(outcome.owner);
+  CHECK(predecessor.accepts(1));
+  if (after_probation) {
+    world.pass(world.options.probation + second);
+    REQUIRE(predecessor.holder.phase() == HolderPhase::draining);
+  }
+
+  Taker later = world.make_taker(2);
+  const auto claim = later.claim(rendezvous, predecessor.wanted(1));
+
+  REQUIRE(claim.found == Found::claimed);
+  CHECK(same_socket(claim.fd.get(), predecessor.fd(1)));
+  CHECK(predecessor.accepts(1));
+  const auto more = later.become_owner(rendezvous);
+  CHECK(more.owner);
+  CHECK_FALSE(predecessor.accepts(1));
+  CHECK(predecessor.owner.count("prepare") == 1);
+  CHECK(more.probation_ends <= std::max(outcome.probation_ends, world.time()));
+  CHECK(world.logged("took over " + to_string(claim.listener.address)));
+  if (after_probation) {
+    CHECK(predecessor.holder.phase() == HolderPhase::leaving);
+    return;
+  }
+  // Both channels are closed by its death.
+  outcome.predecessors.clear();
+  world.settle();
+  CHECK_FALSE(predecessor.accepts(0));
+}
+
+TEST_CASE("an owner that dies with two channels open gives everything back", "[taker]") {
+  World world;
+  const Predecessor predecessor(world, {"127.0.0.1:0", "127.0.0.1:0"});
+  Rendezvous rendezvous = world.open_rendezvous(world.taker_sys);
+  {
+    Taker taker = world.make_taker(2);
+    const auto one = taker.claim(rendezvous, predecessor.wanted(0));
+    const auto outcome = taker.become_owner(rendezvous);
+    Taker later = world.make_taker(2);
+    const auto two = later.claim(rendezvous, predecessor.wanted(1));
+    const auto more = later.become_owner(rendezvous);
+    CHECK(more.owner);
+    CHECK_FALSE(predecessor.accepts(1));
+  }
+  world.settle();
+  CHECK(predecessor.holder.phase() == HolderPhase::active);
+  CHECK(predecessor.accepts(0));
+  CHECK(predecessor.accepts(1));
+}
+
+TEST_CASE("what has been taken over is not offered to its owner again", "[taker]") {
+  World world;
+  const Predecessor predecessor(world);
+  Rendezvous rendezvous = world.open_rendezvous(world.taker_sys);
+  Taker taker = world.make_taker(2);
+  const auto claim = taker.claim(rendezvous, predecessor.wanted());
+  const auto outcome = taker.become_owner(rendezvous);
+  Taker later = world.make_taker(2);
+  CHECK(later.claim(rendezvous, claim.listener).found == Found::nothing);
+}
+
+TEST_CASE("processes of one generation take over what each has bound", "[taker]") {
+  World world;
+  const Predecessor predecessor(world, {"127.0.0.1:0", "127.0.0.1:0"});
+  Rendezvous rendezvous = world.open_rendezvous(world.taker_sys);
+  Taker one = world.make_taker(2);
+  Taker two = world.make_taker(2);
+  REQUIRE(one.claim(rendezvous, predecessor.wanted(0)).found == Found::claimed);
+  const Nanoseconds began = world.time();
+  REQUIRE(two.claim(rendezvous, predecessor.wanted(1)).found == Found::claimed);
+  CHECK(world.time() - began < second);
+  const auto first = one.become_owner(rendezvous);
+  CHECK(first.owner);
+  CHECK_FALSE(predecessor.accepts(0));
+  CHECK(predecessor.accepts(1));
+  const auto later = two.become_owner(rendezvous);
+  CHECK(later.owner);
+  CHECK_FALSE(predecessor.accepts(1));
+  CHECK(predecessor.owner.calls ==
+        std::vector<std::string>{"prepare", "retire 1", "sweep", "retire 2", "sweep"});
+}
+
 TEST_CASE("a predecessor that is dead when READY comes makes an owner", "[taker]") {
   World world;
   auto predecessor = std::make_unique<Predecessor>(world);
