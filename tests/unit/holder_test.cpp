@@ -837,6 +837,22 @@ TEST_CASE("a successor claims what is left after its probation, too", "[holder]"
   CHECK(predecessor.holder.phase() == HolderPhase::leaving);
 }
 
+TEST_CASE("who has claimed and is not ready when the probation ends hears of it after its READY",
+          "[holder]") {
+  World world;
+  const Predecessor predecessor(world, two_addresses);
+  Peer first(world);
+  first.become_owner(successor_generation, 1);
+  Peer late(world);
+  late.become_granted(successor_generation, 2);
+  world.pass(world.options.probation + second);
+  CHECK(first.hear().type == MessageType::healthy);
+  late.hear();
+  CHECK(late.error == ETIMEDOUT);
+  CHECK(late.become_ready(2).type == MessageType::retired);
+  CHECK(late.hear().type == MessageType::healthy);
+}
+
 TEST_CASE("a late claim that comes to nothing leaves the listener unclaimed", "[holder]") {
   const bool on_probation = GENERATE(true, false);
   World world;
