@@ -63,6 +63,10 @@ bool left_by_itself(Process& server) {
   return status == 0 || status == 128 + SIGTERM;
 }
 
+bool left_by_return(Process& server) {
+  return server.wait_exit() == 0;
+}
+
 long number_in(const std::string& line, const std::string& name) {
   const auto found = line.find(name + "=");
   if (found == std::string::npos) {

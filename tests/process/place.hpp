@@ -43,6 +43,8 @@ std::string answer_of(const Process& server);
 // The process was asked to end by the library, since it had nothing left to do,
 // and has ended.
 bool left_by_itself(Process& server);
+// The same of a server that asks: nobody tells it to end, it has returned.
+bool left_by_return(Process& server);
 
 // The number after `name=` in a line.
 long number_in(const std::string& line, const std::string& name);

@@ -1,8 +1,7 @@
 // The main job: a server is restarted by being run again, under load, and no
 // client notices; for every shape of server. And how much is lost without the
 // library, since a count of losses says something only if it can count.
-#include "place.hpp"
-#include "support/load_driver.hpp"
+#include "restarts.hpp"
 
 #include <catch2/catch.hpp>
 
@@ -13,69 +12,11 @@ namespace continuity::test {
 namespace {
 
 constexpr int restarts = 5;
-constexpr long requests_each = 20;
 
-// What is under way on the predecessor when its successor comes. A server of
-// one connection at a time has one request in its hands, or none.
-struct InFlight {
-  InFlight(Load& clients, bool one_at_a_time) : load(clients), single(one_at_a_time) {
-    load.open("first");
-    if (!single) {
-      load.open("second");
-      load.keep("kept");
-    }
-  }
-  void finish(const Process& predecessor) {
-    CHECK(predecessor.is_running());
-    CHECK(load.finish("first") == "ok");
-    if (!single) {
-      CHECK(load.finish("second") == "ok");
-      CHECK(predecessor.is_running());  // the kept connection holds it
-      CHECK(load.again("kept") == "ok");
-      load.drop("kept");
-    }
-  }
-
-  Load& load;
-  bool single;
-};
-
-void restarts_without_loss(const Arguments& arguments, const Place& place = {}) {
-  Process server = place.start(arguments);
-  Load load(place.address(), server);
-  for (int i = 0; i < restarts; ++i) {
-    InFlight in_flight(load, arguments.back() == "loop");
-    Process successor = place.spawn_listening(arguments);
-    load.watch(successor.pid());
-    successor.await_log("took over " + place.printed_address());
-    load.only(successor.pid());
-    in_flight.finish(server);
-    CHECK(load.await_ok(requests_each));
-    CHECK(left_by_itself(server));
-    server = std::move(successor);
-  }
-  INFO(load.stats());
-  CHECK(load.count("ok") > restarts * requests_each);
-  CHECK(load.count("failed") == 0);
-  CHECK(load.count("stale") == 0);
-}
-
-// Natively a second start fails, and stopping first loses.
 void loses_without_library(const Arguments& arguments) {
-  CAPTURE(arguments);
   Place place;
   place.with_library = false;
-  Process server = place.start(arguments);
-  Load load(place.address());
-  Process second = place.spawn(arguments);
-  CHECK(second.next_line() == "bind EADDRINUSE");
-  CHECK(second.wait_exit() == 1);
-
-  server.signal(SIGTERM);
-  server.wait_exit();
-  CHECK(wait_until([&] { return load.count("failed") > 0; }));
-  server = place.start(arguments);
-  CHECK(load.await_ok(100));
+  check_it_loses(arguments, place);
 }
 
 }  // namespace

@@ -1,0 +1,28 @@
+# A program that links continuity::continuity calls libc itself: neither the
+# archive nor the program defines a wrapped call, or what --wrap makes of one.
+# Every file must reach some of these calls, or looking at it would say nothing.
+cmake_minimum_required(VERSION 3.25)
+string(REPLACE "|" ";" calls "${CALLS}")
+list(TRANSFORM calls PREPEND "__wrap_" OUTPUT_VARIABLE wrapped)
+list(APPEND wrapped ${calls})
+foreach(file IN LISTS FILES)
+  execute_process(COMMAND ${NM} --format=posix --without-symbol-versions ${file}
+    OUTPUT_VARIABLE output COMMAND_ERROR_IS_FATAL ANY)
+  string(REGEX MATCHALL "[^ \n]+ [A-Za-z]" symbols "${output}")
+  set(defined ${symbols})
+  list(FILTER defined EXCLUDE REGEX " [Uwv]$")
+  set(undefined ${symbols})
+  list(FILTER undefined INCLUDE REGEX " U$")
+  list(TRANSFORM defined REPLACE " .$" "")
+  list(TRANSFORM undefined REPLACE " .$" "")
+  foreach(name IN LISTS wrapped)
+    if(name IN_LIST defined)
+      message(FATAL_ERROR "${file} defines ${name}")
+    endif()
+  endforeach()
+  foreach(name bind close)
+    if(NOT name IN_LIST undefined)
+      message(FATAL_ERROR "${file} does not call ${name}")
+    endif()
+  endforeach()
+endforeach()

@@ -1,0 +1,129 @@
+// A server that wants to ask: the published usage of SocketUpgrader, line for
+// line (tests/abi compares it with the README), and around it what the tiny
+// server does: every line is answered by "pid=PID", a thread per connection.
+//
+//   asking-server [--linger] 127.0.0.1:PORT
+//
+// C++17, and SocketUpgrader without its namespace: what users may count on.
+#include "continuity/upgrader.h"
+
+#include <algorithm>
+#include <arpa/inet.h>
+#include <array>
+#include <cerrno>
+#include <condition_variable>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <mutex>
+#include <netinet/in.h>
+#include <string>
+#include <sys/socket.h>
+#include <thread>
+#include <unistd.h>
+
+static_assert(__cplusplus == 201703L, "what is said of C++17 is tried with C++17");
+
+namespace {
+
+std::mutex g_mutex;
+std::condition_variable g_finished;
+int g_connections = 0;
+
+// One line, one write: an event that a test waits for.
+void say(const std::string& line) {
+  const std::string text = line + "\n";
+  if (write(STDOUT_FILENO, text.data(), text.size()) != static_cast<ssize_t>(text.size())) {
+    _exit(3);
+  }
+}
+
+[[noreturn]] void fail(const std::string& what) {
+  say(what + " " + strerrorname_np(errno));
+  _exit(EXIT_FAILURE);
+}
+
+void bind_and_listen(int sock, const std::string& text) {
+  const auto colon = text.rfind(':');
+  sockaddr_in address{};
+  address.sin_family = AF_INET;
+  address.sin_port = htons(static_cast<in_port_t>(std::stoi(text.substr(colon + 1))));
+  inet_pton(AF_INET, text.substr(0, colon).c_str(), &address.sin_addr);
+  const int on = 1;
+  setsockopt(sock, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
+  if (bind(sock, reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0) {
+    fail("bind");
+  }
+  if (listen(sock, 128) != 0) {
+    fail("listen");
+  }
+}
+
+// Until the peer has finished.
+void serve(int client) {
+  const std::string answer = "pid=" + std::to_string(getpid()) + "\n";
+  std::array<char, 256> buffer{};
+  ssize_t size = 0;
+  while ((size = read(client, buffer.data(), buffer.size())) > 0) {
+    for (auto lines = std::count(buffer.data(), buffer.data() + size, '\n'); lines > 0; --lines) {
+      send(client, answer.data(), answer.size(), MSG_NOSIGNAL);
+    }
+  }
+  close(client);
+  const std::lock_guard lock(g_mutex);
+  --g_connections;
+  g_finished.notify_one();
+}
+
+void serve_in_thread(int client) {
+  {
+    const std::lock_guard lock(g_mutex);
+    ++g_connections;
+  }
+  std::thread(serve, client).detach();
+}
+
+void finish_what_is_in_hand() {
+  std::unique_lock lock(g_mutex);
+  g_finished.wait(lock, [] { return g_connections == 0; });
+}
+
+// Until it is told to go on.
+void wait_until_told() {
+  say("completed");
+  char told = 0;
+  while (read(STDIN_FILENO, &told, 1) != 1) {
+  }
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  constexpr unsigned most_seconds = 240;
+  alarm(most_seconds);  // outlives no test
+  const bool lingers = argc > 1 && std::strcmp(argv[1], "--linger") == 0;
+  if (argc != 2 + lingers) {
+    say("usage: asking-server [--linger] ADDRESS");
+    return 2;
+  }
+  const std::string address = argv[argc - 1];
+
+  SocketUpgrader upgrader;
+  int sock = upgrader.get_listener(address);
+  if (sock < 0) {
+    sock = socket(AF_INET, SOCK_STREAM, 0);
+    bind_and_listen(sock, address);
+    upgrader.register_listener(sock);
+  }
+  say("listening pid=" + std::to_string(getpid()));
+  while (!upgrader.has_completed()) {
+    int client = accept(sock, nullptr, nullptr);
+    if (client >= 0) {
+      serve_in_thread(client);
+    }
+  }
+  finish_what_is_in_hand();
+  if (lingers) {
+    wait_until_told();
+  }
+}
