@@ -173,6 +173,8 @@ class SocketUpgrader::Implementation {
       log_.error("{}={} is not {}; the default is used", error.variable, error.value,
                  error.expected);
     }
+    // The program leaves by itself: nothing is sent, and nothing may be said to be.
+    options_.stop_signal = 0;
     identity_ = own_identity(options_);
     proc_ = OwnedFd(sys_, sys_.openat(AT_FDCWD, "/proc", O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0));
     std::string problem;

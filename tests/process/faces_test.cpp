@@ -98,4 +98,20 @@ TEST_CASE("preloaded, linked and asking servers of one name follow each other, u
   check_nothing_was_lost(load, round.size());
 }
 
+TEST_CASE("an asking server leaves when it wants to, and the log does not say otherwise") {
+  Place place;
+  place.program = ASKING_SERVER;
+  place.environment = {asking.preload, "CONTINUITY_STOP_TIMEOUT=1ms"};
+  Process predecessor = place.start({"--linger"});
+  const Process successor = place.restart({"--linger"});
+  REQUIRE(predecessor.next_line() == "completed");
+
+  predecessor.await_log("no connection left; it may leave now");
+  CHECK(answer_from(place.address()) == answer_of(successor));
+  CHECK(predecessor.is_running());
+  predecessor.send("go on\n");
+  CHECK(predecessor.wait_exit() == 0);
+  CHECK(predecessor.logged("SIG") == 0);
+}
+
 }  // namespace continuity::test
