@@ -404,6 +404,8 @@ TEST_CASE("who is watched after `only` may serve") {
   CHECK(watched.retired() == std::vector<pid_t>{11});
   watched.restrict_to(std::array{13});
   CHECK(watched.retired() == std::vector<pid_t>{11, 12});
+  watched.add(std::array{11});  // a dead one's number, of a new process
+  CHECK(watched.retired() == std::vector<pid_t>{12});
 }
 
 TEST_CASE("a request begun before and finished later is answered") {

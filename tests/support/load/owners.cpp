@@ -136,6 +136,7 @@ void Watched::add(std::span<const pid_t> pids) {
   const std::lock_guard lock(mutex_);
   for (const pid_t pid : pids) {
     std::erase(pids_, pid);
+    std::erase(retired_, pid);  // another process, which got the number of a dead one
     pids_.push_back(pid);
   }
 }
