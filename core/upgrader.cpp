@@ -21,6 +21,7 @@
 #include <pthread.h>
 #include <sys/eventfd.h>
 #include <sys/random.h>
+#include <unistd.h>
 
 namespace continuity {
 namespace {
@@ -96,25 +97,37 @@ class LibraryOwner : public Program, public LocalOwner {
   void note_reviving(int) override {}
 
   void note_revived(int fd) override {
-    for (const pid_t thread : inside({&fd, 1})) {
+    for (const pid_t thread : perhaps_inside({&fd, 1})) {
       wake_thread(sys(), thread, wake_signal());
     }
   }
 
-  // Numbers have been replaced by non-blocking stand-ins: whoever was inside
-  // accept comes out with EAGAIN, and is done with once it has been seen
-  // elsewhere.
+  // Numbers have been replaced by non-blocking stand-ins. A thread that has got
+  // our signal since has been between two system calls, and finds the stand-in
+  // at the next; until then it may have the listener in its hands, asleep or on
+  // its way to sleep.
   bool clear_accepts(std::span<const int> fds, Nanoseconds deadline) override {
-    std::vector<pid_t> threads = inside(fds);
-    while (!threads.empty() && now(sys()) < deadline) {
-      for (const pid_t thread : threads) {
-        wake_thread(sys(), thread, wake_signal());
+    std::vector<pid_t> untold = perhaps_inside(fds);
+    std::vector<pid_t> told;
+    for (;;) {
+      std::erase_if(untold, [&](pid_t thread) {
+        errno = 0;
+        const bool exists = wake_thread(sys(), thread, wake_signal());
+        if (exists && errno == 0) {  // else there is no room for a signal just now
+          told.push_back(thread);
+        }
+        return !exists || errno == 0 || !is_perhaps_inside(thread, fds);
+      });
+      std::erase_if(told, [&](pid_t thread) {
+        return !is_perhaps_inside(thread, fds) || !is_pending(sys(), proc_, thread, wake_signal());
+      });
+      const bool clear = untold.empty() && told.empty();
+      if (clear || now(sys()) >= deadline) {
+        return clear;
       }
       const timespec pause = to_timespec(20 * microsecond);
       sys().ppoll(nullptr, 0, &pause);
-      std::erase_if(threads, [&](pid_t thread) { return !is_inside(thread, fds); });
     }
-    return threads.empty();
   }
 
  private:
@@ -130,15 +143,17 @@ class LibraryOwner : public Program, public LocalOwner {
     return wake_signal_;
   }
 
-  bool is_inside(pid_t thread, std::span<const int> fds) {
-    return std::find(fds.begin(), fds.end(), find_accept(sys(), proc_, thread)) != fds.end();
+  // A thread that runs may be on its way into accept, or out of it.
+  bool is_perhaps_inside(pid_t thread, std::span<const int> fds) {
+    const int found = find_accept(sys(), proc_, thread);
+    return found == running || std::find(fds.begin(), fds.end(), found) != fds.end();
   }
 
-  std::vector<pid_t> inside(std::span<const int> fds) {
+  std::vector<pid_t> perhaps_inside(std::span<const int> fds) {
     std::vector<pid_t> threads;
     const OwnedFd tasks(sys(), sys().openat(proc_, "self/task", O_RDONLY | O_CLOEXEC, 0));
     const auto visit = [&](int thread) {
-      if (is_inside(thread, fds)) {
+      if (thread != ::gettid() && is_perhaps_inside(thread, fds)) {
         threads.push_back(thread);
       }
     };

@@ -8,6 +8,8 @@
 #include <csignal>
 #include <cstdlib>
 #include <fcntl.h>
+#include <string>
+#include <string_view>
 #include <sys/syscall.h>
 
 namespace continuity {
@@ -56,6 +58,28 @@ bool wake_thread(const Sys& sys, pid_t thread, int signal) {
   info.si_code = SI_QUEUE;
   info.si_pid = sys.getpid();
   return sys.tgsigqueueinfo(sys.getpid(), thread, signal, &info) == 0 || errno != ESRCH;
+}
+
+// "SigPnd:\t0000000100000000" among some fifty lines, of which that of the groups
+// may be long.
+bool is_pending(const Sys& sys, int proc, pid_t thread, int signal) {
+  const auto path = compose("self/task/{}/status", thread);
+  const OwnedFd file(sys, sys.openat(proc, path.c_str(), O_RDONLY | O_CLOEXEC, 0));
+  if (!file.is_open()) {
+    return errno != ENOENT;
+  }
+  constexpr std::string_view name = "\nSigPnd:\t";
+  std::string text;
+  std::array<char, 4096> part{};
+  for (ssize_t size = 0; (size = sys.read(file.get(), part.data(), part.size())) > 0;) {
+    text.append(part.data(), static_cast<std::size_t>(size));
+  }
+  const auto found = text.find(name);
+  if (found == std::string::npos) {
+    return true;
+  }
+  const auto set = std::strtoull(text.c_str() + found + name.size(), nullptr, 16);
+  return signal <= 0 || (set >> (signal - 1) & 1) != 0;
 }
 
 // "43 0x3 0x7ffe... " or "running".

@@ -12,6 +12,9 @@ int choose_wake_signal(const Sys& sys);
 // False: there is no such thread any more.
 bool wake_thread(const Sys& sys, pid_t thread, int signal);
 
+// Whether a signal that was sent to this thread alone has not reached it yet.
+bool is_pending(const Sys& sys, int proc, pid_t thread, int signal);
+
 constexpr int no_thread = -1;
 constexpr int running = -2;  // not asleep in any; or not to be known
 

@@ -55,6 +55,9 @@ TEST_CASE("restarted under load, nothing is lost: linked static, epoll, edge-tri
 TEST_CASE("restarted under load, nothing is lost: asks, by the published loop") {
   shows_no_loss(asking, {});
 }
+TEST_CASE("restarted under load, nothing is lost: asks, pool of threads in accept") {
+  shows_no_loss(asking, {"--pool"});
+}
 
 TEST_CASE("a static server has no library in it that could be preloaded") {
   Place place;

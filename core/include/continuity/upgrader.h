@@ -66,7 +66,8 @@ class SocketUpgrader {
   // what is in hand and leave. Between take-over and that, accept finds
   // nothing: it sleeps, or says EAGAIN; afterwards it says EINVAL, so that a
   // thread that slept in it comes back to ask. If the successor fails in its
-  // probation, accept goes on as before.
+  // probation, accept goes on as before. At the take-over a poll, epoll_wait or
+  // sleep that another thread is just beginning may end with EINTR.
   [[nodiscard]] bool has_completed() noexcept;
 
   // What went wrong in the last call of this thread's that failed, a sentence;

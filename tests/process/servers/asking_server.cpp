@@ -2,7 +2,7 @@
 // line (tests/abi compares it with the README), and around it what the tiny
 // server does: every line is answered by "pid=PID", a thread per connection.
 //
-//   asking-server [--linger] 127.0.0.1:PORT
+//   asking-server [--pool | --linger] 127.0.0.1:PORT
 //
 // C++17, and SocketUpgrader without its namespace: what users may count on.
 #include "continuity/upgrader.h"
@@ -21,6 +21,7 @@
 #include <sys/socket.h>
 #include <thread>
 #include <unistd.h>
+#include <vector>
 
 static_assert(__cplusplus == 201703L, "what is said of C++17 is tried with C++17");
 
@@ -88,6 +89,22 @@ void finish_what_is_in_hand() {
   g_finished.wait(lock, [] { return g_connections == 0; });
 }
 
+// The same loop in more threads.
+std::vector<std::thread> run_pool(SocketUpgrader& upgrader, int sock) {
+  constexpr int size = 8;
+  std::vector<std::thread> pool;
+  for (int i = 1; i < size; ++i) {
+    pool.emplace_back([&upgrader, sock] {
+      while (!upgrader.has_completed()) {
+        if (const int client = accept(sock, nullptr, nullptr); client >= 0) {
+          serve_in_thread(client);
+        }
+      }
+    });
+  }
+  return pool;
+}
+
 // Until it is told to go on.
 void wait_until_told() {
   say("completed");
@@ -101,9 +118,9 @@ void wait_until_told() {
 int main(int argc, char** argv) {
   constexpr unsigned most_seconds = 240;
   alarm(most_seconds);  // outlives no test
-  const bool lingers = argc > 1 && std::strcmp(argv[1], "--linger") == 0;
-  if (argc != 2 + lingers) {
-    say("usage: asking-server [--linger] ADDRESS");
+  const std::string option = argc > 2 ? argv[1] : "";
+  if (argc < 2 || argc > 3 || (argc > 2 && option != "--pool" && option != "--linger")) {
+    say("usage: asking-server [--pool | --linger] ADDRESS");
     return 2;
   }
   const std::string address = argv[argc - 1];
@@ -116,14 +133,21 @@ int main(int argc, char** argv) {
     upgrader.register_listener(sock);
   }
   say("listening pid=" + std::to_string(getpid()));
+  std::vector<std::thread> pool;
+  if (option == "--pool") {
+    pool = run_pool(upgrader, sock);
+  }
   while (!upgrader.has_completed()) {
     int client = accept(sock, nullptr, nullptr);
     if (client >= 0) {
       serve_in_thread(client);
     }
   }
+  for (std::thread& thread : pool) {
+    thread.join();
+  }
   finish_what_is_in_hand();
-  if (lingers) {
+  if (option == "--linger") {
     wait_until_told();
   }
 }
