@@ -50,9 +50,9 @@ void restart_under_load(const Place& place, const Arguments& arguments, Load& lo
   server = std::move(successor);
 }
 
-void check_nothing_was_lost(Load& load, int restarts) {
+void check_nothing_was_lost(Load& load, int times) {
   INFO(load.stats());
-  CHECK(load.count("ok") > restarts * requests_each);
+  CHECK(load.count("ok") > times * requests_each);
   CHECK(load.count("failed") == 0);
   CHECK(load.count("stale") == 0);
 }

@@ -16,7 +16,7 @@ void restart_under_load(const Place& place, const Arguments& arguments, Load& lo
                         Leaving leaving = left_by_itself);
 
 // What all clients of `load` have seen in so many restarts.
-void check_nothing_was_lost(Load& load, int restarts);
+void check_nothing_was_lost(Load& load, int times);
 
 void restarts_without_loss(const Arguments& arguments, const Place& place = {},
                            Leaving leaving = left_by_itself);
