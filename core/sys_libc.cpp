@@ -34,6 +34,9 @@ int futex(std::atomic<std::uint32_t>* word, int operation, std::uint32_t value,
 ssize_t getdents(int fd, void* buffer, std::size_t size) {
   return ::syscall(SYS_getdents64, fd, buffer, size);
 }
+int membarrier(int command) {
+  return static_cast<int>(::syscall(SYS_membarrier, command, 0, 0));
+}
 int getrlimit(int resource, rlimit* limit) {
   return ::getrlimit(static_cast<__rlimit_resource>(resource), limit);
 }
@@ -86,6 +89,7 @@ const Sys& libc_sys() {
       .gettid = ::gettid,
       .kill = ::kill,
       .listen = ::listen,
+      .membarrier = shaped::membarrier,
       .memfd_create = ::memfd_create,
       .mkdirat = ::mkdirat,
       .number = shaped::number,

@@ -11,6 +11,7 @@
 #include <climits>
 #include <fcntl.h>
 #include <linux/futex.h>
+#include <linux/membarrier.h>
 #include <sys/eventfd.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -32,6 +33,10 @@ int wake_signal() {
 
 }  // namespace
 
+bool register_barrier(const Sys& sys) noexcept {
+  return sys.membarrier(MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED) == 0;
+}
+
 void wait_until_settled() noexcept {
   while (g_moving.load() != 0) {
     real_sys().futex(&g_moving, FUTEX_WAIT_PRIVATE, 1, nullptr);
@@ -39,6 +44,20 @@ void wait_until_settled() noexcept {
 }
 
 namespace {
+
+// After this every thread has said where it is, or sees what has been written to
+// flags and numbers before: accepts that go the short way have no barrier.
+void make_accepts_visible() {
+  const Sys& sys = real_sys();
+  if (!short_ways_are_allowed() || sys.membarrier(MEMBARRIER_CMD_PRIVATE_EXPEDITED) == 0) {
+    return;
+  }
+  // No memory, or a seccomp filter since the start. No processor keeps a store
+  // to itself for this long, and from now on every thread has its own barrier.
+  allow_short_ways(false);
+  const timespec pause = to_timespec(millisecond);
+  sys.ppoll(nullptr, 0, &pause);
+}
 
 void wake(AcceptSlot& slot) {
   slot.woken.store(true);
@@ -50,7 +69,8 @@ void wake(AcceptSlot& slot) {
 }  // namespace
 
 void wake_sleepers(int fd) noexcept {
-  for (AcceptSlot& slot : g_accept_slots) {
+  make_accepts_visible();
+  for (AcceptSlot& slot : all_accept_slots()) {
     if ((slot.where.load() & ~AcceptSlot::parked) == AcceptSlot::inside(fd)) {
       wake(slot);
     }
@@ -194,7 +214,7 @@ void ProcessOwner::note_reviving(int fd) {
   process_->retired_names.erase(fd);
   add_fd_flags(fd, fd_flag::listening);
   remove_fd_flags(fd, fd_flag::retired | fd_flag::blocking);
-  for (AcceptSlot& slot : g_accept_slots) {
+  for (AcceptSlot& slot : all_accept_slots()) {
     std::int64_t asleep = AcceptSlot::inside(fd) | AcceptSlot::parked;
     slot.where.compare_exchange_strong(asleep, AcceptSlot::inside(fd));
   }
@@ -209,9 +229,10 @@ bool ProcessOwner::clear_accepts(std::span<const int> fds, Nanoseconds deadline)
   constexpr Nanoseconds doubt_after = 5 * millisecond;
   const Sys& sys = LocalOwner::sys();
   const Nanoseconds began = now(sys);
+  make_accepts_visible();
   for (;;) {
     bool clear = true;
-    for (AcceptSlot& slot : g_accept_slots) {
+    for (AcceptSlot& slot : all_accept_slots()) {
       const std::int64_t where = slot.where.load();
       if (std::none_of(fds.begin(), fds.end(),
                        [&](int fd) { return where == AcceptSlot::inside(fd); })) {
@@ -263,6 +284,8 @@ Agent* Agent::start(Process& process) {
       sys.epoll_ctl(bells.get(), EPOLL_CTL_ADD, process.ties.bell.get(), &each_ring) != 0) {
     return give_up("make what wakes the agent", errno);
   }
+  // Before anybody can ask for a retirement.
+  allow_short_ways(register_barrier(sys));
   auto agent = std::unique_ptr<Agent>(new Agent(process, std::move(wake), std::move(bells)));
   // Signals are blocked here, in the slow path, and so in the new thread.
   constexpr std::size_t stack_size = std::size_t{256} * 1024;

@@ -100,6 +100,10 @@ class Agent {
   std::optional<Holder> holder_;  // while this process leads
 };
 
+// Lets the agent have a barrier executed in all threads of this process. False:
+// the kernel, or a seccomp filter, does not have it.
+bool register_barrier(const Sys& sys) noexcept;
+
 // Wakes threads asleep in accept on what is, or was, a stand-in under this number.
 void wake_sleepers(int fd) noexcept;
 

@@ -26,7 +26,8 @@ int select_deaf(int count, fd_set* readable, fd_set* writable, fd_set* special, 
 int pselect_deaf(int count, fd_set* readable, fd_set* writable, fd_set* special,
                  const timespec* timeout, const sigset_t* mask);
 
-// An accept on a descriptor that has been retired.
+// An accept on a descriptor that has been retired; or finds that it is so no more.
+constexpr int listener_is_back = -2;
 int accept_retired(int fd, sockaddr* address, socklen_t* length, int flags);
 
 int bind_socket(int fd, const sockaddr* address, socklen_t length) noexcept;

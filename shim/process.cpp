@@ -175,16 +175,20 @@ bool Process::start_watching() {
     return false;
   }
   if (fork_sensitive_ == nullptr) {
-    void* memory = ::mmap(nullptr, sizeof(ForkSensitive), PROT_READ | PROT_WRITE,
+    void* memory = ::mmap(nullptr, fork_sensitive_size, PROT_READ | PROT_WRITE,
                           MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (memory == MAP_FAILED) {
       return false;
     }
-    ::madvise(memory, sizeof(ForkSensitive), MADV_WIPEONFORK);
+    ::madvise(memory, fork_sensitive_size, MADV_WIPEONFORK);
     fork_sensitive_ = new (memory) ForkSensitive;
     fork_sensitive_->gate.store(static_cast<std::uint32_t>(Gate::unsettled));
     fork_sensitive_->same_process.store(1);
     g_gate.store(&fork_sensitive_->gate);
+    g_accept_slots.store(static_cast<AcceptSlot*>(memory) + 1);
+    // Of a process with several threads the kernel makes its first registration
+    // wait for milliseconds. The take-over has no time for that.
+    register_barrier(real_sys());
   }
   if (page == nullptr && !open_page()) {
     return false;
@@ -255,7 +259,10 @@ bool Process::holds_listeners() const {
 
 void Process::set_gate(Gate gate) {
   if (fork_sensitive_ != nullptr) {
-    fork_sensitive_->gate.store(static_cast<std::uint32_t>(gate), std::memory_order_release);
+    fork_sensitive_->gate.store(static_cast<std::uint32_t>(gate));
+    if (gate == Gate::unsettled) {
+      leave_short_ways();
+    }
   }
 }
 

@@ -42,6 +42,10 @@ struct ForkSensitive {
   std::atomic<std::uint32_t> gate;
   std::atomic<std::uint32_t> same_process;
 };
+// In the same memory. As zeroes they are slots that nobody has, so those that
+// nobody uses are never touched.
+constexpr std::size_t fork_sensitive_size = sizeof(AcceptSlot) + accept_slots * sizeof(AcceptSlot);
+static_assert(sizeof(ForkSensitive) <= sizeof(AcceptSlot));
 
 // What processes forked from each other inherit, besides the page. Made before
 // the first fork of a process that has listeners.

@@ -14,6 +14,7 @@
 #include <sys/ioctl.h>
 #include <sys/select.h>
 #include <sys/socket.h>
+#include <type_traits>
 #include <unistd.h>
 
 // What a fortified program calls instead of poll and ppoll. libc's headers
@@ -45,13 +46,21 @@ class RealCall {
   auto operator()(Arguments... arguments) const {
     Function* function = function_.load(std::memory_order_relaxed);
     if (function == nullptr) [[unlikely]] {
-      function = reinterpret_cast<Function*>(resolve_real_call(call));
-      function_.store(function, std::memory_order_relaxed);
+      return first_call(arguments...);
     }
     return function(arguments...);
   }
 
  private:
+  // Apart, so that a wrapper need not keep its arguments for this.
+  template <typename... Arguments>
+  [[gnu::noinline]] [[gnu::cold]] std::invoke_result_t<Function*, Arguments...> first_call(
+      Arguments... arguments) const {
+    auto* function = reinterpret_cast<Function*>(resolve_real_call(call));
+    function_.store(function, std::memory_order_relaxed);
+    return function(arguments...);
+  }
+
   mutable std::atomic<Function*> function_{nullptr};
 };
 

@@ -329,8 +329,7 @@ int accept_retired(int fd, sockaddr* address, socklen_t* length, int flags) {
   wait_until_settled();
   const std::uint8_t known = fd_flags(fd);
   if ((known & fd_flag::retired) == 0) {
-    return flags == 0 ? real().accept(fd, address, length)
-                      : real().accept4(fd, address, length, flags);
+    return listener_is_back;
   }
   if ((known & fd_flag::blocking) == 0) {
     errno = EAGAIN;
@@ -344,11 +343,23 @@ int accept_retired(int fd, sockaddr* address, socklen_t* length, int flags) {
   AcceptSlot* slot = own_accept_slot();
   if (slot != nullptr) {
     slot->where.exchange(AcceptSlot::inside(fd) | AcceptSlot::parked);
+    // As before an accept on a listener: who revives clears the mark and then
+    // looks for sleepers. One that it missed would sleep on the listener, unseen
+    // by the next retirement.
+    if ((fd_flags(fd) & fd_flag::retired) == 0) {
+      slot->where.store(AcceptSlot::outside);
+      return listener_is_back;
+    }
   }
   const int result =
       flags == 0 ? real().accept(fd, address, length) : real().accept4(fd, address, length, flags);
   if (slot != nullptr) {
-    slot->where.store(AcceptSlot::outside);
+    const bool revived = slot->where.exchange(AcceptSlot::outside) == AcceptSlot::inside(fd);
+    // Revived in its sleep, and retired again; or woken for either.
+    if (result < 0 &&
+        ((revived && errno == EAGAIN) || (errno == EINTR && slot->woken.exchange(false)))) {
+      return listener_is_back;
+    }
   }
   return result;
 }

@@ -11,14 +11,10 @@ namespace {
 
 constinit std::atomic<std::uint32_t> g_always_open{static_cast<std::uint32_t>(Gate::open)};
 
-// Slots are handed out anew in a forked child.
-constinit std::atomic<std::uint32_t> g_slot_epoch{1};
+constinit std::atomic<bool> g_short_ways{false};
 
-struct OwnSlot {
-  AcceptSlot* slot;
-  std::uint32_t epoch;
-};
-__attribute__((tls_model("initial-exec"))) constinit thread_local OwnSlot t_slot{nullptr, 0};
+// Whose slot it was when it became ours.
+__attribute__((tls_model("initial-exec"))) constinit thread_local pid_t t_slot_owner = 0;
 
 bool is_alive(pid_t thread) {
   return real().syscall(SYS_tgkill, real().syscall(SYS_getpid), thread, 0) == 0;
@@ -29,7 +25,9 @@ bool is_alive(pid_t thread) {
 constinit std::atomic<std::atomic<std::uint32_t>*> g_gate{&g_always_open};
 constinit std::array<std::uint8_t, fd_table_size> g_fd_table{};
 constinit std::atomic<int> g_highest_fd{-1};
-constinit std::array<AcceptSlot, accept_slots> g_accept_slots{};
+constinit std::atomic<AcceptSlot*> g_accept_slots{nullptr};
+__attribute__((tls_model("initial-exec"))) constinit thread_local AcceptSlot* t_accept_slot =
+    nullptr;
 
 void add_fd_flags(int fd, std::uint8_t flags) noexcept {
   if (static_cast<std::size_t>(static_cast<unsigned>(fd)) >= fd_table_size) {
@@ -56,20 +54,20 @@ void set_fd_flags(int fd, std::uint8_t flags) noexcept {
 }
 
 AcceptSlot* own_accept_slot() noexcept {
-  const std::uint32_t epoch = g_slot_epoch.load(std::memory_order_relaxed);
-  if (t_slot.epoch == epoch) [[likely]] {
-    return t_slot.slot;
+  if (t_accept_slot != nullptr && t_accept_slot->thread.load() == t_slot_owner) [[likely]] {
+    return t_accept_slot;
   }
   const int saved = errno;
   const auto self = static_cast<pid_t>(real().syscall(SYS_gettid));
-  for (AcceptSlot& slot : g_accept_slots) {
+  for (AcceptSlot& slot : all_accept_slots()) {
     pid_t owner = slot.thread.load();
     if (owner != 0 && is_alive(owner)) {
       continue;
     }
     if (slot.thread.compare_exchange_strong(owner, self)) {
       slot.where.store(AcceptSlot::outside);
-      t_slot = {&slot, epoch};
+      t_accept_slot = &slot;
+      t_slot_owner = self;
       errno = saved;
       return &slot;
     }
@@ -78,12 +76,37 @@ AcceptSlot* own_accept_slot() noexcept {
   return nullptr;
 }
 
+// The slots themselves have been wiped.
 void forget_accept_slots() noexcept {
-  for (AcceptSlot& slot : g_accept_slots) {
-    slot.thread.store(0);
-    slot.where.store(AcceptSlot::outside);
+  t_accept_slot = nullptr;
+}
+
+void allow_short_ways(bool allowed) noexcept {
+  g_short_ways.store(allowed);
+  if (!allowed) {
+    leave_short_ways();
   }
-  g_slot_epoch.fetch_add(1);
+}
+
+bool short_ways_are_allowed() noexcept {
+  return g_short_ways.load();
+}
+
+// First taken, then looked at; who forbids it does so the other way round.
+void take_short_way(AcceptSlot& slot) noexcept {
+  slot.short_way.store(true);
+  if (!g_short_ways.load() ||
+      g_gate.load()->load() == static_cast<std::uint32_t>(Gate::unsettled)) {
+    slot.short_way.store(false);
+  }
+}
+
+void leave_short_ways() noexcept {
+  for (AcceptSlot& slot : all_accept_slots()) {
+    if (slot.short_way.load()) {
+      slot.short_way.store(false);
+    }
+  }
 }
 
 }  // namespace continuity::shim

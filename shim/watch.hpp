@@ -10,6 +10,7 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <span>
 #include <sys/types.h>
 
 namespace continuity::shim {
@@ -87,15 +88,37 @@ struct alignas(64) AcceptSlot {
   std::atomic<std::int64_t> where{outside};  // outside, inside(fd), inside(fd) | parked
   std::atomic<pid_t> thread{0};
   std::atomic<bool> woken{false};  // by us: an EINTR may not be the program's
+  // The gate has been looked at, and the thread needs no barrier: who retires
+  // has one executed in all threads.
+  std::atomic<bool> short_way{false};
 };
 
+// The slots live beside the gate, in memory that a forked child finds zeroed:
+// its threads have none, and go the long way. Null until there is a listener.
 constexpr std::size_t accept_slots = 512;
-extern constinit std::array<AcceptSlot, accept_slots> g_accept_slots;
+extern constinit std::atomic<AcceptSlot*> g_accept_slots;
+
+inline std::span<AcceptSlot> all_accept_slots() {
+  AcceptSlot* slots = g_accept_slots.load();
+  return {slots, slots == nullptr ? 0 : accept_slots};
+}
+
+// The calling thread's slot, if it has ever had one. It may be another's by now
+// in a forked child; then it says nothing of a short way.
+extern __attribute__((tls_model("initial-exec"))) constinit thread_local AcceptSlot* t_accept_slot;
 
 // The calling thread's slot. Null if all are taken by living threads: then the
 // accept is not protected, and may take one connection too many.
 AcceptSlot* own_accept_slot() noexcept;
 // In a forked child, where the other threads do not exist.
 void forget_accept_slots() noexcept;
+
+// Whether who retires can have a barrier executed in all threads.
+void allow_short_ways(bool allowed) noexcept;
+bool short_ways_are_allowed() noexcept;
+// If it can, and the gate is settled, the thread's accepts are short from now on.
+void take_short_way(AcceptSlot& slot) noexcept;
+// The gate is to be looked at again: everybody goes the long way once more.
+void leave_short_ways() noexcept;
 
 }  // namespace continuity::shim

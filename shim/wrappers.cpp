@@ -31,37 +31,78 @@ inline int real_accept(AcceptCall call, int fd, sockaddr* address, socklen_t* le
                                     : real().accept4(fd, address, length, flags);
 }
 
-// An accept on a listener. The thread says where it is before it looks whether
-// the listener has been retired, and whoever retires it does so the other way
-// round: one of the two sees the other.
-int accept_on_listener(AcceptCall call, int fd, sockaddr* address, socklen_t* length, int flags) {
+// After an accept on a listener that has gone: the stand-in was there already,
+// or we woke the thread for it. (Anything else is the program's.)
+bool must_look_again(AcceptSlot* slot) {
+  return errno == EAGAIN || (errno == EINTR && slot != nullptr && slot->woken.exchange(false));
+}
+
+bool has_gone(int fd) {
+  constexpr std::uint8_t went_away = fd_flag::retired | fd_flag::blocking;
+  return (fd_flags(fd) & went_away) == went_away;
+}
+
+// The thread says where it is before it looks whether the listener has been
+// retired, and whoever retires it does so the other way round: one of the two
+// sees the other.
+[[gnu::noinline]] int accept_the_long_way(AcceptCall call, int fd, sockaddr* address,
+                                          socklen_t* length, int flags) {
   for (;;) {
     if (gate() == Gate::unsettled) [[unlikely]] {
       before_accept(fd);
     }
     AcceptSlot* slot = own_accept_slot();
     if (slot != nullptr) [[likely]] {
+      take_short_way(*slot);
       slot->where.exchange(AcceptSlot::inside(fd));
     }
+    int result = -1;
     if ((fd_flags(fd) & fd_flag::retired) != 0) [[unlikely]] {
       if (slot != nullptr) {
         slot->where.store(AcceptSlot::outside, std::memory_order_release);
       }
-      return accept_retired(fd, address, length, flags);
+      result = accept_retired(fd, address, length, flags);
+      if (result == listener_is_back) {
+        continue;
+      }
+      return result;
     }
-    const int result = real_accept(call, fd, address, length, flags);
+    result = real_accept(call, fd, address, length, flags);
     if (slot != nullptr) [[likely]] {
       slot->where.store(AcceptSlot::outside, std::memory_order_release);
     }
-    constexpr std::uint8_t went_away = fd_flag::retired | fd_flag::blocking;
-    if (result < 0 && (fd_flags(fd) & went_away) == went_away) [[unlikely]] {
-      // The stand-in is there, or we were woken for it: look again.
-      if (errno == EAGAIN || (errno == EINTR && slot != nullptr && slot->woken.exchange(false))) {
-        continue;
-      }
+    if (result < 0 && has_gone(fd) && must_look_again(slot)) [[unlikely]] {
+      continue;
     }
     return result;
   }
+}
+
+[[gnu::noinline]] [[gnu::cold]] int accept_failed(AcceptCall call, int fd, sockaddr* address,
+                                                  socklen_t* length, int flags) {
+  return must_look_again(t_accept_slot) ? accept_the_long_way(call, fd, address, length, flags)
+                                        : -1;
+}
+
+// The same without a barrier between saying and looking: who retires has one
+// executed in every thread (membarrier), between its own marking and looking.
+inline int accept_on_listener(AcceptCall call, int fd, sockaddr* address, socklen_t* length,
+                              int flags) {
+  AcceptSlot* slot = t_accept_slot;
+  if (slot == nullptr || !slot->short_way.load(std::memory_order_relaxed)) [[unlikely]] {
+    return accept_the_long_way(call, fd, address, length, flags);
+  }
+  slot->where.store(AcceptSlot::inside(fd), std::memory_order_relaxed);
+  std::atomic_signal_fence(std::memory_order_seq_cst);
+  if ((fd_flags(fd) & fd_flag::retired) != 0) [[unlikely]] {
+    return accept_the_long_way(call, fd, address, length, flags);
+  }
+  const int result = real_accept(call, fd, address, length, flags);
+  slot->where.store(AcceptSlot::outside, std::memory_order_release);
+  if (result < 0 && has_gone(fd)) [[unlikely]] {
+    return accept_failed(call, fd, address, length, flags);
+  }
+  return result;
 }
 
 inline int accept_wrapper(AcceptCall call, int fd, sockaddr* address, socklen_t* length,
@@ -123,9 +164,9 @@ CONTINUITY_EXPORT int WRAPPED(epoll_pwait2)(int epoll, epoll_event* events, int 
 CONTINUITY_EXPORT int WRAPPED(poll)(pollfd* fds, nfds_t count, int timeout) {
   if (!gate_is_open()) [[unlikely]] {
     before_poll(fds, count);
-  }
-  if (gate() == Gate::deaf) [[unlikely]] {
-    return poll_deaf(fds, count, timeout);
+    if (gate() == Gate::deaf) {
+      return poll_deaf(fds, count, timeout);
+    }
   }
   return real().poll(fds, count, timeout);
 }
@@ -134,9 +175,9 @@ CONTINUITY_EXPORT int WRAPPED(ppoll)(pollfd* fds, nfds_t count, const timespec* 
                                      const sigset_t* mask) {
   if (!gate_is_open()) [[unlikely]] {
     before_poll(fds, count);
-  }
-  if (gate() == Gate::deaf) [[unlikely]] {
-    return ppoll_deaf(fds, count, timeout, mask);
+    if (gate() == Gate::deaf) {
+      return ppoll_deaf(fds, count, timeout, mask);
+    }
   }
   return real().ppoll(fds, count, timeout, mask);
 }
@@ -145,9 +186,9 @@ CONTINUITY_EXPORT int WRAPPED(__poll_chk)(pollfd* fds, nfds_t count, int timeout
                                           std::size_t room) {
   if (!gate_is_open()) [[unlikely]] {
     before_poll(fds, count);
-  }
-  if (gate() == Gate::deaf) [[unlikely]] {
-    return poll_deaf(fds, count, timeout);
+    if (gate() == Gate::deaf) {
+      return poll_deaf(fds, count, timeout);
+    }
   }
   return real().__poll_chk(fds, count, timeout, room);
 }
@@ -156,9 +197,9 @@ CONTINUITY_EXPORT int WRAPPED(__ppoll_chk)(pollfd* fds, nfds_t count, const time
                                            const sigset_t* mask, std::size_t room) {
   if (!gate_is_open()) [[unlikely]] {
     before_poll(fds, count);
-  }
-  if (gate() == Gate::deaf) [[unlikely]] {
-    return ppoll_deaf(fds, count, timeout, mask);
+    if (gate() == Gate::deaf) {
+      return ppoll_deaf(fds, count, timeout, mask);
+    }
   }
   return real().__ppoll_chk(fds, count, timeout, mask, room);
 }
@@ -167,9 +208,9 @@ CONTINUITY_EXPORT int WRAPPED(select)(int count, fd_set* readable, fd_set* writa
                                       fd_set* special, timeval* timeout) {
   if (!gate_is_open()) [[unlikely]] {
     before_select(count, readable);
-  }
-  if (gate() == Gate::deaf) [[unlikely]] {
-    return select_deaf(count, readable, writable, special, timeout);
+    if (gate() == Gate::deaf) {
+      return select_deaf(count, readable, writable, special, timeout);
+    }
   }
   return real().select(count, readable, writable, special, timeout);
 }
@@ -179,9 +220,9 @@ CONTINUITY_EXPORT int WRAPPED(pselect)(int count, fd_set* readable, fd_set* writ
                                        const sigset_t* mask) {
   if (!gate_is_open()) [[unlikely]] {
     before_select(count, readable);
-  }
-  if (gate() == Gate::deaf) [[unlikely]] {
-    return pselect_deaf(count, readable, writable, special, timeout, mask);
+    if (gate() == Gate::deaf) {
+      return pselect_deaf(count, readable, writable, special, timeout, mask);
+    }
   }
   return real().pselect(count, readable, writable, special, timeout, mask);
 }

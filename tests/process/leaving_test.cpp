@@ -98,6 +98,36 @@ TEST_CASE("a successor killed in its probation gives the listener back") {
   CHECK(answer_from(place.address()) == answer_of(next));
 }
 
+// Threads asleep in accept go to the stand-in and back, many times: none may be
+// forgotten on the listener of somebody else.
+TEST_CASE("threads in accept follow their listener through many retirements and revivals") {
+  constexpr int cycles = 30;
+  Place place;
+  place.environment = {"CONTINUITY_PROBATION=10s"};
+  Process server = place.start({"pool"});
+  Load load(place.address(), server, 16);
+  for (int cycle = 0; cycle < cycles; ++cycle) {
+    Process killed = place.spawn_listening({"pool"});
+    load.watch(killed.pid());
+    killed.await_log("took over " + place.printed_address());
+    load.only(killed.pid());
+    CHECK(load.await_ok(50));
+    // Who connects from here on may be served by either.
+    load.tell("only " + std::to_string(server.pid()) + " " + std::to_string(killed.pid()));
+    CHECK(load.await_ok(50));
+    killed.signal(SIGKILL);
+    server.await_log("after it took over; serving again");
+    CHECK(load.await_ok(20));
+  }
+  Process successor = place.spawn_listening({"pool"});
+  load.watch(successor.pid());
+  successor.await_log("took over " + place.printed_address());
+  load.only(successor.pid());
+  CHECK(load.await_ok(1000));
+  INFO(load.stats());
+  CHECK(load.count("stale") == 0);
+}
+
 TEST_CASE("a successor killed in its probation leaves its flags and backlog nowhere") {
   Place place;
   place.environment = {"CONTINUITY_PROBATION=30s"};
