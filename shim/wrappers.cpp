@@ -19,6 +19,8 @@
 #else
 #define WRAPPED(name) name
 #endif
+// What comes before a wait at times, so that a wrapper at all others is a tail call.
+#define NOT_INLINED __attribute__((noinline))
 #define CONTINUITY_EXPORT extern "C" __attribute__((visibility("default")))
 
 namespace continuity::shim {
@@ -86,8 +88,8 @@ bool has_gone(int fd) {
 
 // The same without a barrier between saying and looking: who retires has one
 // executed in every thread (membarrier), between its own marking and looking.
-inline int accept_on_listener(AcceptCall call, int fd, sockaddr* address, socklen_t* length,
-                              int flags) {
+template <AcceptCall call>
+[[gnu::noinline]] int accept_on_listener(int fd, sockaddr* address, socklen_t* length, int flags) {
   AcceptSlot* slot = t_accept_slot;
   if (slot == nullptr || !slot->short_way.load(std::memory_order_relaxed)) [[unlikely]] {
     return accept_the_long_way(call, fd, address, length, flags);
@@ -105,12 +107,12 @@ inline int accept_on_listener(AcceptCall call, int fd, sockaddr* address, sockle
   return result;
 }
 
-inline int accept_wrapper(AcceptCall call, int fd, sockaddr* address, socklen_t* length,
-                          int flags) {
+template <AcceptCall call>
+inline int accept_wrapper(int fd, sockaddr* address, socklen_t* length, int flags) {
   if (!is_listener(fd)) [[likely]] {
     return real_accept(call, fd, address, length, flags);
   }
-  return accept_on_listener(call, fd, address, length, flags);
+  return accept_on_listener<call>(fd, address, length, flags);
 }
 
 }  // namespace
@@ -121,11 +123,11 @@ using namespace continuity::shim;  // NOLINT(google-build-using-namespace): as i
 // ---- Accepting --------------------------------------------------------------------
 
 CONTINUITY_EXPORT int WRAPPED(accept)(int fd, sockaddr* address, socklen_t* length) {
-  return accept_wrapper(AcceptCall::accept, fd, address, length, 0);
+  return accept_wrapper<AcceptCall::accept>(fd, address, length, 0);
 }
 
 CONTINUITY_EXPORT int WRAPPED(accept4)(int fd, sockaddr* address, socklen_t* length, int flags) {
-  return accept_wrapper(AcceptCall::accept4, fd, address, length, flags);
+  return accept_wrapper<AcceptCall::accept4>(fd, address, length, flags);
 }
 
 CONTINUITY_EXPORT int WRAPPED(bind)(int fd, const sockaddr* address, socklen_t length) noexcept {
@@ -161,68 +163,90 @@ CONTINUITY_EXPORT int WRAPPED(epoll_pwait2)(int epoll, epoll_event* events, int 
   return real().epoll_pwait2(epoll, events, room, timeout, mask);
 }
 
+NOT_INLINED static int look_and_poll(pollfd* fds, nfds_t count, int timeout) {
+  before_poll(fds, count);
+  return gate() == Gate::deaf ? poll_deaf(fds, count, timeout) : real().poll(fds, count, timeout);
+}
+
 CONTINUITY_EXPORT int WRAPPED(poll)(pollfd* fds, nfds_t count, int timeout) {
   if (!gate_is_open()) [[unlikely]] {
-    before_poll(fds, count);
-    if (gate() == Gate::deaf) {
-      return poll_deaf(fds, count, timeout);
-    }
+    return look_and_poll(fds, count, timeout);
   }
   return real().poll(fds, count, timeout);
+}
+
+NOT_INLINED static int look_and_ppoll(pollfd* fds, nfds_t count, const timespec* timeout,
+                                      const sigset_t* mask) {
+  before_poll(fds, count);
+  return gate() == Gate::deaf ? ppoll_deaf(fds, count, timeout, mask)
+                              : real().ppoll(fds, count, timeout, mask);
 }
 
 CONTINUITY_EXPORT int WRAPPED(ppoll)(pollfd* fds, nfds_t count, const timespec* timeout,
                                      const sigset_t* mask) {
   if (!gate_is_open()) [[unlikely]] {
-    before_poll(fds, count);
-    if (gate() == Gate::deaf) {
-      return ppoll_deaf(fds, count, timeout, mask);
-    }
+    return look_and_ppoll(fds, count, timeout, mask);
   }
   return real().ppoll(fds, count, timeout, mask);
+}
+
+NOT_INLINED static int look_and_poll_chk(pollfd* fds, nfds_t count, int timeout, std::size_t room) {
+  before_poll(fds, count);
+  return gate() == Gate::deaf ? poll_deaf(fds, count, timeout)
+                              : real().__poll_chk(fds, count, timeout, room);
 }
 
 CONTINUITY_EXPORT int WRAPPED(__poll_chk)(pollfd* fds, nfds_t count, int timeout,
                                           std::size_t room) {
   if (!gate_is_open()) [[unlikely]] {
-    before_poll(fds, count);
-    if (gate() == Gate::deaf) {
-      return poll_deaf(fds, count, timeout);
-    }
+    return look_and_poll_chk(fds, count, timeout, room);
   }
   return real().__poll_chk(fds, count, timeout, room);
+}
+
+NOT_INLINED static int look_and_ppoll_chk(pollfd* fds, nfds_t count, const timespec* timeout,
+                                          const sigset_t* mask, std::size_t room) {
+  before_poll(fds, count);
+  return gate() == Gate::deaf ? ppoll_deaf(fds, count, timeout, mask)
+                              : real().__ppoll_chk(fds, count, timeout, mask, room);
 }
 
 CONTINUITY_EXPORT int WRAPPED(__ppoll_chk)(pollfd* fds, nfds_t count, const timespec* timeout,
                                            const sigset_t* mask, std::size_t room) {
   if (!gate_is_open()) [[unlikely]] {
-    before_poll(fds, count);
-    if (gate() == Gate::deaf) {
-      return ppoll_deaf(fds, count, timeout, mask);
-    }
+    return look_and_ppoll_chk(fds, count, timeout, mask, room);
   }
   return real().__ppoll_chk(fds, count, timeout, mask, room);
+}
+
+NOT_INLINED static int look_and_select(int count, fd_set* readable, fd_set* writable,
+                                       fd_set* special, timeval* timeout) {
+  before_select(count, readable);
+  return gate() == Gate::deaf ? select_deaf(count, readable, writable, special, timeout)
+                              : real().select(count, readable, writable, special, timeout);
 }
 
 CONTINUITY_EXPORT int WRAPPED(select)(int count, fd_set* readable, fd_set* writable,
                                       fd_set* special, timeval* timeout) {
   if (!gate_is_open()) [[unlikely]] {
-    before_select(count, readable);
-    if (gate() == Gate::deaf) {
-      return select_deaf(count, readable, writable, special, timeout);
-    }
+    return look_and_select(count, readable, writable, special, timeout);
   }
   return real().select(count, readable, writable, special, timeout);
+}
+
+NOT_INLINED static int look_and_pselect(int count, fd_set* readable, fd_set* writable,
+                                        fd_set* special, const timespec* timeout,
+                                        const sigset_t* mask) {
+  before_select(count, readable);
+  return gate() == Gate::deaf ? pselect_deaf(count, readable, writable, special, timeout, mask)
+                              : real().pselect(count, readable, writable, special, timeout, mask);
 }
 
 CONTINUITY_EXPORT int WRAPPED(pselect)(int count, fd_set* readable, fd_set* writable,
                                        fd_set* special, const timespec* timeout,
                                        const sigset_t* mask) {
   if (!gate_is_open()) [[unlikely]] {
-    before_select(count, readable);
-    if (gate() == Gate::deaf) {
-      return pselect_deaf(count, readable, writable, special, timeout, mask);
-    }
+    return look_and_pselect(count, readable, writable, special, timeout, mask);
   }
   return real().pselect(count, readable, writable, special, timeout, mask);
 }
@@ -417,8 +441,8 @@ CONTINUITY_EXPORT long WRAPPED(syscall)(long number, ...) noexcept {
     case SYS_accept:
     case SYS_accept4:
       if (is_listener(fd)) {
-        return accept_on_listener(AcceptCall::accept4, fd, as<sockaddr>(b), as<socklen_t>(c),
-                                  number == SYS_accept4 ? as_int(d) : 0);
+        return accept_on_listener<AcceptCall::accept4>(fd, as<sockaddr>(b), as<socklen_t>(c),
+                                                       number == SYS_accept4 ? as_int(d) : 0);
       }
       break;
     case SYS_bind:
