@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <climits>
 #include <csignal>
+#include <fcntl.h>
 #include <linux/futex.h>
 
 namespace continuity {
@@ -48,6 +49,7 @@ bool Generation::join() {
     while (limit < i + 1 &&
            !page_->member_limit.compare_exchange_weak(limit, static_cast<std::uint32_t>(i + 1))) {
     }
+    offer_round_ = page_->offer_round.load();
     member.looked.store(0);
     member.failed.store(0);
     member.done.store(0);
@@ -176,6 +178,7 @@ Generation::State Generation::read_page() const {
     State state{.sequence = page_->sequence.load(),
                 .stage = static_cast<Stage>(page_->stage.load()),
                 .attempt = page_->attempt.load(),
+                .offer_round = page_->offer_round.load(),
                 .listeners = {}};
     if (state.sequence % 2 == 0) {
       const std::uint32_t count = page_->listener_count.load();
@@ -246,6 +249,12 @@ void Generation::follow() {
       }
     }
   }
+  if (state.offer_round != offer_round_) {
+    offer_round_ = state.offer_round;
+    if (state.stage == Stage::serving) {
+      offer_own(state);
+    }
+  }
   const bool forgets = state.stage == Stage::forgotten && stage_ != Stage::forgotten;
   stage_ = state.stage;
   self_->failed.store(failed);
@@ -292,7 +301,7 @@ void Generation::ring() {
   }
 }
 
-bool Generation::await_others(Nanoseconds deadline, Error* failure) {
+bool Generation::await_others(Nanoseconds deadline, Error* failure, std::vector<Item>* offers) {
   const std::uint32_t wanted = page_->sequence.load();
   for (;;) {
     const std::uint32_t seen = page_->done.load();
@@ -313,20 +322,133 @@ bool Generation::await_others(Nanoseconds deadline, Error* failure) {
                  missing.size() > 1 ? compose(", nor do {} others", missing.size() - 1) : "");
       return false;
     }
+    if (offers != nullptr) {
+      take_offers(*offers);  // or there is no room for more
+    }
     // One that dies says nothing: look again now and then.
     const timespec pause = to_timespec(std::min<Nanoseconds>(left, 10 * millisecond));
     sys_->futex(&page_->done, FUTEX_WAIT, seen, &pause);
   }
 }
 
+// Listeners that only others have (a worker that binds its own member of a group)
+// are handed to the leader for the time of an attempt: a copy that outlived the
+// program's own would keep a queue that nobody serves.
 std::vector<Owner::Item> Generation::inventory() {
   auto items = local_->inventory();
-  take_offers(items);
+  if (page_->private_listeners.load() > 0 &&
+      static_cast<Stage>(page_->stage.load()) == Stage::serving) {
+    // Conversations under way have been told of what was offered before.
+    for (const Offered& one : offered_) {
+      items.push_back({.listener = one.listener, .fd = one.fd.get(), .inode = one.inode});
+    }
+    ask_for_offers(items);
+    await_others(after(*sys_, follow_time), nullptr, &items);
+    take_offers(items);
+    // In one order whoever offers first: each conversation numbers them anew.
+    std::sort(items.begin(), items.end(),
+              [](const Item& one, const Item& other) { return one.inode < other.inode; });
+  }
   return items;
 }
 
-void Generation::take_offers(std::vector<Item>&) {}
-void Generation::offer_own() {}
+// What the leader has itself stands in the page; the others offer the rest.
+void Generation::ask_for_offers(const std::vector<Item>& items) {
+  change([&] {
+    std::uint32_t count = 0;
+    for (const Item& item : items) {
+      if (count < page_->listeners.size()) {
+        page_->listeners.at(count++).inode.store(item.inode);
+      }
+    }
+    page_->listener_count.store(count);
+    page_->offer_round.fetch_add(1);
+  });
+}
+
+void Generation::take_offers(std::vector<Item>& items) {
+  Channel channel(*sys_, OwnedFd(*sys_, sys_->fcntl(ties_.offers, F_DUPFD_CLOEXEC, 0)));
+  for (;;) {
+    auto received = channel.receive(0);
+    if (!received) {
+      return;
+    }
+    for (std::size_t i = 0; i < received->fds.size() && i < received->message.listeners.size();
+         ++i) {
+      OwnedFd& fd = received->fds[i];
+      const std::uint64_t inode = socket_inode(*sys_, fd.get());
+      const bool known = std::any_of(items.begin(), items.end(),
+                                     [&](const Item& item) { return item.inode == inode; });
+      auto listener = describe_socket(*sys_, fd.get());
+      if (known || !listener || !is_listening(*sys_, fd.get())) {
+        continue;
+      }
+      listener->file = received->message.listeners[i].file;
+      items.push_back({.listener = *listener, .fd = fd.get(), .inode = inode});
+      offered_.push_back({.listener = std::move(*listener), .inode = inode, .fd = std::move(fd)});
+    }
+  }
+}
+
+void Generation::offer_own(const State& state) {
+  Channel channel(*sys_, OwnedFd(*sys_, sys_->fcntl(ties_.offering, F_DUPFD_CLOEXEC, 0)));
+  for (Item& item : local_->inventory()) {
+    const bool known = std::any_of(state.listeners.begin(), state.listeners.end(),
+                                   [&](const Seen& one) { return one.inode == item.inode; });
+    if (known) {
+      continue;
+    }
+    Message offer{.type = MessageType::grant};
+    offer.listeners.push_back(item.listener);
+    const int fd = item.fd;
+    if (const auto sent = channel.send(offer, {&fd, 1}, after(*sys_, follow_time)); !sent) {
+      log_->debug("{}: {}", sent.error().step, error_text(sent.error().code));
+    }
+  }
+}
+
+// A copy that outlived the program's own would keep a queue that nobody serves.
+void Generation::take_leave() {
+  if (!offered_.empty() && static_cast<Stage>(page_->stage.load()) == Stage::serving) {
+    offered_.clear();
+  }
+}
+
+bool Generation::is_kin(pid_t process, bool fresh) {
+  const pid_t self = sys_->getpid();
+  return process > 0 && process != self && !fresh &&
+         (processes_.are_same_image(process, self) || processes_.is_below(process, members()));
+}
+
+bool Generation::is_outlived(pid_t process) {
+  const std::uint32_t count = std::min(page_->outlived_count.load(), std::uint32_t{max_outlived});
+  for (std::uint32_t i = 0; i < count; ++i) {
+    const Outlived& one = page_->outlived.at(i);
+    if (one.process.load() == process && one.started.load() == processes_.start_time(process)) {
+      return true;
+    }
+  }
+  return false;
+}
+
+bool Generation::holds(std::span<const std::uint64_t> inodes) {
+  const auto among = [&](std::uint64_t inode) {
+    return std::find(inodes.begin(), inodes.end(), inode) != inodes.end();
+  };
+  const std::uint32_t count = page_->listener_count.load();
+  for (std::uint32_t i = 0; i < count; ++i) {
+    if (among(page_->listeners.at(i).inode.load())) {
+      return true;
+    }
+  }
+  const auto items = local_->inventory();
+  return std::any_of(items.begin(), items.end(),
+                     [&](const Item& item) { return among(item.inode); });
+}
+
+std::vector<int> Generation::ties() {
+  return {ties_.page, ties_.bell, ties_.offers, ties_.offering, ties_.door};
+}
 
 // Who holds a listener without our being there would go on accepting.
 Status Generation::find_strangers(std::span<const Item> items) const {
@@ -335,11 +457,16 @@ Status Generation::find_strangers(std::span<const Item> items) const {
     inodes.push_back(item.inode);
   }
   for (const pid_t holder : processes_.find_holders(inodes, members())) {
-    if (!processes_.are_same_image(holder, sys_->getpid()) &&
-        !processes_.has_mapped(holder, library_name)) {
+    if (processes_.are_same_image(holder, sys_->getpid())) {
+      continue;
+    }
+    // It joins us before it waits for work, if it can come to our door.
+    const bool reachable = processes_.has_mapped(holder, library_name) &&
+                           processes_.user_of(holder).value_or(sys_->geteuid()) == sys_->geteuid();
+    if (!reachable) {
       log_->error(
-          "pid {} has a listener of ours and runs without this library (its environment was "
-          "cleaned?); while it runs, no restart is possible",
+          "pid {} has a listener of ours and runs without this library, or as another user, so "
+          "that it cannot be told; while it runs, no restart is possible",
           holder);
       return Error{"reach every process that has the listener", ENOTSUP};
     }
@@ -385,6 +512,7 @@ void Generation::abandon() {
   change([&] { page_->stage.store(static_cast<std::uint32_t>(Stage::serving)); });
   stage_ = Stage::serving;
   local_->abandon();
+  offered_.clear();
 }
 
 int Generation::descriptor(std::uint32_t id) {
@@ -418,12 +546,14 @@ void Generation::revive() {
   change([&] { page_->stage.store(static_cast<std::uint32_t>(Stage::serving)); });
   stage_ = Stage::serving;
   local_->revive();
+  offered_.clear();
   await_others(after(*sys_, follow_time));
 }
 
 void Generation::forget_listeners() {
   change([&] { page_->stage.store(static_cast<std::uint32_t>(Stage::forgotten)); });
   stage_ = Stage::forgotten;
+  offered_.clear();
   local_->forget_listeners();
   await_others(after(*sys_, follow_time));
 }

@@ -28,6 +28,8 @@ class Generation : public Owner {
     int bell;
     int offers;
     int offering;
+    int page;  // the file behind it
+    int door;
   };
   Generation(const Sys& sys, Log& log, Page& page, LocalOwner& local, int proc, Ties ties);
 
@@ -66,6 +68,11 @@ class Generation : public Owner {
   void send_signal(int signal) override;
   void stop(int signal) override;
   void withdraw() override;
+  void take_leave() override;
+  bool is_kin(pid_t process, bool fresh) override;
+  bool is_outlived(pid_t process) override;
+  bool holds(std::span<const std::uint64_t> inodes) override;
+  std::vector<int> ties() override;
 
  private:
   // A listener of the page, as this process found it.
@@ -78,20 +85,29 @@ class Generation : public Owner {
     std::uint32_t sequence;
     Stage stage;
     std::uint32_t attempt;
+    std::uint32_t offer_round;
     std::vector<Seen> listeners;
+  };
+  // What another process has lent the leader for the time of an attempt.
+  struct Offered {
+    Listener listener;
+    std::uint64_t inode;
+    OwnedFd fd;
   };
   [[nodiscard]] State read_page() const;
   template <typename Change>
   void change(Change change);
   void ring();
-  // True if all others have followed.
-  bool await_others(Nanoseconds deadline, Error* failure = nullptr);
+  // True if all others have followed. `offers`: what they offer meanwhile.
+  bool await_others(Nanoseconds deadline, Error* failure = nullptr,
+                    std::vector<Item>* offers = nullptr);
   template <typename Visit>
   void for_each_other(Visit visit) const;
   void free_slot(Member& member) const;
   Status prepare_here(const State& state);
-  void offer_own();
+  void offer_own(const State& state);
   void take_offers(std::vector<Item>& items);
+  void ask_for_offers(const std::vector<Item>& items);
   [[nodiscard]] std::set<pid_t> members() const;
   [[nodiscard]] pid_t main_process() const;
   Status find_strangers(std::span<const Item> items) const;
@@ -105,7 +121,8 @@ class Generation : public Owner {
   Member* self_ = nullptr;
   Stage stage_ = Stage::serving;  // of this process
   std::vector<std::uint32_t> retired_;
-  std::vector<OwnedFd> offered_;
+  std::vector<Offered> offered_;
+  std::uint32_t offer_round_ = 0;
   std::uint32_t attempt_ = 0;  // whose inventory this process has prepared
   Processes::Held held_elsewhere_;
   Nanoseconds next_look_ = never;

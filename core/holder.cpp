@@ -115,6 +115,9 @@ void Holder::run_once() {
   std::erase_if(predecessors_, [](const Predecessor& one) { return !one.channel.is_open(); });
   end_of_own_probation();
   conversations_.remove_if([](const Conversation& one) { return one.over; });
+  if (conversations_.empty()) {
+    owner_->take_leave();
+  }
 }
 
 Nanoseconds Holder::next_deadline() const {
@@ -263,6 +266,9 @@ void Holder::on_message(Conversation& conversation, Received& received) {
     case MessageType::claim:
       on_claim(conversation, message);
       break;
+    case MessageType::join:
+      on_join(conversation, message);
+      break;
     case MessageType::got:
       send_grant(conversation);
       break;
@@ -293,7 +299,44 @@ void Holder::on_hello(Conversation& conversation, const Message& hello) {
     return;
   }
   conversation.generation = hello.generation;
+  if (owner_->is_outlived(conversation.peer.pid)) {
+    turn_away_outlived(conversation);
+    return;
+  }
+  conversation.kin = owner_->is_kin(conversation.peer.pid, hello.fresh);
   send_inventory(conversation);
+}
+
+void Holder::turn_away_outlived(Conversation& conversation) {
+  Message late{.type = MessageType::abort, .code = ESTALE};
+  late.text = compose("it has handed over to pid {}", sys_->getpid());
+  reply(conversation, late);
+  conversation.over = true;
+}
+
+// A process that has executed another program, or was given the listener by one
+// of ours, belongs to this generation by what it holds.
+void Holder::on_join(Conversation& conversation, const Message& join) {
+  if (owner_->is_outlived(conversation.peer.pid)) {
+    turn_away_outlived(conversation);
+    return;
+  }
+  const bool kin = owner_->is_kin(conversation.peer.pid, join.fresh);
+  const auto ties = owner_->ties();
+  if (conversation.stage != Stage::greeting || ties.empty() ||
+      (!owner_->holds(join.inodes) && !(kin && join.inodes.empty()))) {
+    Message no{.type = MessageType::refused};
+    no.text = "what it holds is not ours";
+    reply(conversation, no);
+  } else {
+    log_->debug("pid {} belongs to this generation", conversation.peer.pid);
+    Message welcome{.type = MessageType::welcome};
+    welcome.generation = self_.generation;
+    welcome.pid = sys_->getpid();
+    welcome.state = state();
+    reply(conversation, welcome, ties);
+  }
+  conversation.over = true;
 }
 
 HolderState Holder::state() const {
@@ -307,7 +350,8 @@ HolderState Holder::state() const {
 
 void Holder::send_inventory(Conversation& conversation) {
   conversation.joins = belongs(conversation);
-  const HolderState current = conversation.joins ? HolderState::active : state();
+  const HolderState current =
+      conversation.joins || conversation.kin ? HolderState::active : state();
   Message inventory{.type = MessageType::inventory};
   inventory.protocol_min = inventory.protocol_max = protocol_version;
   inventory.generation = self_.generation;
@@ -335,7 +379,8 @@ void Holder::send_inventory(Conversation& conversation) {
     for (const std::uint32_t id : unclaimed()) {
       conversation.offered.push_back(*find_item(items_, id));
     }
-  } else if (phase_ == HolderPhase::active || phase_ == HolderPhase::granted) {
+  } else if (!conversation.kin &&
+             (phase_ == HolderPhase::active || phase_ == HolderPhase::granted)) {
     conversation.offered = owner_->inventory();
     std::uint32_t id = 0;
     for (Owner::Item& item : conversation.offered) {
@@ -374,6 +419,7 @@ void Holder::refuse(Conversation& conversation, std::string reason) {
   log_->info("refused pid {}: {}", conversation.peer.pid, reason);
   Message no{.type = MessageType::refused, .rival_pid = successor_};
   no.text = std::move(reason);
+  no.generation = generation_;
   no.duration = attempt_began_ == 0 ? 0 : now(*sys_) - attempt_began_;
   reply(conversation, no);
   conversation.over = true;

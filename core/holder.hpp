@@ -48,6 +48,19 @@ class Owner {
   virtual void stop(int signal) = 0;
   // The generation is about to end and is not to be found any more.
   virtual void withdraw() = 0;
+
+  // Nobody asks any more.
+  virtual void take_leave() {}
+  // Whether this process cannot be a successor: it belongs to the generation, or
+  // was started by it. `fresh`: it says that it is one all the same.
+  virtual bool is_kin(pid_t /*process*/, bool /*fresh*/) { return false; }
+  // Whether the process is what is left of a generation we took over from.
+  virtual bool is_outlived(pid_t /*process*/) { return false; }
+  // Whether a listener of this generation, or one that it has handed over, is
+  // among these; by their inodes.
+  virtual bool holds(std::span<const std::uint64_t> /*inodes*/) { return false; }
+  // What ties a process to the generation; nothing where it is one process only.
+  virtual std::vector<int> ties() { return {}; }
 };
 
 class Holder {
@@ -84,6 +97,7 @@ class Holder {
     Nanoseconds deadline = never;
     std::uint64_t generation = 0;  // of who speaks; 0: did not say
     std::vector<Owner::Item> offered{};
+    bool kin = false;    // is offered nothing
     bool joins = false;  // was offered what others of its generation had not claimed
     std::size_t granted = 0;
     std::vector<std::uint32_t> claimed{};  // and not retired yet
@@ -102,6 +116,8 @@ class Holder {
   void on_message(Conversation& conversation, Received& received);
   void on_hello(Conversation& conversation, const Message& hello);
   void on_claim(Conversation& conversation, const Message& claim);
+  void on_join(Conversation& conversation, const Message& join);
+  void turn_away_outlived(Conversation& conversation);
   void on_ready(Conversation& conversation, const Message& ready);
   void on_gone(Conversation& conversation, HolderEvent event);
   void send_inventory(Conversation& conversation);

@@ -54,6 +54,14 @@ struct PageListener {
   std::atomic<std::uint32_t> claimed;
 };
 
+// A process of another generation; the time it was started tells it from others
+// of its number.
+struct Outlived {
+  std::atomic<pid_t> process;
+  std::atomic<std::uint64_t> started;
+};
+
+constexpr std::uint32_t max_outlived = 8;
 constexpr std::size_t max_members = 4096;
 constexpr std::size_t max_page_listeners = 16'384;
 
@@ -73,12 +81,19 @@ struct Page {
   std::atomic<std::uint32_t> sequence;
   std::atomic<std::uint32_t> done;  // a futex: some member has followed
   std::atomic<std::uint32_t> stage;
-  std::atomic<std::uint32_t> attempt;  // counts inventories
+  std::atomic<std::uint32_t> offer_round;  // counts inventories that the leader asks for
+  std::atomic<std::uint32_t> attempt;      // counts inventories
   std::atomic<std::uint32_t> listener_count;
   std::atomic<std::uint64_t> successor;  // the generation that takes over, or did
   std::atomic<pid_t> successor_pid;
 
-  std::atomic<std::uint32_t> member_limit;  // slots at and above it have never been used
+  // Who led the generations we took over from: if it executes itself and binds
+  // again, it is not our successor.
+  std::array<Outlived, max_outlived> outlived;
+  std::atomic<std::uint32_t> outlived_count;
+
+  std::atomic<std::uint32_t> private_listeners;  // made by members after they were forked
+  std::atomic<std::uint32_t> member_limit;       // slots at and above it have never been used
   std::array<Member, max_members> members;
   std::array<PageListener, max_page_listeners> listeners;
 

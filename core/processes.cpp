@@ -160,6 +160,40 @@ pid_t Processes::parent_of(pid_t process) const {
   return parse_parent(read(compose("{}/stat", process)));
 }
 
+std::uint64_t Processes::start_time(pid_t process) const {
+  constexpr int fields_between = 19;  // from the state to the start time
+  const std::string text = read(compose("{}/stat", process));
+  const std::size_t bracket = text.rfind(')');
+  if (bracket == std::string::npos) {
+    return 0;
+  }
+  std::string_view rest = std::string_view(text).substr(bracket + 1);
+  for (int i = 0; i < fields_between; ++i) {
+    take_word(rest);
+  }
+  std::uint64_t ticks = 0;
+  return read_number(take_word(rest), ticks, 10) ? ticks : 0;
+}
+
+bool Processes::is_below(pid_t process, const std::set<pid_t>& roots) const {
+  constexpr int deepest = 64;
+  for (int i = 0; i < deepest && process > 1; ++i) {
+    process = parent_of(process);
+    if (roots.contains(process)) {
+      return true;
+    }
+  }
+  return false;
+}
+
+std::optional<uid_t> Processes::user_of(pid_t process) const {
+  struct stat status {};
+  if (sys_->fstatat(proc_, std::to_string(process).c_str(), &status, 0) != 0) {
+    return std::nullopt;
+  }
+  return status.st_uid;
+}
+
 std::map<pid_t, pid_t> Processes::parents() const {
   std::map<pid_t, pid_t> parents;
   const OwnedFd directory(*sys_, sys_->openat(proc_, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0));

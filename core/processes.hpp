@@ -26,6 +26,11 @@ class Processes {
   // Every process and its parent.
   [[nodiscard]] std::map<pid_t, pid_t> parents() const;
   [[nodiscard]] pid_t parent_of(pid_t process) const;
+  // When it was started, in the kernel's ticks since boot; 0 if that cannot be told.
+  [[nodiscard]] std::uint64_t start_time(pid_t process) const;
+  [[nodiscard]] bool is_below(pid_t process, const std::set<pid_t>& roots) const;
+  // Its effective user; nothing if there is no such process.
+  [[nodiscard]] std::optional<uid_t> user_of(pid_t process) const;
 
   // Whether one of them was forked from the other, or both from a third, and
   // none has executed anything since: addresses that the kernel draws at random

@@ -4,6 +4,7 @@
 
 #include <cstring>
 #include <fcntl.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <sys/un.h>
 
@@ -224,6 +225,13 @@ Result<OwnedFd> Rendezvous::connect(int directory, const std::string& name) {
     return last_error("connect");
   }
   return fd;
+}
+
+OwnedFd Rendezvous::lock() {
+  OwnedFd own = open_directory(*sys_, directory_.get(), ".");
+  while (own.is_open() && sys_->flock(own.get(), LOCK_EX) != 0 && errno == EINTR) {
+  }
+  return own;
 }
 
 Rendezvous::Door Rendezvous::knock(const std::string& name) {

@@ -42,6 +42,10 @@ class Rendezvous {
   // directory: a server that was started by root is somebody else by now.
   std::vector<Peer> connect_all(std::uint64_t generation, Log& log);
 
+  // While the answer is open, nobody else of this user has one: for processes that
+  // must not all found the same generation at once. Waits.
+  OwnedFd lock();
+
   // Whether anybody still listens at `name`. A door that refuses is the only
   // proof of death there is for a generation of many processes; one that is
   // missing proves nothing, anybody may have removed it.

@@ -5,6 +5,7 @@
 #include <csignal>
 #include <fcntl.h>
 #include <sys/eventfd.h>
+#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #include <sys/time.h>
@@ -77,6 +78,7 @@ const Sys& libc_sys() {
       .fchmodat = shaped::fchmodat,
       .fchown = ::fchown,
       .fcntl = shaped::fcntl,
+      .flock = ::flock,
       .fstat = ::fstat,
       .fstatat = ::fstatat,
       .futex = shaped::futex,

@@ -41,6 +41,11 @@ bool Taker::receive_inventory(Conversation& conversation, Nanoseconds deadline) 
       return false;
     }
     Message& message = received->message;
+    if (message.type == MessageType::abort && message.code == ESTALE) {
+      outlived_ = true;
+      log_->error("{}; this process has nothing left to do here", message.text);
+      return false;
+    }
     if (message.type == MessageType::abort && message.code == EPROTONOSUPPORT) {
       log_->warn("a generation speaks protocol {} to {}, we speak {}; ignored",
                  message.protocol_min, message.protocol_max, protocol_version);
@@ -71,6 +76,7 @@ std::list<Taker::Conversation> Taker::look(Rendezvous& rendezvous) {
   hello.generation = self_.generation;
   hello.identity = self_.identity;
   hello.pid = sys_->getpid();
+  hello.fresh = options_->fresh;
   const Nanoseconds deadline = after(*sys_, look_time);
   for (Rendezvous::Peer& door : rendezvous.connect_all(self_.generation, *log_)) {
     Channel& channel = door.channel;
@@ -117,7 +123,7 @@ void Taker::log_stranger(const Conversation& conversation, const Listener& wante
       self_.identity);
 }
 
-bool Taker::receive_grant(Conversation& conversation, bool& busy) {
+bool Taker::receive_grant(Conversation& conversation, Claim& claim) {
   std::size_t granted = 0;
   const auto broken = [&](const char* what) {
     log_->warn("pid {} did not hand over: {}", conversation.inventory.pid, what);
@@ -130,8 +136,11 @@ bool Taker::receive_grant(Conversation& conversation, bool& busy) {
     }
     const Message& message = received->message;
     if (message.type == MessageType::refused) {
-      log_->warn("refused: {}", message.text);
-      busy = message.rival_pid != 0;
+      if (message.generation != self_.generation) {
+        log_->warn("refused: {}", message.text);
+      }
+      claim.busy = message.rival_pid != 0;
+      claim.ours = claim.busy && message.generation == self_.generation;
       return false;
     }
     if (message.type != MessageType::grant || message.ids.size() != received->fds.size() ||
@@ -180,7 +189,7 @@ Taker::Claim Taker::claim_from(Conversation& conversation, const Listener& wante
   claim.ids.push_back(offer->listener.id);
   Claim result{.found = Found::refused, .fd = {}, .listener = offer->listener};
   const auto sent = conversation.channel.send(claim, after(*sys_, send_time));
-  if (!conversation.granted && (!sent || !receive_grant(conversation, result.busy))) {
+  if (!conversation.granted && (!sent || !receive_grant(conversation, result))) {
     return result;
   }
   // If it has died since, we hold what it granted, and become_owner finds out.
@@ -246,7 +255,7 @@ Taker::Claim Taker::claim_among(std::list<Conversation>& found, const Listener& 
       conversations_.splice(conversations_.end(), found, conversation);
     }
     // Somebody else was faster between its answer and our claim.
-    if (claim.busy && options_->busy == WhenBusy::wait) {
+    if (claim.ours || (claim.busy && options_->busy == WhenBusy::wait)) {
       look_again = true;
       continue;
     }
@@ -271,6 +280,9 @@ Taker::Claim Taker::claim(Rendezvous& rendezvous, const Listener& wanted) {
   }
   for (;;) {
     auto found = look(rendezvous);
+    if (outlived_) {
+      return {.found = Found::outlived, .fd = {}, .listener = {}};
+    }
     bool look_again = false;
     Claim claim = claim_among(found, wanted, look_again);
     if (claim.found != Found::nothing || !look_again) {
@@ -367,6 +379,7 @@ bool Taker::ask(Rendezvous& rendezvous, Conversation& conversation, Outcome& out
     if (event == TakerEvent::retired) {
       log_->info("took over {} from pid {} in {} ms", what, pid, milliseconds);
       outcome.predecessors.push_back(std::move(conversation.channel));
+      outcome.outlived.push_back(pid);
     } else {
       log_->info("took over {} from pid {}, which has ended, in {} ms", what, pid, milliseconds);
     }

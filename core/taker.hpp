@@ -24,9 +24,10 @@ class Taker {
   };
 
   enum class Found {
-    nothing,  // nobody of ours holds it: bind natively
-    claimed,  // `fd` is a copy of the listener
-    refused,  // somebody holds it and does not hand it over now: EADDRINUSE
+    nothing,   // nobody of ours holds it: bind natively
+    claimed,   // `fd` is a copy of the listener
+    refused,   // somebody holds it and does not hand it over now: EADDRINUSE
+    outlived,  // this process handed it over, before it executed itself anew
   };
 
   struct Claim {
@@ -34,6 +35,7 @@ class Taker {
     OwnedFd fd;
     Listener listener;  // as the predecessor described it
     bool busy = false;  // refused because another attempt is under way
+    bool ours = false;  // which is our own generation's
   };
 
   Taker(const Sys& sys, Log& log, const Options& options, Self self)
@@ -68,6 +70,7 @@ class Taker {
     std::string reason;  // why not
     Nanoseconds probation_ends = 0;
     std::vector<Channel> predecessors;  // those that still watch us
+    std::vector<pid_t> outlived;        // who led them
   };
 
   // Says READY for everything claimed and waits for the answers. `shared`: for
@@ -99,7 +102,7 @@ class Taker {
   enum class Waited { active, busy, ended };
   Waited wait_until_active(Conversation& conversation, const Listener& wanted);
   static bool has(const Conversation& conversation, const Listener& wanted);
-  bool receive_grant(Conversation& conversation, bool& busy);
+  bool receive_grant(Conversation& conversation, Claim& claim);
   bool is_dead(Rendezvous& rendezvous, const Conversation& conversation);
   void log_stranger(const Conversation& conversation, const Listener& wanted);
   bool ask(Rendezvous& rendezvous, Conversation& conversation, Outcome& outcome);
@@ -109,6 +112,7 @@ class Taker {
   const Options* options_;
   Self self_;
   std::list<Conversation> conversations_;
+  bool outlived_ = false;
 };
 
 }  // namespace continuity

@@ -30,6 +30,8 @@ enum class Tag : std::uint16_t {
   ids = 12 | critical,
   code = 13,
   text = 14,
+  inodes = 15 | critical,
+  fresh = 16,
 };
 
 class Writer {
@@ -177,6 +179,13 @@ bool take_ids(Reader& value, std::vector<std::uint32_t>& ids) {
   return value.ok();
 }
 
+bool take_inodes(Reader& value, std::vector<std::uint64_t>& inodes) {
+  while (!value.at_end()) {
+    inodes.push_back(value.number<std::uint64_t>());
+  }
+  return value.ok();
+}
+
 bool take_state(Reader& value, HolderState& state) {
   const auto number = value.number<std::uint8_t>();
   state = static_cast<HolderState>(number);
@@ -230,6 +239,13 @@ int take_field(std::uint16_t tag, std::span<const std::byte> bytes, Message& mes
     case Tag::ids:
       ok = take_ids(value, message.ids);
       break;
+    case Tag::inodes:
+      ok = take_inodes(value, message.inodes);
+      break;
+    case Tag::fresh:
+      message.fresh = value.number<std::uint8_t>() != 0;
+      ok = value.ok() && value.at_end();
+      break;
     case Tag::code:
       ok = take_number(value, message.code);
       break;
@@ -273,6 +289,17 @@ Result<std::vector<std::byte>> encode(const Message& message) {
     }
     body.field(Tag::ids, ids.bytes());
   }
+  if (!message.inodes.empty()) {
+    Writer inodes;
+    for (const std::uint64_t inode : message.inodes) {
+      inodes.number(inode);
+    }
+    if (inodes.bytes().size() > std::numeric_limits<std::uint16_t>::max()) {
+      return Error{"encode a message", EMSGSIZE};
+    }
+    body.field(Tag::inodes, inodes.bytes());
+  }
+  body.field(Tag::fresh, static_cast<std::uint8_t>(message.fresh ? 1 : 0));
   body.field(Tag::code, message.code);
   body.field(Tag::text, std::string_view(message.text).substr(0, max_text));
 
@@ -302,7 +329,7 @@ Result<Message> decode(std::span<const std::byte> bytes) {
   const auto length = reader.number<std::uint32_t>();
   message.sequence = reader.number<std::uint32_t>();
   if (type < static_cast<std::uint16_t>(MessageType::hello) ||
-      type > static_cast<std::uint16_t>(MessageType::abort) || length != reader.left()) {
+      type > static_cast<std::uint16_t>(MessageType::welcome) || length != reader.left()) {
     return broken;
   }
   message.type = static_cast<MessageType>(type);

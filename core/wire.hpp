@@ -35,6 +35,8 @@ enum class MessageType : std::uint16_t {
   healthy,    // predecessor: probation is over
   goodbye,    // either: I end on purpose
   abort,      // either: the attempt is over, and why
+  join,       // another process of the generation: I have a listener of yours
+  welcome,    // who leads: what ties us together, as descriptors
 };
 
 // What a holder says of itself in its inventory.
@@ -59,7 +61,9 @@ struct Message {
   std::uint32_t total = 0;     // of listeners or descriptors, over all batches
   bool more = false;           // another message of this kind follows
   std::vector<Listener> listeners{};
-  std::vector<std::uint32_t> ids{};  // listeners, by their id
+  std::vector<std::uint32_t> ids{};     // listeners, by their id
+  std::vector<std::uint64_t> inodes{};  // sockets, by what all processes know them by
+  bool fresh = false;                   // CONTINUITY_NEW: a successor, though it was started by us
   std::int32_t code = 0;
   std::string text{};
 };

@@ -265,7 +265,9 @@ Agent::Agent(Process& process, OwnedFd wake, OwnedFd bells)
       generation_(real_sys(), process.log, *process.page, owner_, process.proc.get(),
                   {.bell = process.ties.bell.get(),
                    .offers = process.ties.offers.get(),
-                   .offering = process.ties.offering.get()}) {}
+                   .offering = process.ties.offering.get(),
+                   .page = process.page_memory(),
+                   .door = process.ties.door.get()}) {}
 
 Agent* Agent::start(Process& process) {
   const Sys& sys = real_sys();

@@ -17,6 +17,7 @@
 #include <fcntl.h>
 #include <netinet/in.h>
 #include <sys/ioctl.h>
+#include <unistd.h>
 
 namespace continuity::shim {
 namespace {
@@ -44,6 +45,13 @@ bool find_file(Listener& wanted) {
   return file.has_value();
 }
 
+// A member's own listener, which the leader does not have.
+void note_private(const Process& process) {
+  if (process.page->main.load() != ::getpid()) {
+    process.page->private_listeners.fetch_add(1);
+  }
+}
+
 // False: the number holds what the program bound, and nothing is claimed. A
 // claim whose listener is nowhere would deafen the predecessor for nobody.
 bool install(Process& process, int fd, Taker::Claim claim) {
@@ -67,6 +75,8 @@ bool install(Process& process, int fd, Taker::Claim claim) {
   }
   process.claims.push_back(std::move(claimed));
   process.page->claims.fetch_add(1);
+  note_private(process);
+  process.has_bound = true;
   set_fd_flags(fd, fd_flag::claimed);
   process.set_gate(Gate::unsettled);
   return true;
@@ -133,6 +143,10 @@ Taker::Found try_claim(Process& process, int fd, const Address& address) {
 
 // A socket with a path: what file that is can be told now, and only now.
 void note_bound(Process& process, int fd, const Address& address) {
+  process.has_bound = true;
+  if (!address.is_unix()) {
+    return;
+  }
   if (auto file = find_socket_file(real_sys(), address.unix_path())) {
     const DescriptorsHeld held;
     process.socket_files[socket_inode(real_sys(), fd)] = std::move(*file);
@@ -152,6 +166,7 @@ void note_listening(int fd) {
     return;
   }
   add_fd_flags(fd, fd_flag::listening);
+  note_private(*process);
   if (process->agent == nullptr) {
     process->set_gate(Gate::unsettled);
   } else if (gate() == Gate::open) {
@@ -174,6 +189,32 @@ int stand_for(int fd) {
   const SlowPath process(Process::existing());
   const ClaimedListener* claim = process ? process->claim_of(fd) : nullptr;
   return claim != nullptr && claim->model.is_open() ? real_sys().number(claim->model.get()) : fd;
+}
+
+}  // namespace
+
+bool is_unknown_listener(int fd) noexcept {
+  const ErrnoGuard guard;
+  if (fd_flags(fd) != 0 || !is_listening(real_sys(), fd)) {
+    return false;
+  }
+  try {
+    note_listening(fd);
+  } catch (...) {
+  }
+  return is_listener(fd);
+}
+
+namespace {
+
+// What a program inherits over exec it may wait on without another word to us.
+__attribute__((constructor)) void find_inherited() noexcept {
+  constexpr int highest = 127;
+  const ErrnoGuard guard;
+  Process::notice_forks();
+  for (int fd = 0; fd <= highest; ++fd) {
+    is_unknown_listener(fd);
+  }
 }
 
 }  // namespace
@@ -206,8 +247,11 @@ int bind_socket(int fd, const sockaddr* address, socklen_t length) noexcept {
     errno = EADDRINUSE;
     return -1;
   }
+  if (found == Taker::Found::outlived) {
+    end_outlived(*Process::existing());
+  }
   const int result = real().bind(fd, address, length);
-  if (result == 0 && interesting && wanted.is_unix()) {
+  if (result == 0 && interesting) {
     try {
       const SlowPath process(Process::get());
       if (process) {

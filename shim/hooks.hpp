@@ -30,6 +30,10 @@ int pselect_deaf(int count, fd_set* readable, fd_set* writable, fd_set* special,
 constexpr int listener_is_back = -2;
 int accept_retired(int fd, sockaddr* address, socklen_t* length, int flags);
 
+// An accept on a number we know nothing of: whether it is a listener, which came
+// over exec or from another process.
+bool is_unknown_listener(int fd) noexcept;
+
 int bind_socket(int fd, const sockaddr* address, socklen_t length) noexcept;
 int listen_on(int fd, int backlog) noexcept;
 

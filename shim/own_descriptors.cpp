@@ -10,6 +10,7 @@
 #include <cstring>
 #include <fcntl.h>
 #include <sys/eventfd.h>
+#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
@@ -180,6 +181,9 @@ int fcntl(int fd, int command, long argument) {
   }
   return real().fcntl(number_of(fd), command, argument);
 }
+int flock(int fd, int operation) {
+  return ::flock(number_of(fd), operation);
+}
 int fstat(int fd, struct stat* status) {
   return ::fstat(number_of(fd), status);
 }
@@ -298,6 +302,7 @@ Sys make_real_sys() {
   sys.fchmodat = placed::fchmodat;
   sys.fchown = placed::fchown;
   sys.fcntl = placed::fcntl;
+  sys.flock = placed::flock;
   sys.fstat = placed::fstat;
   sys.fstatat = placed::fstatat;
   sys.getdents = placed::getdents;

@@ -1,5 +1,6 @@
 #include "shim/process.hpp"
 
+#include "core/joining.hpp"
 #include "shim/agent.hpp"
 #include "shim/hooks.hpp"
 #include "shim/own_descriptors.hpp"
@@ -15,6 +16,7 @@
 #include <sys/mman.h>
 #include <sys/random.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 // The default handler prints the exception's name, for which it brings 100 KB
@@ -30,6 +32,11 @@ namespace {
 
 constinit std::atomic<Process*> g_process{nullptr};
 constinit std::atomic<bool> g_nothing_to_do{false};
+constinit std::atomic<bool> g_forks_noticed{false};
+// Drawn before the first fork: what is forked from this program is one generation,
+// whoever of it binds.
+constinit std::atomic<std::uint64_t> g_family{0};
+constinit std::atomic<bool> g_is_forked{false};
 constinit pthread_mutex_t g_creation = PTHREAD_MUTEX_INITIALIZER;
 constinit pthread_mutex_t g_descriptors = PTHREAD_MUTEX_INITIALIZER;
 
@@ -109,7 +116,10 @@ Process* Process::get() noexcept {
 Process::Process() : pid_(::getpid()) {
   read_environment();
   identity = identity_of(options);
-  generation = random_generation();
+  if (g_family.load() == 0) {
+    g_family.store(random_generation());
+  }
+  generation = g_family.load();
   open_proc();
 }
 
@@ -193,11 +203,15 @@ bool Process::start_watching() {
   if (page == nullptr && !open_page()) {
     return false;
   }
-  if (!atfork_registered_) {
-    atfork_registered_ =
-        ::pthread_atfork(&before_fork, &after_fork_in_parent, &after_fork_in_child) == 0;
-  }
+  notice_forks();
   return true;
+}
+
+void Process::notice_forks() noexcept {
+  if (!g_forks_noticed.exchange(true) &&
+      ::pthread_atfork(&before_fork, &after_fork_in_parent, &after_fork_in_child) != 0) {
+    g_forks_noticed.store(false);
+  }
 }
 
 // A file, and not just memory: a process that has executed another program can
@@ -208,13 +222,64 @@ bool Process::open_page() {
   if (number < 0 || ::ftruncate(number, sizeof(Page)) != 0) {
     return false;
   }
+  if (!map_page()) {
+    return false;
+  }
+  page->generation.store(generation);
+  page->main.store(::getpid());
+  return true;
+}
+
+bool Process::map_page() {
+  const int number = real_sys().number(page_memory_.get());
+  struct stat status {};
+  // One of another release may be smaller, and to touch what is not there kills.
+  if (::fstat(number, &status) != 0 || status.st_size != sizeof(Page)) {
+    return false;
+  }
   void* memory = ::mmap(nullptr, sizeof(Page), PROT_READ | PROT_WRITE, MAP_SHARED, number, 0);
   if (memory == MAP_FAILED) {
     return false;
   }
   page = static_cast<Page*>(memory);  // zeros are its beginning
-  page->generation.store(generation);
-  page->main.store(::getpid());
+  return true;
+}
+
+bool Process::may_join() const {
+  return agent == nullptr && !ties.door.is_open() && (!has_bound || g_is_forked.load());
+}
+
+bool Process::join_generation() {
+  std::vector<std::uint64_t> inodes;
+  for (int fd = 0; fd <= g_highest_fd.load(); ++fd) {
+    if (!has_bound && is_listener(fd)) {
+      inodes.push_back(socket_inode(real_sys(), fd));
+    }
+  }
+  Rendezvous* place = rendezvous();
+  if (place == nullptr) {
+    return true;
+  }
+  Joined joined = join(real_sys(), log, *place, Processes(real_sys(), proc.get()), inodes);
+  if (joined.how == Joined::How::outlived) {
+    return false;
+  }
+  if (joined.how == Joined::How::welcome) {
+    Page* own = page;
+    OwnedFd own_memory = std::exchange(page_memory_, std::move(joined.ties[0]));
+    if (map_page()) {
+      ::munmap(own, sizeof(Page));
+      generation = joined.generation;
+      ties = {.bell = std::move(joined.ties[1]),
+              .offers = std::move(joined.ties[2]),
+              .offering = std::move(joined.ties[3]),
+              .door = std::move(joined.ties[4])};
+      page->private_listeners.fetch_add(has_bound ? 1 : 0);
+      log.debug("belongs to the generation of pid {}", page->leader.load());
+    } else {
+      page_memory_ = std::move(own_memory);
+    }
+  }
   return true;
 }
 
@@ -342,10 +407,13 @@ std::vector<int> Process::inherited() const {
 // What parent and child will share must exist, and our state must be whole.
 void Process::before_fork() noexcept {
   Process* process = existing();
+  const ErrnoGuard guard;
+  if (g_family.load() == 0) {
+    g_family.store(random_generation());
+  }
   if (process == nullptr || !process->is_this() || !process->holds_listeners()) {
     return;
   }
-  const ErrnoGuard guard;
   wait_until_settled();  // numbers that move are nobody's to copy
   sigset_t mask;
   block_signals(mask);
@@ -399,7 +467,15 @@ void Process::after_fork_in_parent() noexcept {
 
 void Process::after_fork_in_child() noexcept {
   Process* process = existing();
-  if (process == nullptr || process->fork_sensitive_->same_process.load() != 0) {
+  g_is_forked.store(true);
+  if (process == nullptr) {
+    return;
+  }
+  if (process->fork_sensitive_ == nullptr) {
+    process->pid_ = ::getpid();
+    return;
+  }
+  if (process->fork_sensitive_->same_process.load() != 0) {
     return;
   }
   const ErrnoGuard guard;
@@ -495,6 +571,11 @@ __attribute__((destructor)) void withdraw_at_exit() noexcept {
 }
 
 }  // namespace
+
+void end_outlived(Process& process) {
+  process.log.warn("this process has handed over what it would bind; it ends");
+  ::_exit(0);
+}
 
 void end_successor(Process& process, const std::string& reason) {
   constexpr int told_to_end = 75;

@@ -102,10 +102,23 @@ class Process {
   // Forked without our noticing: has no part in anything.
   [[nodiscard]] bool is_bystander() const { return bystander_; }
 
+  // Registers what notices forks; for the constructor, when there is no Process.
+  static void notice_forks() noexcept;
+
+  // This process has a listener that it neither bound nor inherited by fork: it
+  // belongs to whoever has it too. False: to one that has handed over, and so
+  // there is nothing for it to do.
+  // Forked before anything was bound, it belongs to whoever of its image came first.
+  bool join_generation();
+  [[nodiscard]] bool may_join() const;
+  // Set where a listener is bound, or claimed.
+  bool has_bound = false;
+
   // Makes what processes forked from this one will share. False: no memory.
   bool tie();
   [[nodiscard]] bool holds_listeners() const;
   [[nodiscard]] bool is_on_top() const;
+  [[nodiscard]] int page_memory() const { return page_memory_.get(); }
 
   // Not a forked child of the process that this was.
   [[nodiscard]] bool is_this() const;
@@ -118,6 +131,7 @@ class Process {
   void read_environment();
   bool open_proc();
   bool open_page();
+  bool map_page();
   void settle_in_forked_child(bool noticed) noexcept;
   void step_aside() noexcept;
   [[nodiscard]] std::vector<int> inherited() const;
@@ -128,7 +142,6 @@ class Process {
   std::map<uid_t, std::optional<Rendezvous>> rendezvous_;  // by user; empty: no good place
   std::optional<StandIns> stand_ins_;
   bool bystander_ = false;
-  bool atfork_registered_ = false;
   pid_t pid_ = 0;
   ForkSensitive* fork_sensitive_ = nullptr;
   OwnedFd page_memory_;
@@ -174,6 +187,8 @@ void unlock_descriptors() noexcept;
 
 // Ends this program without its exit handlers, which might remove what belongs
 // to the predecessor.
+// This process was told to leave, and executed itself instead. Ends it.
+[[noreturn]] void end_outlived(Process& process);
 [[noreturn]] void end_successor(Process& process, const std::string& reason);
 
 }  // namespace continuity::shim

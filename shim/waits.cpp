@@ -1,6 +1,7 @@
 #include "shim/waits.hpp"
 
 #include "core/descriptors.hpp"
+#include "core/processes.hpp"
 #include "core/socket_options.hpp"
 #include "shim/agent.hpp"
 #include "shim/hooks.hpp"
@@ -79,6 +80,15 @@ void tell_generation(Process& process, GenerationPhase phase) {
   }
 }
 
+void note_outlived(Process& process, pid_t leader) {
+  Page& page = *process.page;
+  const Processes processes(real_sys(), process.proc.get());
+  const pid_t main = processes.topmost(leader);
+  const auto at = page.outlived_count.fetch_add(1) % page.outlived.size();
+  page.outlived.at(at).process.store(main);
+  page.outlived.at(at).started.store(processes.start_time(main));
+}
+
 // Asks for what this process has claimed, and makes it the program's own.
 // False: it is not to be had.
 bool become_owner(Process& process, Taker::Share share) {
@@ -94,6 +104,9 @@ bool become_owner(Process& process, Taker::Share share) {
   }
   for (const ClaimedListener& claim : process.claims) {
     apply_recorded(process, claim);
+  }
+  for (const pid_t leader : outcome.outlived) {
+    note_outlived(process, leader);
   }
   process.page->probation_ends.store(
       std::max(process.page->probation_ends.load(), outcome.probation_ends));
@@ -153,6 +166,16 @@ bool settle_generation(Process& process) {
 
 // The first wait on a listener, or the first on a new one.
 void settle(Process& process) {
+  if (process.may_join() && process.rendezvous() != nullptr) {
+    const OwnedFd one_at_a_time = process.rendezvous()->lock();
+    if (!process.join_generation()) {
+      end_outlived(process);
+    }
+    process.agent = Agent::start(process);
+    if (process.agent != nullptr) {
+      process.agent->see_to_announcement();
+    }
+  }
   // Before the predecessor is asked to go deaf, since it takes time.
   if (process.agent == nullptr) {
     process.agent = Agent::start(process);

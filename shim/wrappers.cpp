@@ -109,7 +109,7 @@ template <AcceptCall call>
 
 template <AcceptCall call>
 inline int accept_wrapper(int fd, sockaddr* address, socklen_t* length, int flags) {
-  if (!is_listener(fd)) [[likely]] {
+  if (!is_listener(fd) && !is_unknown_listener(fd)) [[unlikely]] {
     return real_accept(call, fd, address, length, flags);
   }
   return accept_on_listener<call>(fd, address, length, flags);
@@ -440,7 +440,7 @@ CONTINUITY_EXPORT long WRAPPED(syscall)(long number, ...) noexcept {
   switch (number) {
     case SYS_accept:
     case SYS_accept4:
-      if (is_listener(fd)) {
+      if (is_listener(fd) || is_unknown_listener(fd)) {
         return accept_on_listener<AcceptCall::accept4>(fd, as<sockaddr>(b), as<socklen_t>(c),
                                                        number == SYS_accept4 ? as_int(d) : 0);
       }

@@ -1,0 +1,55 @@
+#include "core/joining.hpp"
+
+#include "core/channel.hpp"
+#include "core/clock.hpp"
+
+#include <list>
+
+namespace continuity {
+namespace {
+
+// One that is starting up itself answers when it serves.
+constexpr Nanoseconds answer_time = 2 * second;
+
+}  // namespace
+
+Joined join(const Sys& sys, Log& log, Rendezvous& rendezvous, const Processes& processes,
+            std::span<const std::uint64_t> inodes) {
+  Message request{.type = MessageType::join};
+  request.protocol_min = request.protocol_max = protocol_version;
+  request.pid = sys.getpid();
+  request.inodes.assign(inodes.begin(), inodes.end());
+  const Nanoseconds deadline = after(sys, answer_time);
+  std::list<Channel> asked;
+  for (Rendezvous::Peer& peer : rendezvous.connect_all(0, log)) {
+    const auto who = peer.channel.peer();
+    if (who && (who->uid == peer.owner || who->uid == 0) && peer.channel.send(request, deadline)) {
+      asked.push_back(std::move(peer.channel));
+    }
+  }
+  Joined joined;
+  for (Channel& channel : asked) {
+    auto received = channel.receive(deadline);
+    if (!received) {
+      continue;
+    }
+    const Message& message = received->message;
+    if (message.type == MessageType::abort && message.code == ESTALE) {
+      joined.how = Joined::How::outlived;
+      return joined;
+    }
+    if (message.type != MessageType::welcome || received->fds.size() != tie_count) {
+      continue;
+    }
+    // While a listener is handed over, two generations have it: ours is the one
+    // that started us.
+    if (inodes.empty() || processes.is_below(sys.getpid(), {message.pid})) {
+      joined.how = Joined::How::welcome;
+      joined.generation = message.generation;
+      joined.ties = std::move(received->fds);
+    }
+  }
+  return joined;
+}
+
+}  // namespace continuity

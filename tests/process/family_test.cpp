@@ -1,0 +1,55 @@
+// Servers in which a listener does not simply come over fork: each process finds
+// its generation by what it holds, or by what it was forked from.
+#include "restarts.hpp"
+
+#include <catch2/catch.hpp>
+
+namespace continuity::test {
+namespace {
+
+// Fresh connections only: these serve one at a time. Who binds for itself takes
+// over for itself: then there are several `take_overs`.
+void family_restarts(const std::string& shape, std::size_t take_overs = 1) {
+  constexpr int times = 5;
+  Place place;
+  place.program = FAMILY_SERVER;
+  place.environment.emplace_back("CONTINUITY_LOG=debug");
+  Process server = place.start({shape});
+  Load load(place.address(), server);
+  for (int i = 0; i < times; ++i) {
+    Process successor = place.spawn_listening({shape});
+    load.watch(successor.pid());
+    CHECK(wait_until([&] { return successor.logged("took over") >= take_overs; }));
+    load.only(successor.pid());
+    CHECK(load.await_ok(20));
+    CHECK(left_by_itself(server));
+    server = std::move(successor);
+  }
+  check_nothing_was_lost(load, times);
+}
+
+}  // namespace
+
+// Not yet: while their generation starts, workers that have executed another
+// program find nobody to belong to, and nobody says READY.
+TEST_CASE("restarted under load, nothing is lost: workers that inherit over exec", "[.]") {
+  family_restarts("exec");
+}
+TEST_CASE("restarted under load, nothing is lost: workers that listen after exec", "[.]") {
+  family_restarts("exec-listen");
+}
+TEST_CASE("restarted under load, nothing is lost: workers that are given the listener", "[.]") {
+  family_restarts("given");
+}
+TEST_CASE("restarted under load, nothing is lost: a socket of its own for each worker") {
+  family_restarts("each", 3);
+}
+// Not yet: sometimes a worker's take-over does not come.
+TEST_CASE("restarted under load, nothing is lost: a socket each, the parent's too", "[.]") {
+  family_restarts("all", 4);
+}
+TEST_CASE("restarted under load, nothing is lost: a master that executes itself anew") {
+  family_restarts("master");
+}
+
+}  // namespace continuity::test
