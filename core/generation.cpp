@@ -81,7 +81,7 @@ void Generation::for_each_other(Visit visit) const {
 
 std::set<pid_t> Generation::members() const {
   std::set<pid_t> all{sys_->getpid()};
-  if (const pid_t main = page_->main.load(); main != 0 && sys_->kill(main, 0) == 0) {
+  if (const pid_t main = page_->main.load(); main != 0 && is_running(*sys_, main)) {
     all.insert(main);
   }
   for_each_other([&](const Member& member) { all.insert(member.pid.load()); });
@@ -584,8 +584,7 @@ void Generation::close_listeners(std::span<const std::uint32_t> ids) {
 
 pid_t Generation::main_process() const {
   const pid_t main = page_->main.load();
-  const bool lives = main != 0 && (sys_->kill(main, 0) == 0 || errno == EPERM);
-  return processes_.topmost(lives ? main : sys_->getpid());
+  return processes_.topmost(main != 0 && is_running(*sys_, main) ? main : sys_->getpid());
 }
 
 void Generation::send_signal(int signal) {

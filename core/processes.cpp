@@ -138,6 +138,16 @@ pid_t parse_parent(std::string_view stat) {
   return read_number(take_word(stat), parent, 10) ? parent : 0;
 }
 
+bool is_running(const Sys& sys, pid_t process) {
+  const OwnedFd handle(sys, sys.pidfd_open(process, 0));
+  if (!handle.is_open()) {
+    return errno != ESRCH && errno != EINVAL;
+  }
+  pollfd end{.fd = handle.get(), .events = POLLIN, .revents = 0};
+  const timespec at_once{};
+  return sys.ppoll(&end, 1, &at_once) <= 0;
+}
+
 std::string Processes::read(const std::string& path) const {
   constexpr std::size_t chunk = 64 * 1024;
   std::string text;

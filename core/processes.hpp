@@ -18,6 +18,10 @@
 
 namespace continuity {
 
+// Whether it has not ended. One that nobody has waited for yet has its pid still,
+// and can be sent signals.
+bool is_running(const Sys& sys, pid_t process);
+
 class Processes {
  public:
   // `proc` is an open /proc.

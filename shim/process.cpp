@@ -1,6 +1,7 @@
 #include "shim/process.hpp"
 
 #include "core/joining.hpp"
+#include "core/processes.hpp"
 #include "shim/agent.hpp"
 #include "shim/hooks.hpp"
 #include "shim/own_descriptors.hpp"
@@ -439,7 +440,7 @@ void Process::before_fork() noexcept {
 bool Process::is_on_top() const {
   const pid_t self = ::getpid();
   pid_t main = page->main.load();
-  if (main != self && ::kill(main, 0) != 0 && errno == ESRCH) {
+  if (main != self && !is_running(real_sys(), main)) {
     page->main.compare_exchange_strong(main, self);
   }
   return page->main.load() == self || ::getsid(0) == self;
