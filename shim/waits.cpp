@@ -121,6 +121,15 @@ bool become_owner(Process& process, Taker::Share share) {
   return true;
 }
 
+// One of the processes that wait, until it ends. One that has begun to ask and
+// begins again had no memory for it: no other thread of it gets here meanwhile.
+bool is_asker(Page& page) {
+  const pid_t self = ::getpid();
+  pid_t asker = page.asker.load();
+  return asker == self || ((asker == 0 || !is_running(real_sys(), asker)) &&
+                           page.asker.compare_exchange_strong(asker, self));
+}
+
 // Until the generation owns its listeners. One process asks, the others wait for
 // it, and if it dies meanwhile another asks again. False: what has been claimed
 // is not this process's to ask for, it waits on a listener of its own (apache's
@@ -129,33 +138,29 @@ bool settle_generation(Process& process) {
   Page& page = *process.page;
   for (;;) {
     std::uint32_t phase = page.phase.load();
+    const bool may_ask = page.claims.load() == 0 || (process.taker && process.taker->has_claims());
     switch (static_cast<GenerationPhase>(phase)) {
       case GenerationPhase::starting:
-        if (page.claims.load() > 0 && (!process.taker || !process.taker->has_claims())) {
+        if (!may_ask) {
           return false;
         }
-        page.asker.store(::getpid());
-        if (page.phase.compare_exchange_strong(
+        [[fallthrough]];
+      case GenerationPhase::asking:
+        // The one before may have ended after it was answered.
+        if (may_ask && is_asker(page) &&
+            page.phase.compare_exchange_strong(
                 phase, static_cast<std::uint32_t>(GenerationPhase::asking))) {
-          page.asker.store(::getpid());
           if (process.agent != nullptr) {
             process.agent->see_to_announcement();
           }
           become_owner(process, Taker::Share::all);
           forget_claims(process, true);
           tell_generation(process, GenerationPhase::active);
+        } else {
+          const timespec moment = to_timespec(10 * millisecond);
+          real_sys().futex(&page.phase, FUTEX_WAIT, phase, &moment);
         }
         break;
-      case GenerationPhase::asking: {
-        const timespec moment = to_timespec(10 * millisecond);
-        real_sys().futex(&page.phase, FUTEX_WAIT, phase, &moment);
-        const pid_t asker = page.asker.load();
-        if (real_sys().kill(asker, 0) != 0 && errno == ESRCH && page.phase.load() == phase) {
-          page.phase.compare_exchange_strong(phase,
-                                             static_cast<std::uint32_t>(GenerationPhase::starting));
-        }
-        break;
-      }
       case GenerationPhase::active:
         return true;
       case GenerationPhase::ended:
