@@ -7,6 +7,7 @@
 #include "shim/own_descriptors.hpp"
 #include "shim/real_calls.hpp"
 
+#include <algorithm>
 #include <array>
 #include <cstdlib>
 #include <errno.h>  // program_invocation_short_name
@@ -150,15 +151,25 @@ void Process::read_environment() {
 
 Rendezvous* Process::rendezvous() {
   const uid_t user = real_sys().geteuid();
+  const auto is_open = [](const auto& one) { return one.second.has_value(); };
   if (rendezvous_.count(user) == 0) {
     std::string problem;
-    rendezvous_.emplace(user, Rendezvous::open(real_sys(), options.directory, user, problem));
-    if (!rendezvous_.at(user)) {
+    auto place = Rendezvous::open(real_sys(), options.directory, user, problem);
+    if (!place && std::none_of(rendezvous_.begin(), rendezvous_.end(), is_open)) {
       log.error("{}; until then this program cannot be restarted without loss", problem);
+    } else if (!place) {
+      log.debug("for user {}: {}", user, problem);
     }
+    rendezvous_.emplace(user, std::move(place));
   }
   auto& place = rendezvous_.at(user);
-  return place ? &*place : nullptr;
+  if (place) {
+    return &*place;
+  }
+  // A worker in a root directory of its own, as a user that it has become there:
+  // it stays in the place of the process that has forked it.
+  const auto other = std::find_if(rendezvous_.begin(), rendezvous_.end(), is_open);
+  return other == rendezvous_.end() ? nullptr : &*other->second;
 }
 
 void Process::prepare_rendezvous(uid_t user) {
