@@ -100,21 +100,6 @@ TEST_CASE("a server whose libraries use sockets before main restarts like any ot
   CHECK(load.count("failed") + load.count("stale") == 0);
 }
 
-TEST_CASE("a preforking server is not restarted by half: refused, with the reason") {
-  const Place place;
-  const Process server = place.start({"prefork"});
-  Load load(place.address(), server, 4);
-
-  for (int i = 0; i < 3; ++i) {
-    Process second = place.spawn({"prefork"});
-    CHECK(second.next_line() == "bind EADDRINUSE");
-    CHECK(second.wait_exit() == 1);
-    CHECK(second.logged("continuity[") == 1);
-  }
-  CHECK(load.await_ok(20));
-  CHECK(load.count("failed") + load.count("stale") == 0);
-}
-
 TEST_CASE("a thread that has jumped out of accept does not hold the restart up") {
   const Place place;
   Process server = place.start({"jump"});

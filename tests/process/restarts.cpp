@@ -42,7 +42,7 @@ void restart_under_load(const Place& place, const Arguments& arguments, Load& lo
   Process successor = place.spawn_listening(arguments);
   load.watch(successor.pid());
   successor.await_log("took over " + place.printed_address() + " from pid " +
-                      std::to_string(server.pid()));
+                      (place.main_leads ? std::to_string(server.pid()) : ""));
   load.only(successor.pid());
   in_flight.finish(server);
   CHECK(load.await_ok(requests_each));

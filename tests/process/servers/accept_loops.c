@@ -9,10 +9,8 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/time.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 static void* as_pointer(int fd) {
@@ -105,18 +103,6 @@ void process_per_connection(void) {
       _exit(0);
     }
     close(connection);
-  }
-}
-
-void prefork(void) {
-  enum { workers = 4 };
-  for (int i = 0; i < workers; ++i) {
-    if (fork() == 0) {
-      prctl(PR_SET_PDEATHSIG, SIGKILL);  // a test ends the parent only
-      accept_and_serve(as_pointer(listeners[0]));
-    }
-  }
-  while (wait(NULL) > 0) {
   }
 }
 

@@ -12,11 +12,14 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-struct settings settings = {.backlog = 128};
+enum { most_seconds = 240 };  // outlives no test
+
+struct settings settings = {.backlog = 128, .workers = 4};
 int listeners[max_listeners];
 int listener_count;
 
@@ -29,6 +32,12 @@ static const struct {
     {"pool", pool_of_threads},
     {"fork", process_per_connection},
     {"prefork", prefork},
+    {"prefork-epoll", prefork_epoll},
+    {"prefork-pool", prefork_pool},
+    {"leave-workers", leave_workers_behind},
+    {"fork-and-forget", fork_and_forget},
+    {"pass", pass_connections},
+    {"copies", copy_connections},
     {"timeout", with_timeout},
     {"jump", jump_out_of_accept},
     {"cancel", cancel_in_accept},
@@ -247,14 +256,52 @@ static void end_as_told(void) {
   }
 }
 
+static bool becomes_nobody(const char* when) {
+  return settings.nobody != NULL && strcmp(settings.nobody, when) == 0;
+}
+
+static void prepare_to_bind(void) {
+  if (settings.helper) {
+    fork_helper();
+  }
+  if (settings.no_new_privileges && prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0) {
+    fail("prctl");
+  }
+  if (becomes_nobody("before")) {
+    become_nobody();
+  }
+  if (becomes_nobody("to-and-fro")) {
+    become_nobody_for_a_while();
+  }
+}
+
+static void change_when_bound(void) {
+  if (becomes_nobody("after")) {
+    become_nobody();
+  }
+  if (becomes_nobody("to-and-fro")) {
+    become_root_again();
+    become_nobody_for_a_while();
+  }
+  if (settings.background != NULL) {
+    if (strcmp(settings.background, "twice") == 0) {
+      go_to_background_twice();
+    } else if (daemon(1, 1) != 0) {
+      fail("daemon");
+    }
+    alarm(most_seconds);  // which no child inherits
+  }
+}
+
 static void start(int count, char** addresses) {
-  enum { first_unknown = 3, most_seconds = 240 };
+  enum { first_unknown = 3 };
   close_others(first_unknown);
   if (settings.daemon && daemon(1, 1) != 0) {
     fail("daemon");
   }
   alarm(most_seconds);  // outlives no test
   set_handlers();
+  prepare_to_bind();
   if (settings.remove) {
     unlink(settings.remove);
   }
@@ -270,6 +317,7 @@ static void start(int count, char** addresses) {
     close(original);
   }
   close_others(listeners[listener_count - 1] + 1);
+  change_when_bound();
   if (settings.pid_file) {
     write_pid_file();
   }
@@ -305,8 +353,24 @@ static const struct option option_names[] = {
     {"end", required_argument, NULL, 'e'},
     {"pid-file", required_argument, NULL, 'p'},
     {"remove", required_argument, NULL, 'R'},
+    {"workers", required_argument, NULL, 'w'},
+    {"max-requests", required_argument, NULL, 'm'},
+    {"nobody", required_argument, NULL, 'N'},
+    {"chroot", required_argument, NULL, 'C'},
+    {"background", required_argument, NULL, 'B'},
+    {"no-new-privileges", no_argument, NULL, 'P'},
+    {"helper", no_argument, NULL, 'h'},
+    {"stranger", no_argument, NULL, 'x'},
+    {"idle", no_argument, NULL, 'i'},
     {0},
 };
+
+static void do_nothing(void) {
+  alarm(most_seconds);
+  for (;;) {
+    pause();
+  }
+}
 
 static void read_options(int argc, char** argv) {
   for (int option; (option = getopt_long(argc, argv, "+", option_names, NULL)) != -1;) {
@@ -359,6 +423,33 @@ static void read_options(int argc, char** argv) {
       case 'R':
         settings.remove = optarg;
         break;
+      case 'w':
+        settings.workers = atoi(optarg);
+        break;
+      case 'm':
+        settings.max_requests = atoi(optarg);
+        break;
+      case 'N':
+        settings.nobody = optarg;
+        break;
+      case 'C':
+        settings.root = optarg;
+        break;
+      case 'B':
+        settings.background = optarg;
+        break;
+      case 'P':
+        settings.no_new_privileges = true;
+        break;
+      case 'h':
+        settings.helper = true;
+        break;
+      case 'x':
+        settings.stranger = true;
+        break;
+      case 'i':
+        do_nothing();
+        break;
       default:
         exit(2);
     }
@@ -376,6 +467,9 @@ int main(int argc, char** argv) {
   say("listening pid=%d port=%d other=%d", getpid(), port_of(listeners[0]),
       port_of(listeners[listener_count - 1]));
   end_as_told();
+  if (settings.stranger) {
+    fork_stranger(argv[0]);
+  }
   if (settings.late) {
     serve_late();
   }

@@ -28,6 +28,14 @@ struct settings {
   bool deaf_to_signals;      // ignores every signal that can be ignored
   int options;               // a number that appears in the listener's options
   int backlog;
+  int workers;
+  int max_requests;        // after so many a worker ends, and its master forks another
+  const char* nobody;      // becomes nobody "before" or "after" bind, in "workers", "to-and-fro"
+  const char* root;        // workers go there by chroot
+  const char* background;  // "after" bind, or "twice" (two forks, a session of its own)
+  bool no_new_privileges;
+  bool helper;           // forked before it binds, and waits for nothing
+  bool stranger;         // has the listener, and neither library nor environment
   const char* end;       // what it does before it serves: exit0, exit1, segv, kill, hang
   const char* late;      // an address it binds only when it is told to, serving already
   const char* pid_file;  // written at start, removed at the end
@@ -55,6 +63,13 @@ int make_listener(const char* address);
 void set_nonblocking(int fd);
 int accept_connection(int listener);  // -1: nothing for us, go on
 
+void become_nobody(void);
+void become_nobody_for_a_while(void);
+void become_root_again(void);
+void fork_helper(void);
+void fork_stranger(const char* program);
+void go_to_background_twice(void);
+
 typedef void (*serving_loop)(void);
 void serve_late(void);
 void one_by_one(void);
@@ -62,6 +77,12 @@ void thread_per_connection(void);
 void pool_of_threads(void);
 void process_per_connection(void);
 void prefork(void);
+void prefork_epoll(void);
+void prefork_pool(void);
+void leave_workers_behind(void);
+void fork_and_forget(void);
+void pass_connections(void);
+void copy_connections(void);
 void with_timeout(void);
 void jump_out_of_accept(void);
 void cancel_in_accept(void);
