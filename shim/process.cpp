@@ -417,6 +417,10 @@ std::vector<int> Process::inherited() const {
 }
 
 // What parent and child will share must exist, and our state must be whole.
+//
+// The process at the top of a tree has an agent, though it may wait for nothing
+// itself: it leads. It has it before the child can look for a leader, and take
+// itself for one: a child that has left root may not signal its parent.
 void Process::before_fork() noexcept {
   Process* process = existing();
   const ErrnoGuard guard;
@@ -433,7 +437,9 @@ void Process::before_fork() noexcept {
   process->forking_ = true;
   process->fork_mask_ = mask;
   try {
-    process->tie();
+    if (process->tie() && process->agent == nullptr && process->is_on_top()) {
+      process->agent = Agent::start(*process);
+    }
   } catch (...) {  // no memory: parent and child do not know of each other
   }
   if (process->page != nullptr && process->page->current_phase() != GenerationPhase::active) {
@@ -457,20 +463,12 @@ bool Process::is_on_top() const {
   return page->main.load() == self || ::getsid(0) == self;
 }
 
-// The process at the top of a tree has an agent, though it may wait for nothing
-// itself: it leads.
 void Process::after_fork_in_parent() noexcept {
   Process* process = existing();
   if (process == nullptr || !process->forking_) {
     return;
   }
   const ErrnoGuard guard;
-  if (process->agent == nullptr && process->ties.door.is_open() && process->is_on_top()) {
-    try {
-      process->agent = Agent::start(*process);
-    } catch (...) {
-    }
-  }
   const sigset_t mask = process->fork_mask_;
   process->forking_ = false;
   ::pthread_mutex_unlock(&process->mutex_);
