@@ -5,7 +5,7 @@ from harness.server import Server
 
 SERVER = Server(
     title="Java HttpServer",
-    package="default-jdk-headless",
+    packages=["default-jdk-headless"],
     version=["javac", "-version"],
     prepare=[["javac", "-d", "@DIR@", "@PROGRAMS@/Pages.java"]],
     command=["java", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Xmx64m", "-cp", "@DIR@", "Pages", "@PORT@"],

@@ -20,7 +20,7 @@ server.max-keep-alive-idle = 60
 
 SERVER = Server(
     title="lighttpd",
-    package="lighttpd",
+    packages=["lighttpd"],
     version=["/usr/sbin/lighttpd", "-v"],
     command=["/usr/sbin/lighttpd", "-D", "-f", "@DIR@/lighttpd.conf"],
     url="http://127.0.0.1:@PORT@/",

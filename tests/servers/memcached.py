@@ -4,7 +4,7 @@ from harness.server import Server
 
 SERVER = Server(
     title="memcached",
-    package="memcached",
+    packages=["memcached"],
     version=["memcached", "-V"],
     command=["memcached", "-l", "127.0.0.1", "-p", "@PORT@", "-U", "0", "-u", "nobody", "-m", "16"],
     connect="127.0.0.1:@PORT@",

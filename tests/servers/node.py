@@ -5,7 +5,7 @@ from harness.server import Server
 
 SERVER = Server(
     title="node",
-    package="nodejs",
+    packages=["nodejs"],
     version=["node", "--version"],
     command=["node", "@PROGRAMS@/index.js", "@PORT@"],
     url="http://127.0.0.1:@PORT@/",

@@ -9,7 +9,7 @@ from harness.server import Server
 
 SERVER = Server(
     title="php -S",
-    package="php-cli",
+    packages=["php-cli"],
     version=["php", "--version"],
     command=["php", "-S", "127.0.0.1:@PORT@", "@PROGRAMS@/index.php"],
     url="http://127.0.0.1:@PORT@/",

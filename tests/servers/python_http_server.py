@@ -5,7 +5,7 @@ from harness.server import Server
 
 SERVER = Server(
     title="python3 -m http.server",
-    package="python3",
+    packages=["python3"],
     version=["/usr/bin/python3", "--version"],
     # HTTP/1.0, its default, has no connections to keep.
     command=["/usr/bin/python3", "-m", "http.server", "--protocol", "HTTP/1.1", "--bind", "127.0.0.1",

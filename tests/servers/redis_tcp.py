@@ -9,7 +9,7 @@ from harness.server import Server
 
 SERVER = Server(
     title="redis-server (TCP)",
-    package="redis-server",
+    packages=["redis-server"],
     version=["redis-server", "--version"],
     command=["redis-server", "--bind", "127.0.0.1", "--port", "@PORT@", "--save", "", "--appendonly", "no",
              # Its protected mode lets in 127.0.0.1 only; the clients come from many addresses of the loopback.

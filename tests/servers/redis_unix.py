@@ -8,7 +8,7 @@ from harness.server import Server
 
 SERVER = Server(
     title="redis-server (UNIX)",
-    package="redis-server",
+    packages=["redis-server"],
     version=["redis-server", "--version"],
     command=["redis-server", "--port", "0", "--unixsocket", "@DIR@/redis.sock", "--save", "", "--appendonly", "no"],
     connect="@DIR@/redis.sock",

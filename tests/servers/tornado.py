@@ -5,7 +5,7 @@ from harness.server import Server
 
 SERVER = Server(
     title="tornado",
-    package="python3-tornado",
+    packages=["python3-tornado"],
     version=["/usr/bin/python3", "-c", "import tornado; print(tornado.version)"],
     command=["/usr/bin/python3", "@PROGRAMS@/pages.py", "@PORT@"],
     url="http://127.0.0.1:@PORT@/",

@@ -5,8 +5,8 @@ from harness.server import Server
 
 SERVER = Server(
     title="webfs",
-    package="webfs",
-    version=["dpkg-query", "--show", "--showformat", "${Version}", "webfs"],
+    packages=["webfs"],
+    version=["dpkg-query", "--show", "--showformat", "${source:Upstream-Version}", "webfs"],
     command=["webfsd", "-F", "-i", "127.0.0.1", "-p", "@PORT@", "-r", "@DIR@/site", "-f", "index.html",
              "-u", "nobody", "-g", "nogroup"],
     url="http://127.0.0.1:@PORT@/",

@@ -12,6 +12,7 @@ import hashlib
 import os
 import socket
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from .load import Load
@@ -34,15 +35,14 @@ class HalfSent:
 class KeptAlive:
     """A connection with one request before the take-over and one after it."""
 
-    def __init__(self, load: Load, name: str, server: int, reusable: bool) -> None:
-        self._load, self._name, self._reusable = load, name, reusable
+    def __init__(self, load: Load, name: str, server: int) -> None:
+        self._load, self._name = load, name
         _expect_held(load.ask(f"keep {name}"), server)
 
     def finish(self) -> str:
         outcome = self._load.ask(f"again {self._name}")["outcome"]
         self._load.ask(f"drop {self._name}")
-        # A goodbye between two requests loses nothing where connections are not kept.
-        return "ok" if outcome == "closed-idle" and not self._reusable else outcome
+        return outcome
 
 
 class Download:
@@ -86,18 +86,19 @@ class AtWork:
     They write NAME.begun first, so that it is known to be in hand when the restart begins.
     """
 
-    def __init__(self, request: str) -> None:
-        self._request = request
+    def __init__(self, request: str | Callable[[str], bytes]) -> None:
+        """The request with @GATE@ for NAME, or what makes it of NAME."""
+        self._request = request if callable(request) else lambda name: request.replace("@GATE@", name).encode()
 
     def begin(self, place: Place, number: int) -> AtWork.Begun:
         gate = place.directory / f"gate-{number}"
-        return self.Begun(place.port, self._request.replace("@GATE@", gate.name), gate)
+        return self.Begun(place.port, self._request(gate.name), gate)
 
     class Begun:
-        def __init__(self, port: int, request: str, gate: Path) -> None:
+        def __init__(self, port: int, request: bytes, gate: Path) -> None:
             self._gate = gate
             self._socket = socket.create_connection(("127.0.0.1", port), patience)
-            self._socket.sendall(request.encode())
+            self._socket.sendall(request)
             deadline = time.monotonic() + patience
             while not gate.with_name(gate.name + ".begun").exists():
                 if time.monotonic() >= deadline:

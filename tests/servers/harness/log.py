@@ -27,15 +27,18 @@ class Log:
         if self._notice < 0 or _libc.inotify_add_watch(self._notice, os.fsencode(path), _in_modify) < 0:
             raise OSError(ctypes.get_errno(), "inotify")
 
-    def find(self, pattern: str) -> re.Match | None:
-        return re.search(pattern, self.path.read_text(errors="replace"), re.MULTILINE)
+    def length(self) -> int:
+        return self.path.stat().st_size
 
-    def await_line(self, pattern: str, writer: Process, seconds: float) -> re.Match | None:
-        """The first line that matches; None once the time is over or the writer has ended without it."""
+    def find(self, pattern: str, begin: int) -> re.Match | None:
+        return re.search(pattern, self.path.read_bytes()[begin:].decode(errors="replace"), re.MULTILINE)
+
+    def await_line(self, pattern: str, begin: int, writer: Process, seconds: float) -> re.Match | None:
+        """The first line from there on that matches; None once the time is over or the writer has ended without it."""
         deadline = time.monotonic() + seconds
         while True:
             over = writer.ended() or time.monotonic() >= deadline
-            found = self.find(pattern)
+            found = self.find(pattern, begin)
             if found or over:
                 return found
             select.select([self._notice, writer.descriptor], [], [], max(deadline - time.monotonic(), 0))

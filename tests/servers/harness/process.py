@@ -1,7 +1,7 @@
 """One start of a server's command: the processes that come of it, and their end.
 
-Each runs in a session of its own, so that a server which signals its process
-group cannot reach another generation, and so that whatever it forks is found.
+Each start has a root of its own (family.py), from which all its processes
+descend, however they are forked and whatever session or group they move to.
 """
 
 from __future__ import annotations
@@ -10,49 +10,53 @@ import os
 import select
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
+_family = Path(__file__).with_name("family.py")
 
-def _session_members(session: int) -> list[int]:
-    members = []
+
+def _children_of_all() -> dict[int, list[int]]:
+    children: dict[int, list[int]] = {}
     for name in filter(str.isdigit, os.listdir("/proc")):
         try:
-            # Fields after the command, which may contain anything: state, ppid, pgrp, session.
+            # Fields after the command, which may contain anything: state, parent.
             fields = Path("/proc", name, "stat").read_text().rpartition(")")[2].split()
         except OSError:
             continue
-        if int(fields[3]) == session and fields[0] != "Z":
-            members.append(int(name))
-    return members
+        children.setdefault(int(fields[1]), []).append(int(name))
+    return children
 
 
 class Process:
-    def __init__(self, command: list[str], environment: dict[str, str], directory: Path, output: Path) -> None:
+    def __init__(self, command: list[str], environment: dict[str, str], preload: Path | None, directory: Path,
+                 output: Path) -> None:
         self._output = output
+        # Only the command runs under the library, not its root.
+        loaded = ["/usr/bin/env", f"LD_PRELOAD={preload}"] if preload else []
         with output.open("wb") as sink:
-            self._child = subprocess.Popen(command, env=environment, cwd=directory, stdin=subprocess.DEVNULL,
-                                           stdout=sink, stderr=subprocess.STDOUT, start_new_session=True)
-        self.pid = self._child.pid
-        self.descriptor = os.pidfd_open(self.pid)  # readable once the process has ended
+            self._root = subprocess.Popen([sys.executable, "-IS", str(_family), *loaded, *command], env=environment,
+                                          cwd=directory, stdin=subprocess.DEVNULL, stdout=sink,
+                                          stderr=subprocess.STDOUT, start_new_session=True)
+        self.pid = self._root.pid  # stands for all of them
+        self.descriptor = os.pidfd_open(self.pid)  # readable once the last of them has ended
 
     def ended(self, seconds: float = 0) -> bool:
-        """Whether the process ends within so many seconds."""
+        """Whether all of its processes end within so many seconds."""
         return bool(select.select([self.descriptor], [], [], max(seconds, 0))[0])
 
-    def gone(self, seconds: float = 0) -> bool:
-        """Whether it and all that it forked end within so many seconds."""
-        deadline = time.monotonic() + seconds
-        if not self.ended(seconds):
-            return False
-        while _session_members(self.pid):  # nothing announces the end of processes that are not our children
-            if time.monotonic() >= deadline:
-                return False
-            time.sleep(0.01)
-        return True
+    def members(self) -> list[int]:
+        """Its processes, without the root."""
+        children = _children_of_all()
+        found = list(children.get(self.pid, []))
+        for member in found:  # it grows meanwhile
+            found += children.get(member, [])
+        return found
 
     def how_it_ended(self) -> str:
-        status = self._child.wait()
+        """How the command itself ended."""
+        status = self._root.wait()
         return f"exit {status}" if status >= 0 else signal.Signals(-status).name
 
     def last_words(self) -> str:
@@ -62,14 +66,22 @@ class Process:
         return (telling or lines or ["it said nothing"])[-1][-200:]
 
     def terminate(self) -> None:
-        self._child.terminate()
+        """As an operator would: SIGTERM to those at the top."""
+        for pid in _children_of_all().get(self.pid, []):
+            _signal(pid, signal.SIGTERM)
 
     def destroy(self) -> None:
-        for pid in _session_members(self.pid):
-            try:
-                os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
-        self._child.kill()
-        self._child.wait()
+        deadline = time.monotonic() + 10
+        while not self.ended(0.01) and time.monotonic() < deadline:
+            for pid in self.members():
+                _signal(pid, signal.SIGKILL)
+        self._root.kill()
+        self._root.wait()
         os.close(self.descriptor)
+
+
+def _signal(pid: int, number: int) -> None:
+    try:
+        os.kill(pid, number)
+    except ProcessLookupError:
+        pass

@@ -21,7 +21,7 @@ client = Path(sys.argv.pop()).resolve()
 
 def trial_of(fault: str, restarts: int = 1) -> Outcome:
     server = Server(
-        title=fault, package="python3", version=["/usr/bin/python3", "--version"],
+        title=fault, packages=["python3"], version=["/usr/bin/python3", "--version"],
         command=["/usr/bin/python3", "@PROGRAMS@/pretender.py", "@PORT@", fault],
         connect="127.0.0.1:@PORT@", send="hello\\r\\n", expect="hello\\r\\n", pid_file="@DIR@/pretender.pid")
     # Any library will do: the server does by itself what ours is for.
