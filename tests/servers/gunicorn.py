@@ -1,0 +1,28 @@
+"""gunicorn: the arbiter binds, sync workers wait in select and serve one connection each.
+
+On a UNIX socket a second start natively steals the path, and whoever ends
+unlinks it.
+"""
+
+from harness.in_flight import AtWork
+from harness.server import Server
+
+
+def _gunicorn(title: str, bind: str, **rest) -> Server:
+    return Server(
+        title=title,
+        packages=["gunicorn"],
+        version=["/usr/bin/gunicorn", "--version"],
+        # A half-sent request occupies a worker.
+        command=["/usr/bin/gunicorn", "--bind", bind, "--workers", "8", "--pythonpath", "@PROGRAMS@", "wsgi"],
+        keeps_alive=False,
+        environment={"PYTHONDONTWRITEBYTECODE": "1"},
+        **rest)
+
+
+SERVERS = {
+    "gunicorn": _gunicorn("gunicorn, sync", "127.0.0.1:@PORT@", url="http://127.0.0.1:@PORT@/",
+                          in_flight=[AtWork("GET /wait?@GATE@ HTTP/1.0\r\n\r\n")]),
+    "gunicorn-unix": _gunicorn("gunicorn on a UNIX socket", "unix:@DIR@/gunicorn.sock",
+                               connect="@DIR@/gunicorn.sock", url_path="/"),
+}
