@@ -375,7 +375,7 @@ double take_over_of(int workers, int restarts) {
 
 }  // namespace
 
-TEST_CASE("64 workers in accept are deaf within 200 ms, and nothing is lost") {
+TEST_CASE("64 workers in accept are deaf within 200 ms, and nothing is lost", "[.contended]") {
   const double longest = take_over_of(64, 5);
   WARN("the longest take-over took " << longest << " ms");
   CHECK(longest < 200);

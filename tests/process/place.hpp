@@ -34,7 +34,7 @@ struct Place {
   std::vector<std::string> addresses{port.address()};
   std::string program = TINY_SERVER;
   bool with_library = true;
-  bool main_leads = true;  // the process that says "listening" hands over
+  bool main_leads = true;     // the process that says "listening" hands over
   Environment environment{};  // on top of what every test sets
 };
 
