@@ -457,7 +457,8 @@ Status Generation::find_strangers(std::span<const Item> items) const {
     inodes.push_back(item.inode);
   }
   for (const pid_t holder : processes_.find_holders(inodes, members())) {
-    if (processes_.are_same_image(holder, sys_->getpid())) {
+    // What a process has mapped goes before what it has open.
+    if (processes_.are_same_image(holder, sys_->getpid()) || processes_.is_ending(holder)) {
       continue;
     }
     // It joins us before it waits for work, if it can come to our door.

@@ -148,6 +148,20 @@ bool is_running(const Sys& sys, pid_t process) {
   return sys.ppoll(&end, 1, &at_once) <= 0;
 }
 
+bool parse_ending(std::string_view stat) {
+  constexpr unsigned exiting = 4;  // PF_EXITING in include/linux/sched.h
+  const std::size_t bracket = stat.rfind(')');
+  if (bracket == std::string_view::npos) {
+    return false;
+  }
+  stat.remove_prefix(bracket + 1);
+  for (int i = 0; i < 6; ++i) {  // state, parent, group, session, terminal, its group
+    take_word(stat);
+  }
+  unsigned flags = 0;
+  return read_number(take_word(stat), flags, 10) && (flags & exiting) != 0;
+}
+
 std::string Processes::read(const std::string& path) const {
   constexpr std::size_t chunk = 64 * 1024;
   std::string text;
@@ -202,6 +216,10 @@ std::optional<uid_t> Processes::user_of(pid_t process) const {
     return std::nullopt;
   }
   return status.st_uid;
+}
+
+bool Processes::is_ending(pid_t process) const {
+  return parse_ending(read(compose("{}/stat", process))) || !is_running(*sys_, process);
 }
 
 std::map<pid_t, pid_t> Processes::parents() const {

@@ -36,6 +36,10 @@ class Processes {
   // Its effective user; nothing if there is no such process.
   [[nodiscard]] std::optional<uid_t> user_of(pid_t process) const;
 
+  // Whether it has ended or is about to: its memory has gone already, and its
+  // files go last.
+  [[nodiscard]] bool is_ending(pid_t process) const;
+
   // Whether one of them was forked from the other, or both from a third, and
   // none has executed anything since: addresses that the kernel draws at random
   // at each exec are the same. False where it cannot be told.
@@ -88,5 +92,7 @@ std::optional<SocketLine> parse_unix_line(std::string_view line);
 
 // "4711 (a name) S 1 ...": the parent; 0 if it is none of these.
 pid_t parse_parent(std::string_view stat);
+// Whether such a line is of a process on its way out.
+bool parse_ending(std::string_view stat);
 
 }  // namespace continuity
