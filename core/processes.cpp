@@ -6,8 +6,13 @@
 #include <algorithm>
 #include <array>
 #include <charconv>
+#include <cstring>
 #include <fcntl.h>
+#include <linux/inet_diag.h>
+#include <linux/netlink.h>
+#include <linux/sock_diag.h>
 #include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <sys/un.h>
 
 namespace continuity {
@@ -59,6 +64,22 @@ bool parse_endpoint(std::string_view text, Address& address) {
     address = Address(reinterpret_cast<const sockaddr*>(&v6), sizeof v6);
   }
   return true;
+}
+
+// A socket's own address as NETLINK_SOCK_DIAG has it.
+Address local_address(const inet_diag_msg& socket) {
+  if (socket.idiag_family == AF_INET) {
+    sockaddr_in v4{};
+    v4.sin_family = AF_INET;
+    v4.sin_port = socket.id.idiag_sport;
+    v4.sin_addr.s_addr = socket.id.idiag_src[0];
+    return {reinterpret_cast<const sockaddr*>(&v4), sizeof v4};
+  }
+  sockaddr_in6 v6{};
+  v6.sin6_family = AF_INET6;
+  v6.sin6_port = socket.id.idiag_sport;
+  std::memcpy(&v6.sin6_addr, socket.id.idiag_src, sizeof v6.sin6_addr);
+  return {reinterpret_cast<const sockaddr*>(&v6), sizeof v6};
 }
 
 template <typename Visit>
@@ -309,6 +330,63 @@ bool Processes::for_each_socket(pid_t process, Visit visit) const {
   return read_all.has_value();
 }
 
+// The tables in /proc have a line for every connection of the last minute: on a
+// busy machine they take seconds to read. Here the kernel leaves those out.
+template <typename Visit>
+bool Processes::for_each_connection(int family, Visit visit) const {
+  constexpr unsigned wanted = 1U << TCP_ESTABLISHED | 1U << TCP_FIN_WAIT1 | 1U << TCP_FIN_WAIT2 |
+                              1U << TCP_CLOSE_WAIT | 1U << TCP_LAST_ACK | 1U << TCP_CLOSING;
+  const OwnedFd netlink(*sys_,
+                        sys_->socket(AF_NETLINK, SOCK_DGRAM | SOCK_CLOEXEC, NETLINK_SOCK_DIAG));
+  struct {
+    nlmsghdr header{};
+    inet_diag_req_v2 body{};
+  } request;
+  request.header.nlmsg_len = sizeof request;
+  request.header.nlmsg_type = SOCK_DIAG_BY_FAMILY;
+  request.header.nlmsg_flags = NLM_F_REQUEST | NLM_F_DUMP;
+  request.body.sdiag_family = static_cast<__u8>(family);
+  request.body.sdiag_protocol = IPPROTO_TCP;
+  request.body.idiag_states = wanted;
+  iovec part{.iov_base = &request, .iov_len = sizeof request};
+  msghdr message{};
+  message.msg_iov = &part;
+  message.msg_iovlen = 1;
+  if (!netlink.is_open() || sys_->sendmsg(netlink.get(), &message, 0) < 0) {
+    return false;
+  }
+  alignas(nlmsghdr) std::array<char, 32 * 1024> buffer;  // NOLINT: the kernel fills it
+  for (;;) {
+    part = {.iov_base = buffer.data(), .iov_len = buffer.size()};
+    message.msg_flags = 0;
+    const ssize_t size = sys_->recvmsg(netlink.get(), &message, 0);
+    if (size < 0 && errno == EINTR) {
+      continue;
+    }
+    if (size <= 0 || (message.msg_flags & MSG_TRUNC) != 0) {
+      return false;
+    }
+    for (std::size_t at = 0; at + sizeof(nlmsghdr) <= static_cast<std::size_t>(size);) {
+      nlmsghdr answer{};
+      std::memcpy(&answer, buffer.data() + at, sizeof answer);
+      if (answer.nlmsg_type == NLMSG_DONE) {
+        return true;
+      }
+      inet_diag_msg found{};
+      if (answer.nlmsg_type != SOCK_DIAG_BY_FAMILY ||
+          answer.nlmsg_len < NLMSG_HDRLEN + sizeof found ||
+          answer.nlmsg_len > static_cast<std::size_t>(size) - at) {
+        return false;
+      }
+      std::memcpy(&found, buffer.data() + at + NLMSG_HDRLEN, sizeof found);
+      at += NLMSG_ALIGN(answer.nlmsg_len);
+      if (found.idiag_inode != 0) {
+        visit(SocketLine{.local = local_address(found), .inode = found.idiag_inode});
+      }
+    }
+  }
+}
+
 std::set<std::uint64_t> Processes::connection_inodes(std::span<const Address> addresses) const {
   std::set<std::uint64_t> inodes;
   const auto collect = [&](const std::optional<SocketLine>& socket) {
@@ -323,8 +401,12 @@ std::set<std::uint64_t> Processes::connection_inodes(std::span<const Address> ad
                        [&](const Address& address) { return address.family() == family; });
   };
   if (any(AF_INET) || any(AF_INET6)) {
-    for (const char* table : {"thread-self/net/tcp", "thread-self/net/tcp6"}) {
-      for_each_line(read(table), [&](std::string_view line) { collect(parse_tcp_line(line)); });
+    // Both: a listener of IPv6 may have connections of IPv4.
+    for (const auto& [family, table] :
+         {std::pair{AF_INET, "thread-self/net/tcp"}, {AF_INET6, "thread-self/net/tcp6"}}) {
+      if (!for_each_connection(family, collect)) {
+        for_each_line(read(table), [&](std::string_view line) { collect(parse_tcp_line(line)); });
+      }
     }
   }
   if (any(AF_UNIX)) {

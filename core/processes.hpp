@@ -73,6 +73,10 @@ class Processes {
   [[nodiscard]] std::string read(const std::string& path) const;
   [[nodiscard]] std::vector<pid_t> below(const std::set<pid_t>& roots, pid_t except) const;
   [[nodiscard]] std::set<std::uint64_t> connection_inodes(std::span<const Address> addresses) const;
+  // Calls visit(SocketLine) for each TCP connection that somebody has. False: the
+  // kernel does not tell all of them.
+  template <typename Visit>
+  bool for_each_connection(int family, Visit visit) const;
   // Calls visit(fd, inode) for each socket of a process. False: it may not be
   // looked at.
   template <typename Visit>
