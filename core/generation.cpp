@@ -19,8 +19,8 @@ constexpr std::string_view library_name = "libcontinuity.so";
 
 }  // namespace
 
-bool is_agent_alive(const Sys& sys, pid_t process, pid_t agent) {
-  return sys.tgkill(process, agent, 0) == 0 || errno != ESRCH;
+bool is_agent_alive(const Sys& sys, AgentId agent) {
+  return agent.process != 0 && (sys.tgkill(agent.process, agent.thread, 0) == 0 || errno != ESRCH);
 }
 
 Generation::Generation(const Sys& sys, Log& log, Page& page, LocalOwner& local, int proc, Ties ties)
@@ -28,21 +28,16 @@ Generation::Generation(const Sys& sys, Log& log, Page& page, LocalOwner& local, 
 
 // ---- Membership --------------------------------------------------------------------
 
-void Generation::free_slot(Member& member) const {
-  member.connections.store(0);
-  member.agent.store(0);
-  member.pid.store(0);
+AgentId Generation::own_agent() const {
+  return {.process = sys_->getpid(), .thread = sys_->gettid()};
 }
 
 bool Generation::join() {
-  const pid_t process = sys_->getpid();
+  const AgentId self = own_agent();
   for (std::size_t i = 0; i < page_->members.size(); ++i) {
     Member& member = page_->members[i];
-    pid_t owner = member.pid.load();
-    if (owner != 0 && (member.agent.load() == 0 || is_agent_alive(*sys_, owner, member.agent))) {
-      continue;
-    }
-    if (!member.pid.compare_exchange_strong(owner, process)) {
+    AgentId owner = member.agent.load();
+    if (is_agent_alive(*sys_, owner) || !member.agent.compare_exchange_strong(owner, self)) {
       continue;
     }
     std::uint32_t limit = page_->member_limit.load();
@@ -50,10 +45,12 @@ bool Generation::join() {
            !page_->member_limit.compare_exchange_weak(limit, static_cast<std::uint32_t>(i + 1))) {
     }
     offer_round_ = page_->offer_round.load();
+    // What is read of the one before meanwhile does no harm: this process waits
+    // for no work until it has read the page.
+    member.connections.store(0);
     member.looked.store(0);
     member.failed.store(0);
     member.done.store(0);
-    member.agent.store(sys_->gettid());
     self_ = &member;
     return true;
   }
@@ -66,16 +63,17 @@ void Generation::for_each_other(Visit visit) const {
   const std::uint32_t limit = page_->member_limit.load();
   for (std::uint32_t i = 0; i < limit; ++i) {
     Member& member = page_->members.at(i);
-    const pid_t process = member.pid.load();
-    const pid_t agent = member.agent.load();
-    if (process == 0 || &member == self_) {
+    AgentId agent = member.agent.load();
+    if (agent == AgentId{} || &member == self_) {
       continue;
     }
-    if (agent != 0 && !is_agent_alive(*sys_, process, agent)) {
-      free_slot(member);
-      continue;
+    if (!is_agent_alive(*sys_, agent)) {
+      // Unless it is somebody else's already.
+      if (member.agent.compare_exchange_strong(agent, AgentId{}) || agent == AgentId{}) {
+        continue;
+      }
     }
-    visit(member);
+    visit(member, agent.process);
   }
 }
 
@@ -84,30 +82,30 @@ std::set<pid_t> Generation::members() const {
   if (const pid_t main = page_->main.load(); main != 0 && is_running(*sys_, main)) {
     all.insert(main);
   }
-  for_each_other([&](const Member& member) { all.insert(member.pid.load()); });
+  for_each_other([&](const Member&, pid_t process) { all.insert(process); });
   return all;
 }
 
 bool Generation::is_leader() const {
-  return page_->leader.load() == sys_->getpid() && page_->leader_agent.load() == sys_->gettid();
+  return page_->leader.load() == own_agent();
 }
 
 bool Generation::is_alone() const {
   bool alone = true;
-  for_each_other([&](const Member&) { alone = false; });
+  for_each_other([&](const Member&, pid_t) { alone = false; });
   return alone;
 }
 
 bool Generation::is_deputy() const {
-  const pid_t leader = page_->leader.load();
+  const AgentId leader = page_->leader.load();
   const std::uint32_t limit = page_->member_limit.load();
   for (std::uint32_t i = 0; i < limit; ++i) {
     const Member& member = page_->members.at(i);
-    const pid_t process = member.pid.load();
+    const AgentId agent = member.agent.load();
     if (&member == self_) {
       return true;
     }
-    if (process != 0 && process != leader && is_agent_alive(*sys_, process, member.agent.load())) {
+    if (agent != leader && is_agent_alive(*sys_, agent)) {
       return false;
     }
   }
@@ -115,18 +113,17 @@ bool Generation::is_deputy() const {
 }
 
 pid_t Generation::expected_leader() const {
-  const pid_t leader = page_->leader.load();
-  if (leader != 0 && is_agent_alive(*sys_, leader, page_->leader_agent.load())) {
-    return leader;
+  if (const AgentId leader = page_->leader.load(); is_agent_alive(*sys_, leader)) {
+    return leader.process;
   }
   // The process at the top of the tree leads, for it may signal all the others,
   // and is not culled by its own master.
   std::set<pid_t> living;
   pid_t main = 0;
-  for_each_other([&](const Member& member) {
-    living.insert(member.pid.load());
-    if (member.pid.load() == page_->main.load()) {
-      main = page_->main.load();
+  for_each_other([&](const Member&, pid_t process) {
+    living.insert(process);
+    if (process == page_->main.load()) {
+      main = process;
     }
   });
   if (main != 0) {
@@ -151,18 +148,11 @@ bool Generation::try_to_lead() {
   if (expected_leader() != sys_->getpid()) {
     return false;
   }
-  pid_t leader = page_->leader.load();
-  if (leader == sys_->getpid()) {
-    // This process, before it executed itself or forked: not this agent.
-    leader = page_->leader.load();
-  }
-  if (leader != 0 && is_agent_alive(*sys_, leader, page_->leader_agent.load())) {
+  AgentId leader = page_->leader.load();
+  if (is_agent_alive(*sys_, leader) ||
+      !page_->leader.compare_exchange_strong(leader, own_agent())) {
     return false;
   }
-  if (!page_->leader.compare_exchange_strong(leader, sys_->getpid())) {
-    return false;
-  }
-  page_->leader_agent.store(sys_->gettid());
   // What the one before had begun and not finished is void: whoever it talked
   // to begins anew.
   if (static_cast<Stage>(page_->stage.load()) == Stage::prepared) {
@@ -288,9 +278,11 @@ Nanoseconds Generation::look() {
 
 template <typename Change>
 void Generation::change(Change change) {
-  page_->sequence.fetch_add(1);
+  // Odd already where the one that led before has died in the middle of it.
+  const std::uint32_t begun = page_->sequence.load() | 1U;
+  page_->sequence.store(begun);
   change();
-  page_->sequence.fetch_add(1);
+  page_->sequence.store(begun + 1);
   ring();
 }
 
@@ -306,9 +298,9 @@ bool Generation::await_others(Nanoseconds deadline, Error* failure, std::vector<
   for (;;) {
     const std::uint32_t seen = page_->done.load();
     std::vector<pid_t> missing;
-    for_each_other([&](const Member& member) {
+    for_each_other([&](const Member& member, pid_t process) {
       if (member.done.load() != wanted) {
-        missing.push_back(member.pid.load());
+        missing.push_back(process);
       } else if (member.failed.load() != 0 && failure != nullptr) {
         *failure = Error{"get ready to hand over in another process", member.failed.load()};
       }
@@ -561,7 +553,7 @@ void Generation::forget_listeners() {
 
 unsigned Generation::connections() {
   unsigned count = local_->connections();
-  for_each_other([&](const Member& member) {
+  for_each_other([&](const Member& member, pid_t) {
     // Who has not looked yet may have some.
     count += member.looked.load() == 0 ? 1 : member.connections.load();
   });
@@ -598,7 +590,7 @@ void Generation::send_signal(int signal) {
 // SIGKILL reaches the main process alone by itself: without it nobody tells the others.
 void Generation::stop(int signal) {
   if (signal == SIGKILL) {
-    for_each_other([&](const Member& member) { sys_->kill(member.pid.load(), signal); });
+    for_each_other([&](const Member&, pid_t process) { sys_->kill(process, signal); });
   }
   send_signal(signal);
 }

@@ -17,7 +17,7 @@ namespace continuity {
 
 // Whether this agent still runs. A pid alone would not tell: the program may
 // have executed another one meanwhile.
-bool is_agent_alive(const Sys& sys, pid_t process, pid_t agent);
+bool is_agent_alive(const Sys& sys, AgentId agent);
 
 class Generation : public Owner {
  public:
@@ -103,7 +103,7 @@ class Generation : public Owner {
                     std::vector<Item>* offers = nullptr);
   template <typename Visit>
   void for_each_other(Visit visit) const;
-  void free_slot(Member& member) const;
+  [[nodiscard]] AgentId own_agent() const;
   Status prepare_here(const State& state);
   void offer_own(const State& state);
   void take_offers(std::vector<Item>& items);

@@ -37,10 +37,18 @@ enum class Stage : std::uint32_t {
   forgotten,  // deaf to it for good
 };
 
+// A process, and the thread that is its agent. Both change in one step: who reads
+// the one with the other of somebody else takes the living for dead.
+struct AgentId {
+  pid_t process = 0;  // 0: nobody
+  pid_t thread = 0;
+  bool operator==(const AgentId&) const = default;
+};
+static_assert(std::atomic<AgentId>::is_always_lock_free);
+
 // A process with an agent.
 struct Member {
-  std::atomic<pid_t> pid;                  // 0: free
-  std::atomic<pid_t> agent;                // its thread; 0: not running yet
+  std::atomic<AgentId> agent;              // nobody: a free place
   std::atomic<std::uint32_t> done;         // the sequence it has followed last
   std::atomic<std::int32_t> failed;        // errno of what it could not do then
   std::atomic<std::uint32_t> connections;  // live ones, when it looked last
@@ -75,8 +83,7 @@ struct Page {
 
   std::atomic<std::uint32_t> announced;  // it can be found at the rendezvous
   std::atomic<pid_t> main;               // the process that leads if it can
-  std::atomic<pid_t> leader;
-  std::atomic<pid_t> leader_agent;
+  std::atomic<AgentId> leader;
 
   std::atomic<std::uint32_t> sequence;
   std::atomic<std::uint32_t> done;  // a futex: some member has followed

@@ -287,7 +287,7 @@ bool Process::join_generation() {
               .offering = std::move(joined.ties[3]),
               .door = std::move(joined.ties[4])};
       page->private_listeners.fetch_add(has_bound ? 1 : 0);
-      log.debug("belongs to the generation of pid {}", page->leader.load());
+      log.debug("belongs to the generation of pid {}", page->leader.load().process);
     } else {
       page_memory_ = std::move(own_memory);
     }
