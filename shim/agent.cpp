@@ -37,8 +37,12 @@ bool register_barrier(const Sys& sys) noexcept {
   return sys.membarrier(MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED) == 0;
 }
 
+bool is_settled() noexcept {
+  return g_moving.load() == 0;
+}
+
 void wait_until_settled() noexcept {
-  while (g_moving.load() != 0) {
+  while (!is_settled()) {
     real_sys().futex(&g_moving, FUTEX_WAIT_PRIVATE, 1, nullptr);
   }
 }

@@ -117,6 +117,7 @@ std::uint32_t revivals() noexcept;
 void forget_moving() noexcept;
 // Blocks until the last stand-in is in place, if numbers are moving just now.
 void wait_until_settled() noexcept;
+[[nodiscard]] bool is_settled() noexcept;
 // Counts retirements, so that a thread can tell a stale readiness.
 std::uint32_t retire_epoch() noexcept;
 

@@ -430,7 +430,6 @@ void Process::before_fork() noexcept {
   if (process == nullptr || !process->is_this() || !process->holds_listeners()) {
     return;
   }
-  wait_until_settled();  // numbers that move are nobody's to copy
   sigset_t mask;
   block_signals(mask);
   ::pthread_mutex_lock(&process->mutex_);
@@ -449,6 +448,21 @@ void Process::before_fork() noexcept {
     for (ClaimedListener& claim : process->claims) {
       claim.shared = true;
     }
+  }
+  lock_settled_descriptors();
+}
+
+// The kernel copies descriptors first and memory afterwards. A listener that moved
+// in between would be the child's under a number that says "retired": it would
+// accept there unseen.
+void Process::lock_settled_descriptors() noexcept {
+  for (;;) {
+    wait_until_settled();
+    lock_descriptors();
+    if (is_settled()) {
+      return;
+    }
+    unlock_descriptors();
   }
 }
 
@@ -471,6 +485,7 @@ void Process::after_fork_in_parent() noexcept {
   const ErrnoGuard guard;
   const sigset_t mask = process->fork_mask_;
   process->forking_ = false;
+  unlock_descriptors();
   ::pthread_mutex_unlock(&process->mutex_);
   ::pthread_sigmask(SIG_SETMASK, &mask, nullptr);
 }

@@ -135,6 +135,7 @@ class Process {
   void settle_in_forked_child(bool noticed) noexcept;
   void step_aside() noexcept;
   [[nodiscard]] std::vector<int> inherited() const;
+  static void lock_settled_descriptors() noexcept;
   static void before_fork() noexcept;
   static void after_fork_in_parent() noexcept;
   static void after_fork_in_child() noexcept;
