@@ -16,6 +16,7 @@
 #include <linux/unix_diag.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <sstream>
 #include <string>
 #include <sys/stat.h>
 #include <system_error>
@@ -65,17 +66,29 @@ bool has_descendant_that_holds(pid_t pid, const std::string& link) {
   return false;
 }
 
-pid_t parent_of(pid_t pid) {
+// A number out of /proc/PID/stat, counted as in proc(5); 0 if there is none.
+std::uint64_t stat_field(pid_t pid, int field) {
   std::ifstream file(fmt::format("/proc/{}/stat", pid));
   std::string line;
   std::getline(file, line);
-  // After the command, which may contain anything: the state, the parent.
+  // After the command, which may contain anything, comes field 3.
   const auto end = line.rfind(')');
-  pid_t parent = 0;
-  if (end != std::string::npos && line.size() > end + 4) {
-    parent = static_cast<pid_t>(std::strtol(line.c_str() + end + 4, nullptr, 10));
+  std::istringstream words(end == std::string::npos ? "" : line.substr(end + 1));
+  std::string word;
+  for (int i = 3; i <= field && words >> word; ++i) {
   }
-  return parent;
+  return words ? std::strtoull(word.c_str(), nullptr, 10) : 0;
+}
+
+pid_t parent_of(pid_t pid) {
+  constexpr int field = 4;
+  return static_cast<pid_t>(stat_field(pid, field));
+}
+
+// Tells a process from others that had, or will have, its number.
+std::uint64_t start_of(pid_t pid) {
+  constexpr int field = 22;
+  return stat_field(pid, field);
 }
 
 // Or is one of them.
@@ -138,6 +151,7 @@ void Watched::add(std::span<const pid_t> pids) {
     std::erase(pids_, pid);
     std::erase(retired_, pid);  // another process, which got the number of a dead one
     pids_.push_back(pid);
+    starts_[pid] = start_of(pid);
   }
 }
 
@@ -158,7 +172,9 @@ pid_t Watched::holder_of(SocketInode socket) {
   std::vector<pid_t> pids;
   {
     const std::lock_guard lock(mutex_);
-    pids.assign(pids_.rbegin(), pids_.rend());
+    // A server that forks a lot uses the numbers of its predecessors again.
+    std::copy_if(pids_.rbegin(), pids_.rend(), std::back_inserter(pids),
+                 [&](pid_t pid) { return start_of(pid) == starts_.at(pid); });
   }
   const std::string link = fmt::format("socket:[{}]", socket);
   const auto holder =

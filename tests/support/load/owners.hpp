@@ -8,6 +8,7 @@
 #include "outcome.hpp"
 
 #include <cstdint>
+#include <map>
 #include <mutex>
 #include <optional>
 #include <span>
@@ -37,6 +38,7 @@ class Watched {
   std::mutex mutex_;
   std::vector<pid_t> pids_;  // the newest last
   std::vector<pid_t> retired_;
+  std::map<pid_t, std::uint64_t> starts_;
 };
 
 // One per thread.
