@@ -301,7 +301,8 @@ bool Generation::await_others(Nanoseconds deadline, Error* failure, std::vector<
     for_each_other([&](const Member& member, pid_t process) {
       if (member.done.load() != wanted) {
         missing.push_back(process);
-      } else if (member.failed.load() != 0 && failure != nullptr) {
+      } else if (member.failed.load() != 0 && failure != nullptr &&
+                 !processes_.is_ending(process)) {  // its files go before its agent does
         *failure = Error{"get ready to hand over in another process", member.failed.load()};
       }
     });

@@ -333,6 +333,19 @@ TEST_CASE("where one process cannot get ready, none is", "[generation]") {
   CHECK(scene.prepare());
 }
 
+TEST_CASE("a process that cannot get ready because it is ending holds nobody up", "[generation]") {
+  Scene scene;
+  scene.begin();
+  scene.at(2).told.fails = ENOENT;
+  // Its agent runs still, the process does not.
+  scene.at(0).kernel.hooks.pidfd_open = [&](pid_t process, unsigned) {
+    errno = ESRCH;
+    return process == scene.at(2).pid ? -1 : ::eventfd(0, EFD_CLOEXEC);
+  };
+  CHECK(scene.prepare());
+  CHECK(scene.stage() == Stage::prepared);
+}
+
 TEST_CASE("where the leader cannot get ready, nobody is told", "[generation]") {
   Scene scene;
   scene.begin();
