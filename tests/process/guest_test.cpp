@@ -4,6 +4,7 @@
 
 #include <catch2/catch.hpp>
 
+#include <algorithm>
 #include <csignal>
 #include <filesystem>
 
@@ -40,6 +41,21 @@ bool comes_down_to(const Place& place, const Process& server, std::size_t count)
   return wait_until([&] { return descriptors_serving_one(place, server) <= count; });
 }
 
+// What it says when it has heard that the client before has gone: until then that
+// one's connection is open beside the one that asks.
+std::string least_descriptors(const Place& place) {
+  constexpr int times = 20;
+  std::string least = answer_from(place.address(), "descriptors");
+  for (int i = 1; i < times; ++i) {
+    least = std::min(least, answer_from(place.address(), "descriptors"));
+  }
+  return least;
+}
+
+bool sees(const Place& place, const std::string& expected) {
+  return wait_until([&] { return answer_from(place.address(), "descriptors") == expected; });
+}
+
 }  // namespace
 
 TEST_CASE("the program sees the descriptors that it sees without the library") {
@@ -47,19 +63,19 @@ TEST_CASE("the program sees the descriptors that it sees without the library") {
   Place native_place;
   native_place.with_library = false;
   const Process native = native_place.start(arguments);
-  const std::string expected = answer_from(native_place.address(), "descriptors");
+  const std::string expected = least_descriptors(native_place);
   REQUIRE(expected.rfind("open=", 0) == 0);
 
   const Place place;
   Process server = place.start(arguments);
-  CHECK(answer_from(place.address(), "descriptors") == expected);
+  CHECK(sees(place, expected));
   for (int i = 0; i < 3; ++i) {
     Process successor = place.restart(arguments);
-    CHECK(answer_from(place.address(), "descriptors") == expected);
+    CHECK(sees(place, expected));
     CHECK(left_by_itself(server));
     server = std::move(successor);
   }
-  CHECK(answer_from(place.address(), "descriptors") == expected);
+  CHECK(sees(place, expected));
 }
 
 TEST_CASE("neither descriptors nor threads grow with the number of restarts") {
