@@ -40,7 +40,7 @@ class Channel {
   Result<Received> receive(Nanoseconds deadline);
 
   // Who is on the other side, as the kernel recorded it at connect or listen.
-  Result<Credentials> peer() const;
+  [[nodiscard]] Result<Credentials> peer() const;
 
  private:
   Status wait_for(short events, Nanoseconds deadline);

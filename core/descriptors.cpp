@@ -68,7 +68,7 @@ Result<std::size_t> Descriptors::find_in_epoll(int epoll, std::span<const std::u
     return last_error("open the list of an epoll");
   }
   // Few large reads: 10,000 registrations take 20 ms so, 118 ms through stdio.
-  constexpr std::size_t chunk = 256 * 1024;
+  constexpr std::size_t chunk = 262'144;
   std::string text;
   std::size_t used = 0;
   std::size_t total = 0;
@@ -138,7 +138,7 @@ Result<Holdings> Descriptors::find(std::span<const std::uint64_t> inodes, bool (
     if (!read && read.error().code != ENOENT) {
       return read.error();
     }
-    constexpr std::size_t small = 8 * 1024;
+    constexpr std::size_t small = 8'192;
     if (read && *read <= small) {
       holdings.small_epolls.push_back(epoll);
     }

@@ -112,7 +112,7 @@ class Holder {
 
   void welcome();
   void listen_to(Conversation& conversation);
-  void listen_to(Predecessor& predecessor);
+  static void listen_to(Predecessor& predecessor);
   void on_message(Conversation& conversation, Received& received);
   void on_hello(Conversation& conversation, const Message& hello);
   void on_claim(Conversation& conversation, const Message& claim);

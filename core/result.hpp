@@ -19,16 +19,16 @@ inline Error last_error(const char* step) {
 template <typename T>
 class [[nodiscard]] Result {
  public:
-  Result(T value)
-      : content_(std::in_place_index<0>, std::move(value)) {
-  }  // NOLINT(google-explicit-constructor)
-  Result(Error error)
-      : content_(std::in_place_index<1>, error) {}  // NOLINT(google-explicit-constructor)
+  // Either is returned as it is.
+  // NOLINTNEXTLINE(google-explicit-constructor)
+  Result(T value) : content_(std::in_place_index<0>, std::move(value)) {}
+  // NOLINTNEXTLINE(google-explicit-constructor)
+  Result(Error error) : content_(std::in_place_index<1>, error) {}
 
   [[nodiscard]] bool has_value() const { return content_.index() == 0; }
   explicit operator bool() const { return has_value(); }
   T& value() { return *std::get_if<0>(&content_); }
-  const T& value() const { return *std::get_if<0>(&content_); }
+  [[nodiscard]] const T& value() const { return *std::get_if<0>(&content_); }
   T& operator*() { return value(); }
   const T& operator*() const { return value(); }
   T* operator->() { return &value(); }

@@ -41,7 +41,7 @@ class StandIns {
     bool blocking;
     OwnedFd fd;
   };
-  Result<OwnedFd> make(int family, int type) const;
+  [[nodiscard]] Result<OwnedFd> make(int family, int type) const;
 
   const Sys* sys_;
   int directory_;

@@ -17,7 +17,7 @@ constexpr Nanoseconds grant_time = 5 * second;
 // at most 200 ms. Who needs longer than this does not run at all.
 constexpr Nanoseconds answer_time = 5 * second;
 constexpr Nanoseconds send_time = second;
-constexpr Nanoseconds longest_probation = 24 * 3600 * second;
+constexpr Nanoseconds longest_probation = 86'400 * second;
 
 }  // namespace
 

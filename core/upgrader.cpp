@@ -181,9 +181,12 @@ thread_local std::string t_error;
 class SocketUpgrader::Implementation {
  public:
   Implementation() : sys_(libc_sys()), generation_(random_number()) {
+    // Like everybody's, this is a race with a setenv of another thread.
+    // NOLINTBEGIN(concurrency-mt-unsafe)
     auto read = read_options([](const char* name) -> const char* { return ::getenv(name); });
     options_ = std::move(read.options);
     log_.open(sys_, options_.log_level, options_.log_file, ::getenv("JOURNAL_STREAM"));
+    // NOLINTEND(concurrency-mt-unsafe)
     for (const OptionError& error : read.errors) {
       log_.error("{}={} is not {}; the default is used", error.variable, error.value,
                  error.expected);

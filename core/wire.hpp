@@ -18,7 +18,7 @@
 namespace continuity {
 
 constexpr std::uint16_t protocol_version = 1;
-constexpr std::size_t max_message_size = 64 * 1024;
+constexpr std::size_t max_message_size = 65'536;
 constexpr std::size_t max_fds_per_message = 128;  // the kernel's own limit is 253
 constexpr std::size_t max_listeners = 65'536;
 constexpr std::size_t max_text = 4096;

@@ -134,12 +134,15 @@ bool Process::open_proc() {
 }
 
 void Process::read_environment() {
+  // At the first bind, before the program has many threads that could call setenv.
+  // NOLINTBEGIN(concurrency-mt-unsafe)
   auto read = read_options([](const char* name) -> const char* { return ::getenv(name); });
   options = std::move(read.options);
   if (options.disabled) {
     return;
   }
   log.open(real_sys(), options.log_level, options.log_file, ::getenv("JOURNAL_STREAM"));
+  // NOLINTEND(concurrency-mt-unsafe)
   for (const OptionError& error : read.errors) {
     log.error("{}={} is not {}; the default is used", error.variable, error.value, error.expected);
   }

@@ -40,7 +40,7 @@ bool fails_now() {
 }  // namespace
 
 Sys with_faults(const Sys& sys) {
-  const char* wanted = std::getenv("CONTINUITY_TEST_FAIL");
+  const char* wanted = std::getenv("CONTINUITY_TEST_FAIL");  // NOLINT(concurrency-mt-unsafe)
   if (wanted == nullptr) {
     return sys;
   }
