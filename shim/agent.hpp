@@ -69,6 +69,7 @@ class Agent {
 
   Agent(const Agent&) = delete;
   Agent& operator=(const Agent&) = delete;
+  ~Agent() = default;
 
  private:
   Agent(Process& process, OwnedFd wake, OwnedFd bells);
