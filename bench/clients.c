@@ -142,12 +142,12 @@ static void hold(struct client* clients, long count) {
     check(send(clients[i].fd, "\n", 1, MSG_NOSIGNAL) == 1, "send");
   }
   for (long i = 0; i < count; ++i) {
-    char byte;
+    char byte = 0;
     check(recv(clients[i].fd, &byte, 1, 0) == 1, "recv");
   }
   printf("open\n");
   fflush(stdout);
-  char byte;
+  char byte = 0;
   while (read(STDIN_FILENO, &byte, 1) > 0) {
   }
 }
@@ -177,6 +177,7 @@ int main(int argc, char** argv) {
   }
   if (idle) {
     hold(clients, count);
+    free(clients);
     return 0;
   }
   wanted = strcmp(argv[4], "endless") == 0 ? -1 : strtol(argv[4], NULL, 10);
