@@ -155,7 +155,7 @@ void Process::read_environment() {
 Rendezvous* Process::rendezvous() {
   const uid_t user = real_sys().geteuid();
   const auto is_open = [](const auto& one) { return one.second.has_value(); };
-  if (rendezvous_.count(user) == 0) {
+  if (!rendezvous_.contains(user)) {
     std::string problem;
     auto place = Rendezvous::open(real_sys(), options.directory, user, problem);
     if (!place && std::none_of(rendezvous_.begin(), rendezvous_.end(), is_open)) {
@@ -176,7 +176,7 @@ Rendezvous* Process::rendezvous() {
 }
 
 void Process::prepare_rendezvous(uid_t user) {
-  if (rendezvous_.count(user) != 0) {
+  if (rendezvous_.contains(user)) {
     return;
   }
   std::string problem;
