@@ -188,5 +188,6 @@ int main(int argc, char** argv) {
   epoll = epoll_create1(EPOLL_CLOEXEC);
   check(epoll >= 0, "epoll_create1");
   run(clients, count);
+  free(clients);
   return failed == 0 ? 0 : 1;
 }

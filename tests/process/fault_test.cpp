@@ -19,7 +19,7 @@ std::string failing(int call) {
 
 // Who answers; somebody must.
 std::string answer_of_either(const Place& place, const Process& one, const Process& other) {
-  const std::string answer = answer_from(place.address());
+  std::string answer = answer_from(place.address());
   CHECK((answer == answer_of(one) || answer == answer_of(other)));
   return answer;
 }
