@@ -54,6 +54,7 @@ struct HolderStep {
   HolderAction action;
 };
 
+// NOLINTNEXTLINE(readability-function-size): one table, to be read at one look
 constexpr HolderStep step(HolderPhase phase, HolderEvent event) {
   using P = HolderPhase;
   using E = HolderEvent;

@@ -5,6 +5,7 @@
 #include <csignal>
 #include <fcntl.h>
 #include <linux/futex.h>
+#include <utility>
 
 namespace continuity {
 namespace {
@@ -198,59 +199,70 @@ Status Generation::prepare_here(const State& state) {
   return local_->prepare(std::move(items));
 }
 
-void Generation::follow() {
-  const State state = read_page();
-  int failed = 0;
+// It may have slept through the end of an attempt and the beginning of the next.
+void Generation::leave_stale_attempt(const State& state) {
   if (stage_ != Stage::serving && attempt_ != state.attempt) {
-    // It slept through the end of an attempt.
-    stage_ == Stage::prepared ? local_->abandon() : local_->revive();
-    stage_ = Stage::serving;
-    retired_.clear();
+    serve_again();
   }
   attempt_ = state.attempt;
-  bool retired_any = false;
-  if (state.stage == Stage::serving) {
-    if (stage_ == Stage::prepared) {
-      local_->abandon();
-    } else if (stage_ != Stage::serving) {
-      local_->revive();
-    }
-    retired_.clear();
-    next_look_ = never;
-  } else {
-    if (stage_ == Stage::serving) {
-      if (const auto prepared = prepare_here(state); !prepared) {
-        failed = prepared.error().code;
-      }
-    }
-    if (state.stage != Stage::prepared) {
-      std::vector<std::uint32_t> news;
-      for (const Seen& one : state.listeners) {
-        if (one.claimed && std::find(retired_.begin(), retired_.end(), one.id) == retired_.end()) {
-          news.push_back(one.id);
-        }
-      }
-      if (!news.empty()) {
-        retired_any = true;
-        if (!local_->retire(news, after(*sys_, follow_time))) {
-          failed = ETIMEDOUT;
-        }
-        retired_.insert(retired_.end(), news.begin(), news.end());
-      }
+}
+
+void Generation::serve_again() {
+  if (stage_ == Stage::prepared) {
+    local_->abandon();
+  } else if (stage_ != Stage::serving) {
+    local_->revive();
+  }
+  stage_ = Stage::serving;
+  retired_.clear();
+  next_look_ = never;
+}
+
+// What has been claimed and is not retired here yet. 0, or the errno of a failure.
+int Generation::retire_claimed(const State& state, bool& any) {
+  std::vector<std::uint32_t> news;
+  for (const Seen& one : state.listeners) {
+    if (one.claimed && std::find(retired_.begin(), retired_.end(), one.id) == retired_.end()) {
+      news.push_back(one.id);
     }
   }
-  if (state.offer_round != offer_round_) {
-    offer_round_ = state.offer_round;
-    if (state.stage == Stage::serving) {
-      offer_own(state);
-    }
-  }
-  const bool forgets = state.stage == Stage::forgotten && stage_ != Stage::forgotten;
+  any = !news.empty();
+  retired_.insert(retired_.end(), news.begin(), news.end());
+  return !any || local_->retire(news, after(*sys_, follow_time)) ? 0 : ETIMEDOUT;
+}
+
+void Generation::say_followed(const State& state, int failed) {
   stage_ = state.stage;
   self_->failed.store(failed);
   self_->done.store(state.sequence);
   page_->done.fetch_add(1);
   sys_->futex(&page_->done, FUTEX_WAKE, INT_MAX, nullptr);
+}
+
+bool Generation::follow() {
+  const State state = read_page();
+  leave_stale_attempt(state);
+  int failed = 0;
+  bool retired_any = false;
+  if (state.stage == Stage::serving) {
+    serve_again();
+    if (state.offer_round != std::exchange(offer_round_, state.offer_round)) {
+      offer_own(state);
+    }
+  } else {
+    if (stage_ == Stage::serving) {
+      const auto prepared = prepare_here(state);
+      if (!prepared && state.stage != Stage::prepared) {
+        return false;  // it cannot go deaf: so it must not wait for work
+      }
+      failed = prepared ? 0 : prepared.error().code;
+    }
+    if (state.stage != Stage::prepared) {
+      failed = retire_claimed(state, retired_any);
+    }
+  }
+  const bool forgets = state.stage == Stage::forgotten && stage_ != Stage::forgotten;
+  say_followed(state, failed);
   // The rest is outside the time in which nobody accepts.
   if (retired_any) {
     local_->sweep();
@@ -260,6 +272,7 @@ void Generation::follow() {
     look_interval_ = member_look;
     next_look_ = now(*sys_);
   }
+  return true;
 }
 
 Nanoseconds Generation::look() {

@@ -39,7 +39,9 @@ class Generation : public Owner {
   // must follow before the program waits for work. False: there is no room.
   bool join();
   // Brings this process to where the page says that the generation is.
-  void follow();
+  // False: it could not go deaf, for want of memory; to be tried again before
+  // the program waits for work.
+  bool follow();
   // Looks for live connections again if it is time; when it wants to look next.
   Nanoseconds look();
 
@@ -105,12 +107,16 @@ class Generation : public Owner {
   void for_each_other(Visit visit) const;
   [[nodiscard]] AgentId own_agent() const;
   Status prepare_here(const State& state);
+  void leave_stale_attempt(const State& state);
+  void serve_again();
+  int retire_claimed(const State& state, bool& any);
+  void say_followed(const State& state, int failed);
   void offer_own(const State& state);
   void take_offers(std::vector<Item>& items);
   void ask_for_offers(const std::vector<Item>& items);
   [[nodiscard]] std::set<pid_t> members() const;
   [[nodiscard]] pid_t main_process() const;
-  Status find_strangers(std::span<const Item> items) const;
+  [[nodiscard]] Status find_strangers(std::span<const Item> items) const;
 
   const Sys* sys_;
   Log* log_;

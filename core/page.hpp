@@ -38,8 +38,9 @@ enum class Stage : std::uint32_t {
 };
 
 // A process, and the thread that is its agent. Both change in one step: who reads
-// the one with the other of somebody else takes the living for dead.
-struct AgentId {
+// the one with the other of somebody else takes the living for dead. Aligned so
+// that clang, too, takes it in one piece.
+struct alignas(8) AgentId {
   pid_t process = 0;  // 0: nobody
   pid_t thread = 0;
   bool operator==(const AgentId&) const = default;

@@ -184,7 +184,7 @@ bool parse_ending(std::string_view stat) {
 }
 
 std::string Processes::read(const std::string& path) const {
-  constexpr std::size_t chunk = 64 * 1024;
+  constexpr std::size_t chunk = std::size_t{64} * 1024;
   std::string text;
   const OwnedFd file(*sys_, sys_->openat(proc_, path.c_str(), O_RDONLY | O_CLOEXEC, 0));
   if (!file.is_open()) {

@@ -511,7 +511,10 @@ void Agent::step() {
     holder_->run_once();
     return;
   }
-  generation_.follow();
+  if (!generation_.follow()) {
+    sleep(after(real_sys(), millisecond));
+    return;
+  }
   watch_leader();
   const Nanoseconds next = generation_.look();
   sleep(std::min(next, after(real_sys(), generation_.is_deputy() ? deputy_look : rare_look)));
@@ -530,7 +533,10 @@ void* Agent::run(void* self) {
     // Born deaf, if its generation is: before it waits for work.
     if (agent->process_->page->current_phase() == GenerationPhase::active) {
       agent->settled_ = true;  // who starts us there has seen to it
-      agent->generation_.follow();
+      while (!agent->generation_.follow()) {
+        const timespec pause = to_timespec(millisecond);
+        real_sys().ppoll(nullptr, 0, &pause);
+      }
     }
   } catch (const std::exception&) {
     agent->say_started(failed);

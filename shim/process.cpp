@@ -328,7 +328,7 @@ bool Process::tie() {
   return true;
 }
 
-bool Process::holds_listeners() const {
+bool Process::holds_listeners() {
   for (int fd = 0; fd <= g_highest_fd.load(); ++fd) {
     if (is_listener(fd)) {
       return true;

@@ -116,7 +116,7 @@ class Process {
 
   // Makes what processes forked from this one will share. False: no memory.
   bool tie();
-  [[nodiscard]] bool holds_listeners() const;
+  [[nodiscard]] static bool holds_listeners();
   [[nodiscard]] bool is_on_top() const;
   [[nodiscard]] int page_memory() const { return page_memory_.get(); }
 

@@ -22,9 +22,10 @@ class Child {
     if (pid_ == 0) {
       ::prctl(PR_SET_PDEATHSIG, SIGKILL);
       body();
-      const bool told = ::write(pipe[1], "", 1) == 1;
-      while (told) {
-        ::pause();
+      if (::write(pipe[1], "", 1) == 1) {
+        for (;;) {
+          ::pause();
+        }
       }
       ::_exit(1);
     }

@@ -315,6 +315,23 @@ TEST_CASE("a process that comes late is at once what the others are", "[generati
   CHECK(scene.at(2).told.take() == expected.at(stage));
 }
 
+TEST_CASE("a process that comes late and cannot go deaf has not followed", "[generation]") {
+  Scene scene;
+  REQUIRE(scene.at(0).generation.join());
+  REQUIRE(scene.at(0).generation.try_to_lead());
+  REQUIRE(scene.prepare());
+  REQUIRE(scene.retire(id_1));
+  REQUIRE(scene.at(1).generation.join());
+
+  scene.at(1).told.fails = ENOMEM;
+  CHECK_FALSE(scene.at(1).generation.follow());
+  scene.at(1).told.fails = 0;
+  scene.at(1).told.take();
+  CHECK(scene.at(1).generation.follow());
+
+  CHECK(scene.at(1).told.take() == Calls{"prepare 1 2", "retire 1", "sweep"});
+}
+
 // ---- Who does not follow ------------------------------------------------------------
 
 TEST_CASE("where one process cannot get ready, none is", "[generation]") {
@@ -606,7 +623,7 @@ TEST_CASE("more listeners than the page has room for are refused", "[generation]
   scene.begin();
   auto items = scene.items();
   items.resize(max_page_listeners + 1, items.front());
-  CHECK(code_of(scene.at(0).generation.prepare(std::move(items))) == E2BIG);
+  CHECK(code_of(scene.at(0).generation.prepare(items)) == E2BIG);
   CHECK(scene.stage() == Stage::serving);
 }
 

@@ -31,7 +31,7 @@ struct Scene {
     for (Owner::Item& item : items) {
       item.listener.id = ++id;
     }
-    REQUIRE(owner.prepare(std::move(items)));
+    REQUIRE(owner.prepare(items));
     REQUIRE(owner.retire(first, after(sys, second)));
     owner.sweep();
   }

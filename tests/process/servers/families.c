@@ -261,7 +261,10 @@ static int receive_descriptor(int from) {
     _exit(0);
   }
   int fd = -1;
-  memcpy(&fd, CMSG_DATA(CMSG_FIRSTHDR(&message)), sizeof fd);
+  struct cmsghdr* header = CMSG_FIRSTHDR(&message);
+  if (header != NULL) {
+    memcpy(&fd, CMSG_DATA(header), sizeof fd);
+  }
   return fd;
 }
 
