@@ -120,7 +120,7 @@ TEST_CASE("the worker that has asked for all may die right afterwards") {
   CHECK(have_ended({asker}));
   CHECK(load.await_ok(200));
   CHECK(server.logged("serving again") == 0);
-  CHECK(workers_of(successor.process, 4).count(asker) == 0);
+  CHECK_FALSE(workers_of(successor.process, 4).contains(asker));
   CHECK(load.count("failed") <= 1);  // what the dead one had in hand
   CHECK(load.count("stale") == 0);
 }

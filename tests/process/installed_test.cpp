@@ -67,8 +67,8 @@ TEST_CASE("restarted under load, nothing is lost: a C++17 program built with wha
   Place place;
   place.program = prefix / "server";
   place.environment = {"LD_PRELOAD="};
-  run({CXX_COMPILER, "-std=c++17", "-I" + prefix / "include",
-       SOURCE_TREE "/tests/process/servers/asking_server.cpp", "-o", place.program,
+  const std::string source = SOURCE_TREE "/tests/process/servers/asking_server.cpp";
+  run({CXX_COMPILER, "-std=c++17", "-I" + prefix / "include", source, "-o", place.program,
        "-L" + prefix / "lib", "-l:libcontinuity.a", "-pthread"});
   restarts_without_loss({}, place, left_by_return);
 }

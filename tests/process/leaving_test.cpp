@@ -189,10 +189,9 @@ struct LatePlace : Place {
     REQUIRE(server.next_line() == "late");
   }
   // It is ready there at its first accept, a moment after it has listened.
-  void take_over_late(Process& server, const Process& predecessor) const {
-    bind_late(server);
-    server.await_log("took over " + late.address() + " from pid " +
-                     std::to_string(predecessor.pid()));
+  void take_over_late(Process& taker, const Process& giver) const {
+    bind_late(taker);
+    taker.await_log("took over " + late.address() + " from pid " + std::to_string(giver.pid()));
   }
 };
 

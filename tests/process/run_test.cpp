@@ -87,7 +87,7 @@ TEST_CASE("continuity-run keeps an LD_PRELOAD there is, behind the library") {
 
 TEST_CASE("continuity-run becomes the command: same process, same arguments, its own status") {
   const Tree tree;
-  const std::string script = "echo \"pid=$$ $#\"; for a; do echo \"[$a]\"; done; exit 7";
+  const std::string script = R"(echo "pid=$$ $#"; for a; do echo "[$a]"; done; exit 7)";
   Process process = tree.start({"--", "sh", "-c", script, "sh", "two words", "", "--", "*"});
 
   CHECK(process.next_line() == answer_of(process) + " 4");
