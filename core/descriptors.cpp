@@ -68,7 +68,9 @@ Result<std::size_t> Descriptors::find_in_epoll(int epoll, std::span<const std::u
     return last_error("open the list of an epoll");
   }
   // Few large reads: 10,000 registrations take 20 ms so, 118 ms through stdio.
-  constexpr std::size_t chunk = 262'144;
+  // The first is small: most lists are short.
+  std::size_t chunk = 4096;
+  constexpr std::size_t longest_chunk = 262'144;
   std::string text;
   std::size_t used = 0;
   std::size_t total = 0;
@@ -94,6 +96,9 @@ Result<std::size_t> Descriptors::find_in_epoll(int epoll, std::span<const std::u
     }
     used = view.size() - begin;
     text.erase(0, begin);
+    if (static_cast<std::size_t>(size) > chunk / 2) {
+      chunk = longest_chunk;
+    }
   }
 }
 

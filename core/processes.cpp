@@ -184,7 +184,9 @@ bool parse_ending(std::string_view stat) {
 }
 
 std::string Processes::read(const std::string& path) const {
-  constexpr std::size_t chunk = std::size_t{64} * 1024;
+  // Most are short, and what is written to here stays with the process.
+  std::size_t chunk = 2048;
+  constexpr std::size_t longest_chunk = std::size_t{64} * 1024;
   std::string text;
   const OwnedFd file(*sys_, sys_->openat(proc_, path.c_str(), O_RDONLY | O_CLOEXEC, 0));
   if (!file.is_open()) {
@@ -197,6 +199,9 @@ std::string Processes::read(const std::string& path) const {
     text.resize(used + (size > 0 ? static_cast<std::size_t>(size) : 0));
     if (size <= 0) {
       return text;
+    }
+    if (static_cast<std::size_t>(size) > chunk / 2) {
+      chunk = longest_chunk;
     }
   }
 }
