@@ -24,6 +24,13 @@ bool is_agent_alive(const Sys& sys, AgentId agent) {
   return agent.process != 0 && (sys.tgkill(agent.process, agent.thread, 0) == 0 || errno != ESRCH);
 }
 
+bool take_turn(const Sys& sys, std::atomic<AgentId>& turn) {
+  const AgentId self{.process = sys.getpid(), .thread = sys.gettid()};
+  AgentId who = turn.load();
+  return who.process == self.process ||
+         (!is_agent_alive(sys, who) && turn.compare_exchange_strong(who, self));
+}
+
 Generation::Generation(const Sys& sys, Log& log, Page& page, LocalOwner& local, int proc, Ties ties)
     : sys_(&sys), log_(&log), page_(&page), local_(&local), processes_(sys, proc), ties_(ties) {}
 
@@ -447,9 +454,7 @@ bool Generation::holds(std::span<const std::uint64_t> inodes) {
       return true;
     }
   }
-  const auto items = local_->inventory();
-  return std::any_of(items.begin(), items.end(),
-                     [&](const Item& item) { return among(item.inode); });
+  return local_->holds(inodes);
 }
 
 std::vector<int> Generation::ties() {

@@ -19,6 +19,12 @@ namespace continuity {
 // have executed another one meanwhile.
 bool is_agent_alive(const Sys& sys, AgentId agent);
 
+// Whether it is up to the calling process, of several that might do the same: until
+// the thread that took the turn ends, or gives it back as nobody's. Who has it and
+// asks again still has it. Not until the process ends: it may execute another program
+// in the middle of it.
+bool take_turn(const Sys& sys, std::atomic<AgentId>& turn);
+
 class Generation : public Owner {
  public:
   // `bell` is an eventfd on which all agents of the generation are woken,

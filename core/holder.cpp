@@ -64,6 +64,15 @@ void Holder::watch_predecessor(Channel channel, Nanoseconds until) {
   predecessors_.push_back({std::move(channel), patience, true});
 }
 
+void Holder::begin() {
+  owns_ = true;
+  for (Conversation& conversation : conversations_) {
+    if (conversation.stage == Stage::parked && !conversation.over) {
+      send_inventory(conversation);
+    }
+  }
+}
+
 void Holder::resume(HolderPhase phase, Nanoseconds until) {
   phase_ = phase;
   phase_deadline_ = phase == HolderPhase::probation ? until : never;
@@ -304,6 +313,11 @@ void Holder::on_hello(Conversation& conversation, const Message& hello) {
     return;
   }
   conversation.kin = owner_->is_kin(conversation.peer.pid, hello.fresh);
+  if (!owns_) {
+    conversation.stage = Stage::parked;
+    conversation.deadline = never;
+    return;
+  }
   send_inventory(conversation);
 }
 
@@ -800,7 +814,7 @@ void Holder::look_at_drain() {
 
 // Those who waited for us to be claimable are told what we hold now.
 void Holder::end_of_own_probation() {
-  if (state() != HolderState::active) {
+  if (!owns_ || state() != HolderState::active) {
     return;
   }
   for (Conversation& conversation : conversations_) {

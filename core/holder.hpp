@@ -78,6 +78,11 @@ class Holder {
   // `until`, others who want to take over from us wait.
   void watch_predecessor(Channel channel, Nanoseconds until);
 
+  // The generation does not own its listeners yet: who greets waits, and only
+  // processes that belong to it are answered. Until `begin`.
+  void wait_for_ownership() { owns_ = false; }
+  void begin();
+
   // Another process of this generation led until it died: this one goes on
   // where the page says that it was. `until`: the end of the probation.
   void resume(HolderPhase phase, Nanoseconds until);
@@ -156,6 +161,7 @@ class Holder {
   Self self_;
   int door_;
   int wake_;
+  bool owns_ = true;
   HolderPhase phase_ = HolderPhase::active;
   std::list<Conversation> conversations_;
   std::vector<Predecessor> predecessors_;

@@ -8,8 +8,14 @@
 namespace continuity {
 namespace {
 
-// One that is starting up itself answers when it serves.
 constexpr Nanoseconds answer_time = 2 * second;
+// Who has started us answers at once, unless it is becoming the owner just now.
+constexpr Nanoseconds parent_time = 10 * second;
+
+struct Asked {
+  Channel channel;
+  Nanoseconds patience;
+};
 
 }  // namespace
 
@@ -20,16 +26,18 @@ Joined join(const Sys& sys, Log& log, Rendezvous& rendezvous, const Processes& p
   request.pid = sys.getpid();
   request.inodes.assign(inodes.begin(), inodes.end());
   const Nanoseconds deadline = after(sys, answer_time);
-  std::list<Channel> asked;
-  for (Rendezvous::Peer& peer : rendezvous.connect_all(0, log)) {
+  std::list<Asked> asked;
+  for (Rendezvous::Peer& peer : rendezvous.connect_all(0, log, true)) {
     const auto who = peer.channel.peer();
     if (who && (who->uid == peer.owner || who->uid == 0) && peer.channel.send(request, deadline)) {
-      asked.push_back(std::move(peer.channel));
+      const bool started_us = processes.is_below(sys.getpid(), {who->pid});
+      asked.push_back({std::move(peer.channel), started_us ? parent_time : answer_time});
     }
   }
   Joined joined;
-  for (Channel& channel : asked) {
-    auto received = channel.receive(deadline);
+  const Nanoseconds began = now(sys);
+  for (auto& [channel, patience] : asked) {
+    auto received = channel.receive(began + patience);
     if (!received) {
       continue;
     }

@@ -45,6 +45,13 @@ void LocalOwner::forget_listeners() {
   retirement_.forget_listeners();
 }
 
+bool LocalOwner::holds(std::span<const std::uint64_t> inodes) {
+  const auto items = inventory();
+  return std::any_of(items.begin(), items.end(), [&](const Item& item) {
+    return std::find(inodes.begin(), inodes.end(), item.inode) != inodes.end();
+  });
+}
+
 unsigned LocalOwner::connections() {
   // Most looks find the connection of the look before: one call, not one per
   // descriptor.

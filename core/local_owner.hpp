@@ -21,6 +21,7 @@ class LocalOwner : public Owner {
   void revive() override;
   void forget_listeners() override;
   unsigned connections() override;
+  bool holds(std::span<const std::uint64_t> inodes) override;
   void close_listeners(std::span<const std::uint32_t> ids) override;
   void send_signal(int signal) override;
 

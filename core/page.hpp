@@ -71,18 +71,25 @@ struct Outlived {
 };
 
 constexpr std::uint32_t max_outlived = 8;
+constexpr std::uint32_t max_noted_claims = 256;
 constexpr std::size_t max_members = 4096;
 constexpr std::size_t max_page_listeners = 16'384;
 
 // All zeros at first. Sparse: what is not used costs no memory.
 struct Page {
   std::atomic<std::uint32_t> phase;   // a futex
-  std::atomic<pid_t> asker;           // who is becoming the owner
+  std::atomic<AgentId> asker;         // who is becoming the owner
   std::atomic<std::uint32_t> claims;  // of listeners, to be asked for
+  // A process that has claimed nothing itself waits for work on what was claimed:
+  // it has executed another program, or was given the listener.
+  std::atomic<std::uint32_t> ready_requested;
+  std::array<std::atomic<std::uint64_t>, max_noted_claims> claimed_inodes;
+  std::atomic<std::uint32_t> claimed_count;  // may be more than there is room for
   std::atomic<std::int64_t> probation_ends;
   std::atomic<std::uint64_t> generation;
 
   std::atomic<std::uint32_t> announced;  // it can be found at the rendezvous
+  std::atomic<AgentId> announcer;        // who is seeing to that
   std::atomic<pid_t> main;               // the process that leads if it can
   std::atomic<AgentId> leader;
 
@@ -104,6 +111,23 @@ struct Page {
   std::atomic<std::uint32_t> member_limit;       // slots at and above it have never been used
   std::array<Member, max_members> members;
   std::array<PageListener, max_page_listeners> listeners;
+
+  void note_claim(std::uint64_t inode) {
+    const std::uint32_t at = claimed_count.fetch_add(1);
+    if (at < claimed_inodes.size()) {
+      claimed_inodes.at(at).store(inode);
+    }
+  }
+  // Whether it was claimed; true for all where there were too many to note.
+  [[nodiscard]] bool was_claimed(std::uint64_t inode) const {
+    const std::uint32_t count = claimed_count.load();
+    for (std::uint32_t i = 0; i < count && i < claimed_inodes.size(); ++i) {
+      if (claimed_inodes.at(i).load() == inode) {
+        return true;
+      }
+    }
+    return count > claimed_inodes.size();
+  }
 
   [[nodiscard]] GenerationPhase current_phase() const {
     return static_cast<GenerationPhase>(phase.load());

@@ -205,6 +205,12 @@ Status Rendezvous::announce(const std::string& identity, std::uint64_t generatio
   if (sys_->renameat(directory_.get(), temporary.c_str(), directory_.get(),
                      name_of(identity, generation).c_str()) != 0) {
     const Error error = last_error("publish the rendezvous socket");
+    struct stat status {};
+    if (error.code == ENOENT &&
+        sys_->fstatat(directory_.get(), name_of(identity, generation).c_str(), &status,
+                      AT_SYMLINK_NOFOLLOW) == 0) {
+      return Done{};  // by one that ended before it could say so
+    }
     sys_->unlinkat(directory_.get(), temporary.c_str(), 0);
     return error;
   }
@@ -276,15 +282,16 @@ std::vector<std::string> Rendezvous::directories() const {
   return names;
 }
 
-void Rendezvous::connect_below(const std::string& directory, const std::string& own,
-                               std::vector<Peer>& peers, Log& log) {
+bool Rendezvous::connect_below(const std::string& directory, const std::string& own,
+                               bool unpublished, std::vector<Peer>& peers, Log& log) {
   const OwnedFd listing = open_directory(*sys_, base_.get(), directory.c_str());
   struct stat status {};
   if (!listing.is_open() || sys_->fstat(listing.get(), &status) != 0 ||
       !is_private_to(status, status.st_uid) ||
       (directory != name_ && directory != std::to_string(status.st_uid))) {
-    return;
+    return true;
   }
+  bool complete = true;
   const auto ends_in = [](std::string_view name, std::string_view end) {
     return name.size() > end.size() && name.substr(name.size() - end.size()) == end;
   };
@@ -302,12 +309,15 @@ void Rendezvous::connect_below(const std::string& directory, const std::string& 
     const std::string relative = directory + "/" + name;
     auto fd = connect(listing.get(), name);
     if (name.front() == '.') {
-      // Nobody answers there yet. Who was killed before it could be announced
+      // Only its own generation is answered there. Who was killed before it could be announced
       // leaves one that refuses; so does, for a moment, one that is being made.
       if (!fd && fd.error().code == ECONNREFUSED && is_old(*sys_, listing.get(), name)) {
         sys_->unlinkat(listing.get(), name.c_str(), 0);
       }
-      continue;
+      if (!fd || !unpublished) {
+        complete = complete && (fd || fd.error().code != ENOENT);
+        continue;
+      }
     }
     if (fd) {
       peers.push_back(
@@ -319,15 +329,23 @@ void Rendezvous::connect_below(const std::string& directory, const std::string& 
       log.warn("{}: {}; ignored", relative, error_text(fd.error().code));
     }
   }
+  return complete;
 }
 
-std::vector<Rendezvous::Peer> Rendezvous::connect_all(std::uint64_t generation, Log& log) {
+std::vector<Rendezvous::Peer> Rendezvous::connect_all(std::uint64_t generation, Log& log,
+                                                      bool unpublished) {
+  constexpr int attempts = 3;
   const std::string own = compose(".{:016x}{}", generation, suffix);
-  std::vector<Peer> peers;
-  for (const std::string& directory : directories()) {
-    connect_below(directory, own, peers, log);
+  for (int attempt = 1;; ++attempt) {
+    std::vector<Peer> peers;
+    bool complete = true;
+    for (const std::string& directory : directories()) {
+      complete = connect_below(directory, own, unpublished, peers, log) && complete;
+    }
+    if (complete || !unpublished || attempt == attempts) {
+      return peers;
+    }
   }
-  return peers;
 }
 
 }  // namespace continuity

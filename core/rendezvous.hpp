@@ -38,9 +38,11 @@ class Rendezvous {
     Channel channel{};
   };
   // Connections to everybody who is there, our own `generation` excepted.
+  // `unpublished`: to those as well who are not to be found yet, which answer
+  // those that belong to them.
   // Sockets nobody listens on any more are removed. Root looks into everybody's
   // directory: a server that was started by root is somebody else by now.
-  std::vector<Peer> connect_all(std::uint64_t generation, Log& log);
+  std::vector<Peer> connect_all(std::uint64_t generation, Log& log, bool unpublished = false);
 
   // While the answer is open, nobody else of this user has one: for processes that
   // must not all found the same generation at once. Waits.
@@ -73,8 +75,9 @@ class Rendezvous {
   Result<OwnedFd> connect(int directory, const std::string& name);
   Result<OwnedFd> listen_at(const std::string& name);
   [[nodiscard]] std::vector<std::string> directories() const;
-  void connect_below(const std::string& directory, const std::string& own, std::vector<Peer>& peers,
-                     Log& log);
+  // False: somebody has been published meanwhile, and is perhaps not among them.
+  bool connect_below(const std::string& directory, const std::string& own, bool unpublished,
+                     std::vector<Peer>& peers, Log& log);
 
   const Sys* sys_;
   OwnedFd base_;       // O_PATH: it may be closed to reading

@@ -101,7 +101,7 @@ std::vector<Owner::Item> ProcessOwner::inventory() {
   const DescriptorsHeld held;
   const Sys& sys = real_sys();
   for (int fd = 0; fd <= g_highest_fd.load(); ++fd) {
-    if ((fd_flags(fd) & fd_flag::listening) == 0 || !is_listening(sys, fd)) {
+    if ((fd_flags(fd) & (fd_flag::listening | fd_flag::bound)) == 0 || !is_listening(sys, fd)) {
       continue;
     }
     const std::uint64_t inode = socket_inode(sys, fd);
@@ -118,6 +118,19 @@ std::vector<Owner::Item> ProcessOwner::inventory() {
     items.push_back({.listener = std::move(*listener), .fd = fd, .inode = inode});
   }
   return items;
+}
+
+// Also what it has claimed, or only bound.
+bool ProcessOwner::holds(std::span<const std::uint64_t> inodes) {
+  constexpr std::uint8_t ours = fd_flag::listening | fd_flag::claimed | fd_flag::bound;
+  const DescriptorsHeld held;
+  for (int fd = 0; fd <= g_highest_fd.load(); ++fd) {
+    if ((fd_flags(fd) & ours) != 0 &&
+        std::find(inodes.begin(), inodes.end(), socket_inode(real_sys(), fd)) != inodes.end()) {
+      return true;
+    }
+  }
+  return false;
 }
 
 // Before a successor has copies: from then on the program must not shut a
@@ -287,6 +300,7 @@ Agent* Agent::start(Process& process) {
   OwnedFd bells(sys, sys.epoll_create1(EPOLL_CLOEXEC));
   epoll_event each_ring{.events = EPOLLIN | EPOLLET, .data = {.u64 = 0}};
   if (!wake.is_open() || !bells.is_open() ||
+      sys.epoll_ctl(bells.get(), EPOLL_CTL_ADD, wake.get(), &each_ring) != 0 ||
       sys.epoll_ctl(bells.get(), EPOLL_CTL_ADD, process.ties.bell.get(), &each_ring) != 0) {
     return give_up("make what wakes the agent", errno);
   }
@@ -369,20 +383,39 @@ bool Agent::announce() {
     return false;
   }
   if (page.announced.load() == 0) {
-    if (!place->announce(process_->identity, page.generation)) {
-      auto door = place->publish(process_->identity, page.generation);
-      if (!door) {
-        process_->log.error("{}: {}; this program cannot be restarted without loss",
-                            door.error().step, error_text(door.error().code));
-        return false;
-      }
-      process_->ties.door = std::move(*door);
+    // Two at a time would each find the door gone from where it was made.
+    if (!take_turn(real_sys(), page.announcer)) {
+      return false;
     }
-    page.announced.store(1);
-    real_sys().futex(&page.announced, FUTEX_WAKE, INT_MAX, nullptr);
+    const bool done = page.announced.load() != 0 || publish(*place);
+    page.announcer.store({});
+    if (!done) {
+      return false;
+    }
   }
   process_->published = place;
   return true;
+}
+
+bool Agent::publish(Rendezvous& place) {
+  Page& page = *process_->page;
+  if (!place.announce(process_->identity, page.generation)) {
+    auto door = place.publish(process_->identity, page.generation);
+    if (!door) {
+      process_->log.error("{}: {}; this program cannot be restarted without loss",
+                          door.error().step, error_text(door.error().code));
+      return false;
+    }
+    process_->ties.door = std::move(*door);
+  }
+  page.announced.store(1);
+  real_sys().futex(&page.announced, FUTEX_WAKE, INT_MAX, nullptr);
+  return true;
+}
+
+bool Agent::announce_if_leading() {
+  return process_->page->announced.load() != 0 ||
+         (generation_.expected_leader() == ::getpid() && announce());
 }
 
 void Agent::see_to_announcement() {
@@ -390,8 +423,7 @@ void Agent::see_to_announcement() {
   Page& page = *process_->page;
   const Nanoseconds deadline = after(real_sys(), longest);
   while (page.announced.load() == 0 && now(real_sys()) < deadline) {
-    if (generation_.expected_leader() == ::getpid()) {
-      announce();
+    if (announce_if_leading()) {
       return;
     }
     const std::uint64_t one = 1;
@@ -401,7 +433,16 @@ void Agent::see_to_announcement() {
   }
 }
 
-void Agent::lead() {
+void Agent::make_holder() {
+  if (!holder_) {
+    holder_.emplace(
+        real_sys(), process_->log, process_->options, generation_,
+        Holder::Self{.identity = process_->identity, .generation = process_->page->generation},
+        process_->ties.door.get(), bells_.get());
+  }
+}
+
+void Agent::take_charge() {
   Page& page = *process_->page;
   if (page.announced.load() == 0 || process_->published == nullptr) {
     const SlowPath process(process_);
@@ -409,23 +450,22 @@ void Agent::lead() {
       return;
     }
   }
-  if (page.current_phase() != GenerationPhase::active) {
-    return;
-  }
-  Process* process = process_;
-  holder_.emplace(real_sys(), process->log, process->options, generation_,
-                  Holder::Self{.identity = process->identity, .generation = page.generation},
-                  process->ties.door.get(), wake_.get());
+  make_holder();
+  in_charge_ = true;
   {
+    // A copy: processes that are forked later inherit the process's own.
     const DescriptorsHeld held;
-    for (Channel& lifeline : process->lifelines) {
-      holder_->watch_predecessor(std::move(lifeline), page.probation_ends);
+    const Sys& sys = real_sys();
+    for (const Channel& lifeline : process_->lifelines) {
+      OwnedFd copy(sys, sys.fcntl(lifeline.fd(), F_DUPFD_CLOEXEC, 0));
+      if (copy.is_open()) {
+        holder_->watch_predecessor(Channel(sys, std::move(copy)), page.probation_ends);
+      }
     }
-    process->lifelines.clear();
   }
   switch (static_cast<Stage>(page.stage.load())) {
     case Stage::retired:
-      holder_->resume(HolderPhase::probation, after(real_sys(), process->options.probation));
+      holder_->resume(HolderPhase::probation, after(real_sys(), process_->options.probation));
       break;
     case Stage::forgotten:
       holder_->resume(HolderPhase::draining, 0);
@@ -433,6 +473,31 @@ void Agent::lead() {
     default:
       break;
   }
+  holder_->begin();
+}
+
+// Closed at the other end: the predecessor has let go, or is dead. Until then each
+// process keeps its own, which says that the generation lives.
+void Agent::drop_lifelines() {
+  const Sys& sys = real_sys();
+  const DescriptorsHeld held;
+  std::erase_if(process_->lifelines, [&](const Channel& lifeline) {
+    epoll_event end{.events = EPOLLET, .data = {.u64 = 0}};
+    sys.epoll_ctl(bells_.get(), EPOLL_CTL_ADD, lifeline.fd(), &end);
+    pollfd state{.fd = lifeline.fd(), .events = 0, .revents = 0};
+    const timespec at_once{};
+    return sys.ppoll(&state, 1, &at_once) > 0;
+  });
+}
+
+void Agent::drain_bells() {
+  std::array<epoll_event, 4> rings{};
+  real_sys().epoll_wait(bells_.get(), rings.data(), static_cast<int>(rings.size()), 0);
+}
+
+void Agent::run_holder() {
+  holder_->run_once();
+  drain_bells();
 }
 
 // Who may lead next must not miss the end of who leads. A program that executes
@@ -448,21 +513,15 @@ void Agent::watch_leader() {
 
 void Agent::sleep(Nanoseconds until) {
   const Sys& sys = real_sys();
-  std::array<pollfd, 3> fds{pollfd{.fd = bells_.get(), .events = POLLIN, .revents = 0},
-                            pollfd{.fd = wake_.get(), .events = POLLIN, .revents = 0},
+  std::array<pollfd, 2> fds{pollfd{.fd = bells_.get(), .events = POLLIN, .revents = 0},
                             pollfd{.fd = leader_.get(), .events = POLLIN, .revents = 0}};
-  const nfds_t count = leader_.is_open() ? 3 : 2;
+  const nfds_t count = leader_.is_open() ? 2 : 1;
   const timespec timeout = to_timespec(until == never ? never : until - now(sys));
   if (sys.ppoll(fds.data(), count, until == never ? nullptr : &timeout) <= 0) {
     return;
   }
-  epoll_event ring{};
-  sys.epoll_wait(bells_.get(), &ring, 1, 0);
-  if (fds[1].revents != 0) {
-    std::uint64_t arrivals = 0;
-    sys.read(wake_.get(), &arrivals, sizeof arrivals);
-  }
-  if (count == 3 && fds[2].revents != 0) {
+  drain_bells();
+  if (count == 2 && fds[1].revents != 0) {
     leader_.reset();
   }
 }
@@ -479,19 +538,40 @@ void Agent::end_generation() {
   ::_exit(told_to_end);
 }
 
+// Nobody owns anything yet. Who leads answers processes that belong to the
+// generation, and asks for it where who waits for work cannot.
+void Agent::start_up() {
+  Page& page = *process_->page;
+  if (page.ready_requested.load() != 0 && page.current_phase() == GenerationPhase::starting) {
+    settle_for_others(*process_);
+  }
+  if (!generation_.try_to_lead()) {
+    sleep(never);
+    return;
+  }
+  // To be found from the first moment on; who knocks is answered after that.
+  if (page.current_phase() == GenerationPhase::asking && page.announced.load() == 0) {
+    const SlowPath process(process_);
+    if (process) {
+      announce();
+    }
+  }
+  if (!holder_) {
+    make_holder();
+    holder_->wait_for_ownership();
+  }
+  if (page.current_phase() != GenerationPhase::active) {
+    run_holder();
+  }
+}
+
 void Agent::step() {
   constexpr Nanoseconds deputy_look = second;
   constexpr Nanoseconds rare_look = 30 * second;
   switch (process_->page->current_phase()) {
     case GenerationPhase::starting:
-      sleep(never);
-      return;
     case GenerationPhase::asking:
-      // To be found from the first moment on; who knocks is answered after that.
-      if (process_->page->announced.load() == 0 && generation_.try_to_lead()) {
-        lead();
-      }
-      sleep(never);
+      start_up();
       return;
     case GenerationPhase::ended:
       end_generation();
@@ -503,12 +583,13 @@ void Agent::step() {
     adopt_settled(*process_);
     settled_ = true;
   }
-  if (!holder_ && generation_.try_to_lead()) {
-    lead();
+  drop_lifelines();
+  if (!in_charge_ && generation_.try_to_lead()) {
+    take_charge();
   }
-  if (holder_) {
+  if (in_charge_) {
     take_arrivals();
-    holder_->run_once();
+    run_holder();
     return;
   }
   if (!generation_.follow()) {

@@ -26,6 +26,7 @@ class ProcessOwner : public Program, public LocalOwner {
   void forget_listeners() override;
   void stop(int signal) override;
   void withdraw() override;
+  bool holds(std::span<const std::uint64_t> inodes) override;
 
   void lock_descriptors() override;
   void unlock_descriptors() override;
@@ -53,6 +54,9 @@ class Agent {
   // caller is in the slow path. Waits for whoever leads, if that is another
   // process, but not for ever.
   void see_to_announcement();
+  // The same where this process leads, or is about to; otherwise nothing. Its agent
+  // could not: the slow path is the caller's. True: there was nothing else to do.
+  bool announce_if_leading();
 
   // No other process of the generation has an agent.
   [[nodiscard]] bool is_last() const { return generation_.is_alone(); }
@@ -76,9 +80,15 @@ class Agent {
   static void* run(void* self);
   void say_started(std::uint32_t how);
   void step();
+  void start_up();
   void take_arrivals();
-  void lead();
+  void drop_lifelines();
+  void make_holder();
+  void take_charge();
+  void run_holder();
+  void drain_bells();
   bool announce();
+  bool publish(Rendezvous& place);
   void end_generation();
   void sleep(Nanoseconds until);
   void watch_leader();
@@ -90,7 +100,7 @@ class Agent {
   std::atomic<std::uint32_t> started_{0};
   Process* process_;
   OwnedFd wake_;   // this process's own
-  OwnedFd bells_;  // an epoll: tells each ring of the generation's bell once
+  OwnedFd bells_;  // an epoll: tells once of each ring of the bell, each wake, each lifeline's end
   OwnedFd leader_;
   pid_t leader_pid_ = 0;
   bool settled_ = false;
@@ -99,6 +109,7 @@ class Agent {
   ProcessOwner owner_;
   Generation generation_;
   std::optional<Holder> holder_;  // while this process leads
+  bool in_charge_ = false;        // of what the generation owns
 };
 
 // Lets the agent have a barrier executed in all threads of this process. False:

@@ -76,6 +76,7 @@ bool install(Process& process, int fd, Taker::Claim claim) {
   }
   process.claims.push_back(std::move(claimed));
   process.page->claims.fetch_add(1);
+  process.page->note_claim(socket_inode(sys, fd));
   note_private(process);
   process.has_bound = true;
   set_fd_flags(fd, fd_flag::claimed);
@@ -145,6 +146,7 @@ Taker::Found try_claim(Process& process, int fd, const Address& address) {
 // A socket with a path: what file that is can be told now, and only now.
 void note_bound(Process& process, int fd, const Address& address) {
   process.has_bound = true;
+  add_fd_flags(fd, fd_flag::bound);
   if (!address.is_unix()) {
     return;
   }
@@ -166,6 +168,7 @@ void note_listening(int fd) {
   if (process->rendezvous() == nullptr || !process->start_watching()) {
     return;
   }
+  remove_fd_flags(fd, fd_flag::bound);
   add_fd_flags(fd, fd_flag::listening);
   note_private(*process);
   if (process->agent == nullptr) {
@@ -196,7 +199,7 @@ int stand_for(int fd) {
 
 bool is_unknown_listener(int fd) noexcept {
   const ErrnoGuard guard;
-  if (fd_flags(fd) != 0 || !is_listening(real_sys(), fd)) {
+  if ((fd_flags(fd) & ~fd_flag::bound) != 0 || !is_listening(real_sys(), fd)) {
     return false;
   }
   try {

@@ -52,6 +52,11 @@ int get_name(int fd, sockaddr* address, socklen_t* length) noexcept;
 int shut_down(int fd, int how) noexcept;
 int control_epoll(int epoll, int operation, int fd, epoll_event* event) noexcept;
 
+// Before another program is started that inherits listeners, past fork's handlers,
+// and before another process is given one.
+void before_spawn() noexcept;
+void before_passing(const msghdr* message) noexcept;
+
 // Before root becomes `user`: what only root may do for it is done now.
 void before_user_change(uid_t user) noexcept;
 

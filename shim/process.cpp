@@ -10,6 +10,7 @@
 #include <algorithm>
 #include <array>
 #include <cstdlib>
+#include <cstring>
 #include <errno.h>  // program_invocation_short_name
 #include <fcntl.h>
 #include <new>
@@ -330,7 +331,7 @@ bool Process::tie() {
 
 bool Process::holds_listeners() {
   for (int fd = 0; fd <= g_highest_fd.load(); ++fd) {
-    if (is_listener(fd)) {
+    if ((fd_flags(fd) & (fd_flag::listener | fd_flag::bound)) != 0) {
       return true;
     }
   }
@@ -419,6 +420,20 @@ std::vector<int> Process::inherited() const {
   return kept;
 }
 
+void Process::expect_others() {
+  if (tie() && agent == nullptr && is_on_top()) {
+    agent = Agent::start(*this);
+  }
+  if (page != nullptr && page->current_phase() != GenerationPhase::active) {
+    if (taker) {
+      taker->note_forked();
+    }
+    for (ClaimedListener& claim : claims) {
+      claim.shared = true;
+    }
+  }
+}
+
 // What parent and child will share must exist, and our state must be whole.
 //
 // The process at the top of a tree has an agent, though it may wait for nothing
@@ -439,18 +454,8 @@ void Process::before_fork() noexcept {
   process->forking_ = true;
   process->fork_mask_ = mask;
   try {
-    if (process->tie() && process->agent == nullptr && process->is_on_top()) {
-      process->agent = Agent::start(*process);
-    }
+    process->expect_others();
   } catch (...) {  // no memory: parent and child do not know of each other
-  }
-  if (process->page != nullptr && process->page->current_phase() != GenerationPhase::active) {
-    if (process->taker) {
-      process->taker->note_forked();
-    }
-    for (ClaimedListener& claim : process->claims) {
-      claim.shared = true;
-    }
   }
   lock_settled_descriptors();
 }
@@ -542,6 +547,44 @@ SlowPath::SlowPath(Process* process) noexcept : process_(process) {
   }
   block_signals(old_mask_);
   ::pthread_mutex_lock(&process_->mutex_);
+}
+
+void before_spawn() noexcept {
+  Process* existing = Process::existing();
+  if (existing == nullptr || existing->agent != nullptr || !Process::holds_listeners()) {
+    return;
+  }
+  try {
+    const SlowPath process(existing);
+    if (process) {
+      process->expect_others();
+    }
+  } catch (...) {
+  }
+}
+
+void before_passing(const msghdr* message) noexcept {
+  // Not CMSG_NXTHDR, which takes a message that it may write to.
+  const auto* bytes = static_cast<const std::byte*>(message->msg_control);
+  std::size_t at = 0;
+  while (at + sizeof(cmsghdr) <= message->msg_controllen) {
+    cmsghdr header;
+    std::memcpy(&header, bytes + at, sizeof header);
+    if (header.cmsg_len < sizeof header || header.cmsg_len > message->msg_controllen - at) {
+      return;
+    }
+    const bool passes = header.cmsg_level == SOL_SOCKET && header.cmsg_type == SCM_RIGHTS;
+    for (std::size_t i = CMSG_LEN(0); passes && i + sizeof(int) <= header.cmsg_len;
+         i += sizeof(int)) {
+      int fd = -1;
+      std::memcpy(&fd, bytes + at + i, sizeof fd);
+      if (is_listener(fd)) {
+        before_spawn();
+        return;
+      }
+    }
+    at += CMSG_ALIGN(header.cmsg_len);
+  }
 }
 
 void before_user_change(uid_t user) noexcept {

@@ -116,7 +116,11 @@ class Process {
 
   // Makes what processes forked from this one will share. False: no memory.
   bool tie();
+  // What may listen one day counts.
   [[nodiscard]] static bool holds_listeners();
+  // Other processes are about to get the listeners: makes what ties them together,
+  // and the agent of the process at the top, which they will look for.
+  void expect_others();
   [[nodiscard]] bool is_on_top() const;
   [[nodiscard]] int page_memory() const { return page_memory_.get(); }
 

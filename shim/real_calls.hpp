@@ -10,6 +10,7 @@
 #include <cstdio>
 #include <fcntl.h>
 #include <poll.h>
+#include <spawn.h>
 #include <sys/epoll.h>
 #include <sys/ioctl.h>
 #include <sys/select.h>
@@ -49,6 +50,15 @@ class RealCall {
       return first_call(arguments...);
     }
     return function(arguments...);
+  }
+
+  // To be called without a frame of ours in between.
+  [[nodiscard]] Function* address() const {
+    if (function_.load(std::memory_order_relaxed) == nullptr) [[unlikely]] {
+      function_.store(reinterpret_cast<Function*>(resolve_real_call(call)),
+                      std::memory_order_relaxed);
+    }
+    return function_.load(std::memory_order_relaxed);
   }
 
  private:

@@ -70,14 +70,18 @@ void forget_claims(Process& process, bool all) {
   process.claims.remove_if([&](const ClaimedListener& claim) { return all || claim.shared; });
 }
 
-void tell_generation(Process& process, GenerationPhase phase) {
-  Page& page = *process.page;
-  page.phase.store(static_cast<std::uint32_t>(phase));
-  real_sys().futex(&page.phase, FUTEX_WAKE, INT_MAX, nullptr);
+void ring(const Process& process) {
   const std::uint64_t one = 1;
   if (process.ties.bell.is_open()) {
     real_sys().write(process.ties.bell.get(), &one, sizeof one);
   }
+}
+
+void tell_generation(Process& process, GenerationPhase phase) {
+  Page& page = *process.page;
+  page.phase.store(static_cast<std::uint32_t>(phase));
+  real_sys().futex(&page.phase, FUTEX_WAKE, INT_MAX, nullptr);
+  ring(process);
 }
 
 void note_outlived(Process& process, pid_t leader) {
@@ -121,13 +125,21 @@ bool become_owner(Process& process, Taker::Share share) {
   return true;
 }
 
-// One of the processes that wait, until it ends. One that has begun to ask and
-// begins again had no memory for it: no other thread of it gets here meanwhile.
-bool is_asker(Page& page) {
-  const pid_t self = ::getpid();
-  pid_t asker = page.asker.load();
-  return asker == self || ((asker == 0 || !is_running(real_sys(), asker)) &&
-                           page.asker.compare_exchange_strong(asker, self));
+// Whether this process waits on what another of its generation has claimed: one
+// that executed another program, or was given the listener, has no part in the
+// claim. The one that has it is still there to be asked.
+bool waits_for_others(const Process& process) {
+  const Page& page = *process.page;
+  if (!is_running(real_sys(), page.main.load())) {
+    return false;
+  }
+  for (int fd = 0; fd <= g_highest_fd.load(); ++fd) {
+    if ((fd_flags(fd) & fd_flag::listening) != 0 &&
+        page.was_claimed(socket_inode(real_sys(), fd))) {
+      return true;
+    }
+  }
+  return false;
 }
 
 // Until the generation owns its listeners. One process asks, the others wait for
@@ -138,16 +150,23 @@ bool settle_generation(Process& process) {
   Page& page = *process.page;
   for (;;) {
     std::uint32_t phase = page.phase.load();
+    const timespec moment = to_timespec(10 * millisecond);
     const bool may_ask = page.claims.load() == 0 || (process.taker && process.taker->has_claims());
     switch (static_cast<GenerationPhase>(phase)) {
       case GenerationPhase::starting:
         if (!may_ask) {
-          return false;
+          if (!waits_for_others(process)) {
+            return false;
+          }
+          page.ready_requested.store(1);
+          ring(process);
+          real_sys().futex(&page.phase, FUTEX_WAIT, phase, &moment);
+          break;
         }
         [[fallthrough]];
       case GenerationPhase::asking:
         // The one before may have ended after it was answered.
-        if (may_ask && is_asker(page) &&
+        if (may_ask && take_turn(real_sys(), page.asker) &&
             page.phase.compare_exchange_strong(
                 phase, static_cast<std::uint32_t>(GenerationPhase::asking))) {
           if (process.agent != nullptr) {
@@ -157,7 +176,9 @@ bool settle_generation(Process& process) {
           forget_claims(process, true);
           tell_generation(process, GenerationPhase::active);
         } else {
-          const timespec moment = to_timespec(10 * millisecond);
+          if (process.agent != nullptr) {
+            process.agent->announce_if_leading();
+          }
           real_sys().futex(&page.phase, FUTEX_WAIT, phase, &moment);
         }
         break;
@@ -265,6 +286,16 @@ void note_polls(bool news) noexcept {
 
 }  // namespace
 
+void settle_for_others(Process& process) noexcept {
+  try {
+    const SlowPath entered(&process);
+    if (entered && process.taker && process.taker->has_claims()) {
+      settle(process);
+    }
+  } catch (...) {  // no memory: it is asked for again
+  }
+}
+
 void adopt_settled(Process& process) noexcept {
   try {
     const SlowPath entered(&process);
@@ -281,7 +312,7 @@ void adopt_settled(Process& process) noexcept {
 void note_copy(int fd, int copy) noexcept {
   const ErrnoGuard guard;
   const std::uint8_t flags = fd_flags(fd);
-  if (copy < 0 || (flags & fd_flag::listener) == 0) {
+  if (copy < 0 || (flags & (fd_flag::listener | fd_flag::bound)) == 0) {
     return;
   }
   try {

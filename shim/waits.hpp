@@ -10,6 +10,9 @@ namespace continuity::shim {
 // any others.
 void adopt_settled(Process& process) noexcept;
 
+// Another process of the generation waits for work on what this one has claimed.
+void settle_for_others(Process& process) noexcept;
+
 // `copy` is a new number for what `fd` holds; negative: the copying failed.
 void note_copy(int fd, int copy) noexcept;
 

@@ -48,6 +48,7 @@ constexpr std::uint8_t claimed = 4;    // a predecessor's listener, before the t
 constexpr std::uint8_t retired = 8;    // a stand-in: an accept finds nothing
 constexpr std::uint8_t blocking = 16;  // the retired listener was in blocking mode
 constexpr std::uint8_t polled = 32;    // has been seen in poll, select or an epoll
+constexpr std::uint8_t bound = 64;     // may listen one day, here or in a child
 constexpr std::uint8_t listener = listening | claimed | retired;
 }  // namespace fd_flag
 

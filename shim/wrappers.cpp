@@ -364,6 +364,40 @@ CONTINUITY_EXPORT int WRAPPED(shutdown)(int fd, int how) noexcept {
 
 // ---- Users ----------------------------------------------------------------------------
 
+// The child returns through this frame, and so the parent must not: nothing may
+// come after the call. At -O2 this is a jump.
+CONTINUITY_EXPORT pid_t WRAPPED(vfork)() noexcept {
+  before_spawn();
+  auto* function = real().vfork.address();
+#ifdef __clang__
+  [[clang::musttail]]
+#endif
+  return function();
+}
+
+CONTINUITY_EXPORT int WRAPPED(posix_spawn)(pid_t* pid, const char* path,
+                                           const posix_spawn_file_actions_t* actions,
+                                           const posix_spawnattr_t* attributes,
+                                           char* const arguments[], char* const environment[]) {
+  before_spawn();
+  return real().posix_spawn(pid, path, actions, attributes, arguments, environment);
+}
+
+CONTINUITY_EXPORT int WRAPPED(posix_spawnp)(pid_t* pid, const char* file,
+                                            const posix_spawn_file_actions_t* actions,
+                                            const posix_spawnattr_t* attributes,
+                                            char* const arguments[], char* const environment[]) {
+  before_spawn();
+  return real().posix_spawnp(pid, file, actions, attributes, arguments, environment);
+}
+
+CONTINUITY_EXPORT ssize_t WRAPPED(sendmsg)(int fd, const msghdr* message, int flags) {
+  if (message != nullptr && message->msg_controllen > 0) [[unlikely]] {
+    before_passing(message);
+  }
+  return real().sendmsg(fd, message, flags);
+}
+
 CONTINUITY_EXPORT int WRAPPED(setuid)(uid_t user) noexcept {
   before_user_change(user);
   return real().setuid(user);

@@ -176,7 +176,10 @@ TEST_CASE("a worker that is stopped makes the restart be refused, and is named")
   Process server = place.start({"prefork"});
   Load load(place.address(), server, 4);
   REQUIRE(load.await_ok(10));
-  const pid_t stopped = *workers_of(server, 4).begin();
+  const auto workers = workers_of(server, 4);
+  // Until all wait for work: one that is stopped before is deaf when it does.
+  REQUIRE(who_answers(place.address(), workers.size()) == workers);
+  const pid_t stopped = *workers.begin();
   ::kill(stopped, SIGSTOP);
 
   is_refused(place, {"prefork"});

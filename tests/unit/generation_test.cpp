@@ -78,9 +78,10 @@ class Told : public LocalOwner {
 struct Scene;
 
 struct Peer {
-  Peer(Scene& scene, FakeKernel& its_kernel, const Sys& sys, pid_t its_pid);
+  Peer(Scene& scene, FakeKernel& its_kernel, const Sys& its_sys, pid_t its_pid);
 
   FakeKernel& kernel;
+  const Sys* sys;
   pid_t pid;
   bool alive = true;
   bool stopped = false;
@@ -216,11 +217,12 @@ struct Scene {
   }
 };
 
-Peer::Peer(Scene& scene, FakeKernel& its_kernel, const Sys& sys, pid_t its_pid)
+Peer::Peer(Scene& scene, FakeKernel& its_kernel, const Sys& its_sys, pid_t its_pid)
     : kernel(its_kernel),
+      sys(&its_sys),
       pid(its_pid),
-      told(sys, scene.log, scene.proc.get(), program),
-      generation(sys, scene.log, *scene.page, told, scene.proc.get(),
+      told(its_sys, scene.log, scene.proc.get(), program),
+      generation(its_sys, scene.log, *scene.page, told, scene.proc.get(),
                  {.bell = scene.bell.get(), .offers = -1, .offering = -1, .page = -1, .door = -1}) {
 }
 
@@ -455,6 +457,20 @@ TEST_CASE("a place that is taken again is not freed by who saw its owner dead", 
   REQUIRE(taken);
   CHECK(scene.has_joined(scene.at(2)));
   CHECK(scene.at(2).told.take() == Calls{"prepare 1 2"});
+}
+
+TEST_CASE("a turn is one process's until its thread has ended, or gives it back", "[generation]") {
+  const Scene scene;
+  std::atomic<AgentId> turn{};
+  const auto take = [&](std::size_t who) { return take_turn(*scene.at(who).sys, turn); };
+  CHECK(take(0));
+  CHECK(take(0));
+  CHECK_FALSE(take(1));
+  scene.at(0).alive = false;
+  CHECK(take(1));
+  CHECK_FALSE(take(2));
+  turn.store({});
+  CHECK(take(2));
 }
 
 // ---- Who slept ----------------------------------------------------------------------

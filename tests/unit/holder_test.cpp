@@ -678,6 +678,26 @@ TEST_CASE("while its own predecessor watches it may not be claimed, and then it 
   CHECK(peer.hear().state == HolderState::active);
 }
 
+TEST_CASE("who greets a generation that owns nothing yet is answered when it does", "[holder]") {
+  World world;
+  Predecessor predecessor(world);
+  predecessor.holder.wait_for_ownership();
+  Peer peer(world);
+  peer.say(hello_message());
+  world.pass(20 * second);
+  peer.hear();
+  CHECK(peer.error == ETIMEDOUT);
+  Peer joining(world);
+  joining.say({.type = MessageType::join});
+  CHECK(joining.hear().type == MessageType::refused);  // but answered
+
+  predecessor.holder.begin();
+
+  const Message inventory = peer.hear();
+  CHECK(inventory.type == MessageType::inventory);
+  CHECK(inventory.listeners.size() == 1);
+}
+
 TEST_CASE("a probation that never ends is no overflow", "[holder]") {
   World world;
   Predecessor predecessor(world);

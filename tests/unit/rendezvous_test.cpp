@@ -453,6 +453,49 @@ TEST_CASE("between bind and listen nobody finds a door that refuses", "[rendezvo
   CHECK(base.entries().size() == 2);
 }
 
+TEST_CASE("a door is found before it is announced by who asks for that", "[rendezvous]") {
+  const TempDirectory base;
+  Lines lines;
+  Rendezvous rendezvous = open_in(libc_sys(), base.path());
+  const auto door = rendezvous.make_door(1);
+  REQUIRE(door.has_value());
+  CHECK(rendezvous.connect_all(0, lines.log).empty());
+  CHECK(rendezvous.connect_all(0, lines.log, true).size() == 1);
+  REQUIRE(rendezvous.announce("s", 1).has_value());
+  CHECK(rendezvous.connect_all(0, lines.log).size() == 1);
+  CHECK(rendezvous.connect_all(0, lines.log, true).size() == 1);
+}
+
+TEST_CASE("a door that is announced while it is looked for is found", "[rendezvous]") {
+  const TempDirectory base;
+  FakeSys<0> sys;
+  Lines lines;
+  Rendezvous rendezvous = open_in(sys, base.path());
+  const auto door = rendezvous.make_door(1);
+  REQUIRE(door.has_value());
+  bool announced = false;
+  sys.hooks.connect = [&](int fd, const sockaddr* address, socklen_t size) {
+    if (!std::exchange(announced, true)) {
+      REQUIRE(rendezvous.announce("s", 1).has_value());
+    }
+    return ::connect(fd, address, size);
+  };
+  CHECK(rendezvous.connect_all(0, lines.log, true).size() == 1);
+  CHECK(announced);
+}
+
+TEST_CASE("what has been announced already is not published anew", "[rendezvous]") {
+  const TempDirectory base;
+  Lines lines;
+  Rendezvous rendezvous = open_in(libc_sys(), base.path());
+  const auto door = rendezvous.make_door(1);
+  REQUIRE(door.has_value());
+  REQUIRE(rendezvous.announce("s", 1).has_value());
+  CHECK(rendezvous.announce("s", 1).has_value());
+  rendezvous.withdraw("s", 1);
+  CHECK_FALSE(rendezvous.announce("s", 1).has_value());
+}
+
 TEST_CASE("what cannot be published leaves neither descriptor nor file", "[rendezvous]") {
   const auto code = GENERATE(EMFILE, ENOMEM, EINTR);
   const TempDirectory base;

@@ -10,6 +10,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
+#include <spawn.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -25,7 +26,7 @@ int listener_count;
 
 static const char* program;
 static const char* address;
-enum { workers = 3 };
+enum { workers = 3, told_here = 9 };
 
 void say(const char* format, ...) {
   char line[512];
@@ -117,14 +118,58 @@ static void workers_by_exec(void) {
   wait_for_children();
 }
 
-// The parent only binds; the workers listen.
+static pid_t spawn(char* const* arguments) {
+  pid_t worker = -1;
+  int error = posix_spawn(&worker, program, NULL, NULL, arguments, environ);
+  if (error != 0) {
+    errno = error;
+    fail("posix_spawn");
+  }
+  return worker;
+}
+
+static pid_t vfork_and_execute(char* const* arguments) {
+  pid_t worker = vfork();
+  if (worker == 0) {
+    execv(program, arguments);
+    _exit(1);
+  }
+  return worker;
+}
+
+// The same past the handlers of fork.
+static void workers_by_spawn(pid_t (*start)(char* const* arguments)) {
+  char number[16];
+  snprintf(number, sizeof number, "%d", make_listening(false));
+  char* const arguments[] = {(char*)program, "child", (char*)address, number, NULL};
+  for (int i = 0; i < workers; ++i) {
+    if (start(arguments) < 0) {
+      fail("start a worker");
+    }
+  }
+  say_listening();
+  wait_for_children();
+}
+
+// The parent only binds; the workers listen, and say so by closing what they
+// have of a pipe.
 static void workers_that_listen(void) {
   int listener = make_socket(false);
+  int listening[2];
+  if (pipe(listening) != 0 || dup2(listening[1], told_here) != told_here) {
+    fail("pipe");
+  }
+  close(listening[1]);
   for (int i = 0; i < workers; ++i) {
     if (fork() == 0) {
       in_child();
       execute("listen", listener);
     }
+  }
+  close(told_here);
+  char none = 0;
+  if (read(listening[0], &none, 1) != 0) {
+    fail("read");
   }
   say_listening();
   wait_for_children();
@@ -258,12 +303,20 @@ int main(int argc, char** argv) {
     if (listen(inherited, settings.backlog) != 0) {
       fail("listen");
     }
+    close(told_here);
     accept_for_ever(inherited);
   } else if (strcmp(shape, "receive") == 0) {
     accept_for_ever(receive_descriptor(inherited));
   } else if (strcmp(shape, "wait") == 0) {
     say_listening();
     wait_for_children();
+  } else if (strcmp(shape, "child") == 0) {
+    in_child();
+    accept_for_ever(inherited);
+  } else if (strcmp(shape, "spawn") == 0) {
+    workers_by_spawn(spawn);
+  } else if (strcmp(shape, "vfork") == 0) {
+    workers_by_spawn(vfork_and_execute);
   } else if (strcmp(shape, "exec") == 0) {
     workers_by_exec();
   } else if (strcmp(shape, "exec-listen") == 0) {
