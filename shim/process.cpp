@@ -39,11 +39,16 @@ constinit std::atomic<bool> g_forks_noticed{false};
 // Drawn before the first fork: what is forked from this program is one generation,
 // whoever of it binds.
 constinit std::atomic<std::uint64_t> g_family{0};
-constinit std::atomic<bool> g_is_forked{false};
 constinit pthread_mutex_t g_creation = PTHREAD_MUTEX_INITIALIZER;
-constinit pthread_mutex_t g_descriptors = PTHREAD_MUTEX_INITIALIZER;
 
-alignas(Process) constinit std::byte g_process_memory[sizeof(Process)]{};
+// Written to at each fork: in one page, since each is copied then, in both processes.
+constexpr std::size_t page_size = 4096;
+struct alignas(page_size) State {
+  alignas(Process) std::byte process[sizeof(Process)];
+  pthread_mutex_t descriptors = PTHREAD_MUTEX_INITIALIZER;
+  std::atomic<bool> is_forked{false};
+};
+constinit State g_state{};
 
 constexpr std::size_t longest_identity = 64;
 
@@ -99,7 +104,7 @@ Process* Process::get() noexcept {
   Process* process = existing();
   if (process == nullptr && ::getauxval(AT_SECURE) == 0) {
     try {
-      process = new (&g_process_memory) Process;
+      process = new (&g_state.process) Process;
       if (process->options.disabled) {
         process = nullptr;
       }
@@ -209,7 +214,7 @@ bool Process::start_watching() {
     ::madvise(memory, fork_sensitive_size, MADV_WIPEONFORK);
     fork_sensitive_ = new (memory) ForkSensitive;
     fork_sensitive_->gate.store(static_cast<std::uint32_t>(Gate::unsettled));
-    fork_sensitive_->same_process.store(1);
+    fork_sensitive_->state.store(ForkState::settled);
     g_gate.store(&fork_sensitive_->gate);
     g_accept_slots.store(static_cast<AcceptSlot*>(memory) + 1);
     // Of a process with several threads the kernel makes its first registration
@@ -262,7 +267,7 @@ bool Process::map_page() {
 }
 
 bool Process::may_join() const {
-  return agent == nullptr && !ties.door.is_open() && (!has_bound || g_is_forked.load());
+  return agent == nullptr && !ties.door.is_open() && (!has_bound || g_state.is_forked.load());
 }
 
 bool Process::join_generation() {
@@ -368,11 +373,11 @@ ClaimedListener* Process::claim_of(int fd) {
 // starting up it carries on in its parent's place.
 void Process::settle_in_forked_child(bool noticed) noexcept {
   pid_ = ::getpid();
+  forking_ = false;
   ::pthread_mutex_init(&mutex_, nullptr);
-  ::pthread_mutex_init(&g_descriptors, nullptr);
+  ::pthread_mutex_init(&g_state.descriptors, nullptr);
   forget_accept_slots();
   forget_moving();
-  fork_sensitive_->same_process.store(1);
   if (agent == nullptr) {
     set_gate(Gate::unsettled);
     return;
@@ -385,6 +390,29 @@ void Process::settle_in_forked_child(bool noticed) noexcept {
   published = nullptr;
   close_own_descriptors(inherited());
   set_gate(Gate::unsettled);
+}
+
+bool Process::settle_if_forked() noexcept {
+  if (fork_sensitive_ == nullptr) {
+    return true;
+  }
+  ForkState state = fork_sensitive_->state.load();
+  while (state != ForkState::settled) {
+    if (state == ForkState::settling) {
+      const timespec moment = to_timespec(20 * microsecond);  // the child's own threads
+      real_sys().ppoll(nullptr, 0, &moment);
+    } else if (fork_sensitive_->state.compare_exchange_strong(state, ForkState::settling)) {
+      try {
+        settle_in_forked_child(state == ForkState::noticed);
+      } catch (...) {
+        bystander_ = true;
+      }
+      fork_sensitive_->state.store(ForkState::settled);
+      return true;
+    }
+    state = fork_sensitive_->state.load();
+  }
+  return pid_ == ::getpid();
 }
 
 void Process::step_aside() noexcept {
@@ -445,11 +473,15 @@ void Process::before_fork() noexcept {
   if (g_family.load() == 0) {
     g_family.store(random_generation());
   }
-  if (process == nullptr || !process->is_this() || !process->holds_listeners()) {
+  if (process == nullptr || process->bystander_ || !process->holds_listeners()) {
     return;
   }
   sigset_t mask;
   block_signals(mask);
+  if (!process->settle_if_forked() || process->bystander_) {
+    ::pthread_sigmask(SIG_SETMASK, &mask, nullptr);
+    return;
+  }
   ::pthread_mutex_lock(&process->mutex_);
   process->forking_ = true;
   process->fork_mask_ = mask;
@@ -487,7 +519,7 @@ bool Process::is_on_top() const {
 
 void Process::after_fork_in_parent() noexcept {
   Process* process = existing();
-  if (process == nullptr || !process->forking_) {
+  if (process == nullptr || !process->forking_ || !process->is_this()) {
     return;
   }
   const ErrnoGuard guard;
@@ -500,7 +532,7 @@ void Process::after_fork_in_parent() noexcept {
 
 void Process::after_fork_in_child() noexcept {
   Process* process = existing();
-  g_is_forked.store(true);
+  g_state.is_forked.store(true);
   if (process == nullptr) {
     return;
   }
@@ -508,50 +540,38 @@ void Process::after_fork_in_child() noexcept {
     process->pid_ = ::getpid();
     return;
   }
-  if (process->fork_sensitive_->same_process.load() != 0) {
+  ForkState state = ForkState::wiped;
+  if (!process->forking_ ||
+      !process->fork_sensitive_->state.compare_exchange_strong(state, ForkState::noticed)) {
     return;
   }
-  const ErrnoGuard guard;
-  const bool noticed = process->forking_;
   const sigset_t mask = process->fork_mask_;
-  process->forking_ = false;
-  try {
-    process->settle_in_forked_child(noticed);
-  } catch (...) {
-    process->bystander_ = true;
+  // Most children execute another program or end, and many more are made than ever
+  // wait for work: what is written to here is copied, page by page. But who has an
+  // end of a conversation keeps it open, and a successor waits for the end of that.
+  if (Agent::has_granted()) {
+    process->settle_if_forked();
   }
-  if (noticed) {
-    ::pthread_sigmask(SIG_SETMASK, &mask, nullptr);
-  }
+  ::pthread_sigmask(SIG_SETMASK, &mask, nullptr);
 }
-
-// ---- Entry ------------------------------------------------------------------------
 
 SlowPath::SlowPath(Process* process) noexcept : process_(process) {
   if (process_ == nullptr || process_->bystander_) {
     process_ = nullptr;
     return;
   }
-  if (process_->fork_sensitive_ != nullptr) {
-    if (process_->fork_sensitive_->same_process.load() == 0) {
-      // A fork that skips the handlers: _Fork, clone.
-      process_->settle_in_forked_child(false);
-      if (process_->bystander_) {
-        process_ = nullptr;
-        return;
-      }
-    } else if (process_->pid_ != ::getpid()) {
-      process_ = nullptr;  // vfork: this is the parent's memory
-      return;
-    }
-  }
   block_signals(old_mask_);
+  if (!process_->settle_if_forked() || process_->bystander_) {
+    process_ = nullptr;
+    ::pthread_sigmask(SIG_SETMASK, &old_mask_, nullptr);
+    return;
+  }
   ::pthread_mutex_lock(&process_->mutex_);
 }
 
 void before_spawn() noexcept {
   Process* existing = Process::existing();
-  if (existing == nullptr || existing->agent != nullptr || !Process::holds_listeners()) {
+  if (existing == nullptr || !Process::holds_listeners()) {
     return;
   }
   try {
@@ -608,14 +628,17 @@ SlowPath::~SlowPath() {
 }
 
 void lock_descriptors() noexcept {
-  ::pthread_mutex_lock(&g_descriptors);
+  ::pthread_mutex_lock(&g_state.descriptors);
 }
 void unlock_descriptors() noexcept {
-  ::pthread_mutex_unlock(&g_descriptors);
+  ::pthread_mutex_unlock(&g_state.descriptors);
 }
 
 DescriptorsHeld::DescriptorsHeld() noexcept {
   block_signals(old_mask_);
+  if (Process* process = Process::existing()) {
+    process->settle_if_forked();
+  }
   lock_descriptors();
 }
 

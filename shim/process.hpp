@@ -37,10 +37,18 @@ struct ClaimedListener {
   bool shared = false;  // with processes forked since: one of them asks for all
 };
 
+// What a process knows of its having been forked.
+enum class ForkState : std::uint32_t {
+  wiped,     // it is a child, and has not noticed: a fork past the handlers
+  settled,   // everything of ours is this process's own
+  noticed,   // it is a child; what is ours is the parent's until it is needed
+  settling,  // a thread is at it
+};
+
 // What a forked child finds wiped.
 struct ForkSensitive {
   std::atomic<std::uint32_t> gate;
-  std::atomic<std::uint32_t> same_process;
+  std::atomic<ForkState> state;
 };
 // In the same memory. As zeroes they are slots that nobody has, so those that
 // nobody uses are never touched.
@@ -98,6 +106,10 @@ class Process {
   // From now on waits and forks are noticed. False: no memory, no /proc.
   bool start_watching();
   void set_gate(Gate gate);
+
+  // Makes what is here this process's own, if it has been forked since. Signals are
+  // blocked. False: this is a vfork child, and the memory its parent's.
+  bool settle_if_forked() noexcept;
 
   // Forked without our noticing: has no part in anything.
   [[nodiscard]] bool is_bystander() const { return bystander_; }
