@@ -624,6 +624,9 @@ void* Agent::run(void* self) {
     return nullptr;
   }
   agent->say_started(started);
+  while (agent->process_->holds_agent.load() != 0) {
+    real_sys().futex(&agent->process_->holds_agent, FUTEX_WAIT_PRIVATE, 1, nullptr);
+  }
   for (;;) {
     try {
       agent->step();

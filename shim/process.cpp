@@ -13,6 +13,7 @@
 #include <cstring>
 #include <errno.h>  // program_invocation_short_name
 #include <fcntl.h>
+#include <linux/futex.h>
 #include <new>
 #include <sys/auxv.h>
 #include <sys/eventfd.h>
@@ -374,6 +375,7 @@ ClaimedListener* Process::claim_of(int fd) {
 void Process::settle_in_forked_child(bool noticed) noexcept {
   pid_ = ::getpid();
   forking_ = false;
+  holds_agent.store(0);
   ::pthread_mutex_init(&mutex_, nullptr);
   ::pthread_mutex_init(&g_state.descriptors, nullptr);
   forget_accept_slots();
@@ -485,6 +487,7 @@ void Process::before_fork() noexcept {
   ::pthread_mutex_lock(&process->mutex_);
   process->forking_ = true;
   process->fork_mask_ = mask;
+  process->holds_agent.store(process->agent == nullptr ? 1 : 0);
   try {
     process->expect_others();
   } catch (...) {  // no memory: parent and child do not know of each other
@@ -525,6 +528,9 @@ void Process::after_fork_in_parent() noexcept {
   const ErrnoGuard guard;
   const sigset_t mask = process->fork_mask_;
   process->forking_ = false;
+  if (process->holds_agent.exchange(0) != 0) {
+    real_sys().futex(&process->holds_agent, FUTEX_WAKE_PRIVATE, 1, nullptr);
+  }
   unlock_descriptors();
   ::pthread_mutex_unlock(&process->mutex_);
   ::pthread_sigmask(SIG_SETMASK, &mask, nullptr);

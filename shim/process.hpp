@@ -86,6 +86,10 @@ class Process {
   std::vector<Address> handed_over_addresses;
   bool has_handed_over = false;
   Agent* agent = nullptr;
+  // While the program forks, an agent that was started for it does nothing: libc
+  // looks whether there are threads before it calls us, and if there were none it
+  // does not wait for who is inside malloc (glibc 2.36, posix/fork.c).
+  std::atomic<std::uint32_t> holds_agent{0};
   Rendezvous* published = nullptr;  // where the agent answers
 
   Page* page = nullptr;  // shared by the generation, once there may be listeners
