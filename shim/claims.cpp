@@ -14,6 +14,7 @@
 
 #include <algorithm>
 #include <array>
+#include <climits>
 #include <cstring>
 #include <fcntl.h>
 #include <netinet/in.h>
@@ -286,7 +287,8 @@ int listen_on(int fd, int backlog) noexcept {
     const SlowPath process(Process::existing());
     ClaimedListener* claim = process ? process->claim_of(fd) : nullptr;
     if (claim != nullptr) {
-      claim->backlog = std::max(backlog, 0);
+      // A negative one is as long as may be to the kernel; here it is none.
+      claim->backlog = backlog < 0 ? INT_MAX : backlog;
       return 0;
     }
   }

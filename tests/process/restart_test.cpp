@@ -188,4 +188,17 @@ TEST_CASE("without the library, a server at a UNIX path loses it") {
   CHECK(wait_until([&] { return load.count("failed") > 0; }));
 }
 
+// To the kernel a negative one is the longest there is; php-fpm says -1.
+TEST_CASE("a successor that listens with a negative backlog has the longest queue") {
+  const Place place;
+  const Process predecessor = place.start({"--backlog", "10", "threads"});
+  const std::string before = answer_from(place.address(), "options");
+  REQUIRE(before.find("backlog=10") != std::string::npos);
+
+  const Process successor = place.restart({"--backlog", "-1", "threads"});
+
+  REQUIRE(answer_from(place.address()) == answer_of(successor));
+  CHECK(number_in(answer_from(place.address(), "options"), "backlog") > 100);
+}
+
 }  // namespace continuity::test
