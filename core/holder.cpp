@@ -50,18 +50,20 @@ std::string join_addresses(const std::vector<std::string>& addresses) {
 }
 
 Holder::Holder(const Sys& sys, Log& log, const Options& options, Owner& owner, Self self, int door,
-               int wake)
+               int wake, HiddenFiles* hidden)
     : sys_(&sys),
       log_(&log),
       options_(&options),
       owner_(&owner),
       self_(std::move(self)),
       door_(door),
-      wake_(wake) {}
+      wake_(wake),
+      hidden_(hidden) {}
 
 void Holder::watch_predecessor(Channel channel, Nanoseconds until) {
   const Nanoseconds patience = until >= never - answer_time ? never : until + answer_time;
   predecessors_.push_back({std::move(channel), patience, true});
+  has_replaced_files_ = true;
 }
 
 void Holder::begin() {
@@ -130,7 +132,8 @@ void Holder::run_once() {
 }
 
 Nanoseconds Holder::next_deadline() const {
-  Nanoseconds earliest = std::min({phase_deadline_, unclaimed_deadline_, next_look_, door_opens_});
+  Nanoseconds earliest =
+      std::min({phase_deadline_, unclaimed_deadline_, next_look_, door_opens_, files_deadline_});
   for (const Conversation& conversation : conversations_) {
     earliest = std::min(earliest, conversation.deadline);
   }
@@ -184,6 +187,10 @@ void Holder::look_at_timers() {
       default:
         break;
     }
+  }
+  if (time >= files_deadline_) {
+    files_deadline_ = never;
+    let_go_of_files();
   }
   if (time >= next_look_) {
     look_at_drain();
@@ -621,16 +628,19 @@ void Holder::act(HolderAction action, Conversation* who) {
       break;
     case HolderAction::forget:
       owner_->abandon();
+      put_files_back();
       log_->warn("pid {} ended before it was ready; serving on", successor_);
       end_attempt();
       break;
     case HolderAction::abort:
       abort_attempt();
       owner_->abandon();
+      put_files_back();
       end_attempt();
       break;
     case HolderAction::revive:
       owner_->revive();
+      put_files_back();
       log_->warn("pid {} ended {} s after it took over; serving again", successor_,
                  in_seconds(now(*sys_) - retired_at_));
       end_attempt();
@@ -677,6 +687,18 @@ void Holder::abort_attempt() {
   }
 }
 
+void Holder::let_go_of_files() {
+  if (hidden_ != nullptr) {
+    hidden_->let_go(self_.generation);
+  }
+}
+
+void Holder::put_files_back() {
+  if (hidden_ != nullptr) {
+    hidden_->put_back(generation_);
+  }
+}
+
 // We have everything ourselves, as before it.
 void Holder::end_attempt() {
   generation_ = 0;
@@ -691,6 +713,9 @@ void Holder::go_deaf(Conversation& successor) {
   const HolderPhase phase = phase_;
   std::vector<std::uint32_t> ids = successor.claimed;
   std::erase_if(ids, [&](std::uint32_t id) { return !is_among(served_, id); });
+  if (hidden_ != nullptr && retired_at_ == 0) {
+    hidden_->note_own();
+  }
   const Nanoseconds began = now(*sys_);
   const bool clear = owner_->retire(ids, began + retire_time);
   const Nanoseconds ended = now(*sys_);
@@ -762,6 +787,10 @@ void Holder::say_healthy(Conversation& successor) {
 }
 
 void Holder::succeed() {
+  // What the successor has replaced is ours, and nobody needs it any more.
+  if (hidden_ != nullptr) {
+    hidden_->remove(generation_);
+  }
   for (Conversation& conversation : conversations_) {
     // Who has claimed and is not ready yet waits for another answer.
     if (conversation.stage == Stage::attempt && conversation.claimed.empty()) {
@@ -816,6 +845,11 @@ void Holder::look_at_drain() {
 void Holder::end_of_own_probation() {
   if (!owns_ || state() != HolderState::active) {
     return;
+  }
+  // Who watched us will not come back: what we have replaced is nobody's.
+  if (has_replaced_files_) {
+    has_replaced_files_ = false;
+    let_go_of_files();
   }
   for (Conversation& conversation : conversations_) {
     if (conversation.stage == Stage::parked && !conversation.over) {

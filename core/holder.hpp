@@ -6,6 +6,7 @@
 
 #include "core/attempt.hpp"
 #include "core/channel.hpp"
+#include "core/hidden_files.hpp"
 #include "core/log.hpp"
 #include "core/options.hpp"
 #include "core/retirement.hpp"
@@ -71,8 +72,9 @@ class Holder {
   };
 
   // `door` is the rendezvous socket, `wake` an eventfd that others write to.
+  // `hidden`: the files of CONTINUITY_HIDE, if there are any.
   Holder(const Sys& sys, Log& log, const Options& options, Owner& owner, Self self, int door,
-         int wake);
+         int wake, HiddenFiles* hidden = nullptr);
 
   // The generation we took over from is still watching us: until it stops, or
   // `until`, others who want to take over from us wait.
@@ -82,6 +84,10 @@ class Holder {
   // processes that belong to it are answered. Until `begin`.
   void wait_for_ownership() { owns_ = false; }
   void begin();
+
+  // What this generation has replaced of its predecessor's hidden files is nobody's
+  // by then, whether or not this process knows of a predecessor.
+  void let_go_at(Nanoseconds time) { files_deadline_ = time; }
 
   // Another process of this generation led until it died: this one goes on
   // where the page says that it was. `until`: the end of the probation.
@@ -150,6 +156,8 @@ class Holder {
                                 std::span<const std::uint32_t> ids);
   [[nodiscard]] std::vector<std::uint32_t> unclaimed() const;
   [[nodiscard]] Nanoseconds next_deadline() const;
+  void let_go_of_files();
+  void put_files_back();
   [[nodiscard]] std::string addresses_of(std::span<const std::uint32_t> ids) const;
   void note_unclaimed();
   void close_unclaimed();
@@ -161,10 +169,13 @@ class Holder {
   Self self_;
   int door_;
   int wake_;
+  HiddenFiles* hidden_;
   bool owns_ = true;
   HolderPhase phase_ = HolderPhase::active;
   std::list<Conversation> conversations_;
   std::vector<Predecessor> predecessors_;
+  bool has_replaced_files_ = false;  // and predecessors watch, which may want them back
+  Nanoseconds files_deadline_ = never;
   // The attempt. Its successor may have several conversations with us: they are
   // told from a rival's by its generation.
   std::uint64_t generation_ = 0;

@@ -1,5 +1,7 @@
 #include "core/options.hpp"
 
+#include "core/hidden_files.hpp"
+
 #include <array>
 #include <charconv>
 #include <limits>
@@ -102,6 +104,14 @@ bool read_bool(std::string_view text, Options& options) {
   return read_switch(text, options.*member);
 }
 
+bool read_hide(std::string_view text, Options& options) {
+  if (!text.empty() && !are_hidable(text)) {
+    return false;
+  }
+  options.hide = text;
+  return true;
+}
+
 template <std::string Options::*member>
 bool read_text(std::string_view text, Options& options) {
   options.*member = text;
@@ -126,7 +136,7 @@ constexpr std::array readers{
     Reader{"CONTINUITY_STOP_TIMEOUT", a_duration, read_duration<&Options::stop_timeout>},
     Reader{"CONTINUITY_SUCCESS_SIGNAL", a_signal, read_signal<&Options::success_signal>},
     Reader{"CONTINUITY_DRAIN_TIMEOUT", a_duration, read_duration<&Options::drain_timeout>},
-    Reader{"CONTINUITY_HIDE", "paths separated by ':'", read_text<&Options::hide>},
+    Reader{"CONTINUITY_HIDE", "absolute paths of files, separated by ':'", read_hide},
     Reader{"CONTINUITY_NEW", a_switch, read_bool<&Options::fresh>},
     Reader{"CONTINUITY_LOG", "error, warn, info or debug", read_log},
     Reader{"CONTINUITY_LOG_FILE", "a path", read_text<&Options::log_file>},

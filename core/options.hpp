@@ -29,7 +29,7 @@ struct Options {
   Nanoseconds stop_timeout = 30 * second;
   int success_signal = 0;
   Nanoseconds drain_timeout = never;
-  std::string hide;
+  std::string hide;    // paths separated by ':'
   bool fresh = false;  // CONTINUITY_NEW: no sibling of whoever started it
   LogLevel log_level = LogLevel::info;
   std::string log_file;

@@ -103,6 +103,7 @@ const Sys& libc_sys() {
       .readlinkat = ::readlinkat,
       .recvmsg = ::recvmsg,
       .renameat = ::renameat,
+      .renameat2 = ::renameat2,
       .rt_sigaction = shaped::rt_sigaction,
       .sendmsg = ::sendmsg,
       .setrlimit = shaped::setrlimit,

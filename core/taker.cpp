@@ -113,6 +113,18 @@ bool Taker::is_held(Rendezvous& rendezvous, const SocketFile& file) {
          std::any_of(found.begin(), found.end(), holds);
 }
 
+Taker::Present Taker::look_around(Rendezvous& rendezvous) {
+  Present present;
+  for (const Conversation& conversation : look(rendezvous)) {
+    if (conversation.inventory.identity == self_.identity) {
+      present.predecessor = present.predecessor || !conversation.offers.empty();
+      present.settled = present.settled && !conversation.offers.empty() &&
+                        conversation.inventory.state == HolderState::active;
+    }
+  }
+  return present;
+}
+
 // ---- Claiming --------------------------------------------------------------------
 
 void Taker::log_stranger(const Conversation& conversation, const Listener& wanted) {

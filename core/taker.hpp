@@ -49,6 +49,13 @@ class Taker {
   // Whether somebody who could hand it over holds a UNIX listener at `file`.
   bool is_held(Rendezvous& rendezvous, const SocketFile& file);
 
+  // Who is there of our name.
+  struct Present {
+    bool predecessor = false;  // somebody who has something to hand over
+    bool settled = true;  // none of them is in the middle of a restart, for all that it tells us
+  };
+  Present look_around(Rendezvous& rendezvous);
+
   // The program closed what it had claimed: it may be claimed again.
   void release(const Listener& listener);
 

@@ -2,6 +2,7 @@
 
 #include "core/directory.hpp"
 #include "core/wake.hpp"
+#include "shim/hiding.hpp"
 #include "shim/own_descriptors.hpp"
 #include "shim/real_calls.hpp"
 #include "shim/waits.hpp"
@@ -210,6 +211,9 @@ void ProcessOwner::note_retired(int fd, const Listener& listener, bool blocking,
   }
   g_retire_epoch.fetch_add(1);
   process_->retired_names[fd] = listener.address;
+  if (process_->hidden && !process_->has_handed_over) {
+    process_->hidden->note_own();
+  }
   process_->has_handed_over = true;
   process_->handed_over_addresses.push_back(listener.address);
   if (listener.file.inode != 0) {
@@ -438,17 +442,33 @@ void Agent::make_holder() {
     holder_.emplace(
         real_sys(), process_->log, process_->options, generation_,
         Holder::Self{.identity = process_->identity, .generation = process_->page->generation},
-        process_->ties.door.get(), bells_.get());
+        process_->ties.door.get(), bells_.get(), process_->hidden ? &*process_->hidden : nullptr);
   }
+}
+
+bool Agent::is_announced() {
+  if (process_->page->announced.load() != 0 && process_->published != nullptr) {
+    return true;
+  }
+  const SlowPath process(process_);
+  return process && announce();
 }
 
 void Agent::take_charge() {
   Page& page = *process_->page;
-  if (page.announced.load() == 0 || process_->published == nullptr) {
+  if (!is_announced()) {
+    return;
+  }
+  {
+    // Who has asked may not have the right to exchange files: a worker has not,
+    // where its parent is root.
     const SlowPath process(process_);
-    if (!process || !announce()) {
-      return;
+    if (process) {
+      end_hiding(*process, true);
     }
+  }
+  if (process_->hidden && process_->published != nullptr) {
+    process_->hidden->expect_at(process_->published->directory());
   }
   make_holder();
   in_charge_ = true;
@@ -463,6 +483,7 @@ void Agent::take_charge() {
       }
     }
   }
+  holder_->let_go_at(page.probation_ends + second);
   switch (static_cast<Stage>(page.stage.load())) {
     case Stage::retired:
       holder_->resume(HolderPhase::probation, after(real_sys(), process_->options.probation));
@@ -530,6 +551,7 @@ void Agent::sleep(Nanoseconds until) {
 // by itself; the process on top, which may wait for nothing, is told.
 void Agent::end_generation() {
   constexpr Nanoseconds longest = 10 * second;
+  abandon_hiding(*process_);
   process_->log.error("this program was not allowed to take over; it ends (SIGTERM)");
   real_sys().kill(real_sys().getpid(), SIGTERM);
   const timespec pause = to_timespec(longest);
@@ -551,10 +573,7 @@ void Agent::start_up() {
   }
   // To be found from the first moment on; who knocks is answered after that.
   if (page.current_phase() == GenerationPhase::asking && page.announced.load() == 0) {
-    const SlowPath process(process_);
-    if (process) {
-      announce();
-    }
+    is_announced();
   }
   if (!holder_) {
     make_holder();

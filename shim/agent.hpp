@@ -87,6 +87,7 @@ class Agent {
   void take_charge();
   void run_holder();
   void drain_bells();
+  bool is_announced();  // from now on, if it can be
   bool announce();
   bool publish(Rendezvous& place);
   void end_generation();

@@ -6,6 +6,7 @@
 // it answers exactly as the kernel would, and is compared at the take-over.
 #include "core/socket_options.hpp"
 #include "shim/agent.hpp"
+#include "shim/hiding.hpp"
 #include "shim/hooks.hpp"
 #include "shim/own_descriptors.hpp"
 #include "shim/process.hpp"
@@ -56,7 +57,7 @@ void note_private(const Process& process) {
 
 // False: the number holds what the program bound, and nothing is claimed. A
 // claim whose listener is nowhere would deafen the predecessor for nobody.
-bool install(Process& process, int fd, Taker::Claim claim) {
+bool install(Process& process, int fd, const Address& address, Taker::Claim claim) {
   const Sys& sys = real_sys();
   ClaimedListener claimed;
   claimed.listener = std::move(claim.listener);
@@ -80,6 +81,7 @@ bool install(Process& process, int fd, Taker::Claim claim) {
   process.page->note_claim(socket_inode(sys, fd));
   note_private(process);
   process.has_bound = true;
+  note_inherited(process, address.unix_path());
   set_fd_flags(fd, fd_flag::claimed);
   process.set_gate(Gate::unsettled);
   return true;
@@ -133,13 +135,10 @@ Taker::Found try_claim(Process& process, int fd, const Address& address) {
       !process.start_watching()) {
     return Taker::Found::nothing;
   }
-  if (!process.taker) {
-    process.taker.emplace(real_sys(), process.log, process.options,
-                          Taker::Self{process.identity, process.generation});
-  }
-  Taker::Claim claim = process.taker->claim(*process.rendezvous(), *wanted);
+  Taker::Claim claim = process.own_taker().claim(*process.rendezvous(), *wanted);
   if (claim.found == Taker::Found::claimed) {
-    return install(process, fd, std::move(claim)) ? Taker::Found::claimed : Taker::Found::refused;
+    return install(process, fd, address, std::move(claim)) ? Taker::Found::claimed
+                                                           : Taker::Found::refused;
   }
   return claim.found;
 }
@@ -212,6 +211,20 @@ bool is_unknown_listener(int fd) noexcept {
 
 namespace {
 
+// A UNIX path that is hidden, and that nobody hands over.
+bool move_beside(Address& wanted) noexcept {
+  try {
+    const SlowPath process(Process::get());
+    const auto beside = process ? bound_beside(*process, wanted) : std::nullopt;
+    if (beside) {
+      wanted = *beside;
+    }
+    return beside.has_value();
+  } catch (...) {
+    return false;
+  }
+}
+
 // What a program inherits over exec it may wait on without another word to us.
 __attribute__((constructor)) void find_inherited() noexcept {
   constexpr int highest = 127;
@@ -242,7 +255,7 @@ int bind_socket(int fd, const sockaddr* address, socklen_t length) noexcept {
   if (address == nullptr || length < sizeof(sa_family_t)) {
     return real().bind(fd, address, length);
   }
-  const Address wanted(address, length);
+  Address wanted(address, length);
   const bool interesting = may_become_listener(fd, wanted);
   Taker::Found found = Taker::Found::nothing;
   if (interesting) {
@@ -264,6 +277,10 @@ int bind_socket(int fd, const sockaddr* address, socklen_t length) noexcept {
   }
   if (found == Taker::Found::outlived) {
     end_outlived(*Process::existing());
+  }
+  if (hides() && move_beside(wanted)) {
+    address = wanted.get();
+    length = wanted.length;
   }
   const int result = real().bind(fd, address, length);
   if (result == 0 && interesting) {

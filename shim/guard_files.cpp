@@ -5,6 +5,7 @@
 #include "shim/hooks.hpp"
 #include "shim/own_descriptors.hpp"
 #include "shim/process.hpp"
+#include "shim/real_calls.hpp"
 
 #include <algorithm>
 #include <array>
@@ -66,15 +67,23 @@ bool is_predecessors(Process& process, const struct stat& status) {
   if (process.rendezvous() == nullptr) {
     return false;
   }
-  if (!process.taker) {
-    process.taker.emplace(real_sys(), process.log, process.options,
-                          Taker::Self{process.identity, process.generation});
+  return process.own_taker().is_held(*process.rendezvous(),
+                                     {.path = {}, .device = status.st_dev, .inode = status.st_ino});
+}
+
+// One of CONTINUITY_HIDE, and the successor's by now, whatever is in it.
+bool is_successors(Process& process, int directory, const char* path) {
+  if (!process.hidden || !has_handed_over(process)) {
+    return false;
   }
-  return process.taker->is_held(*process.rendezvous(),
-                                {.path = {}, .device = status.st_dev, .inode = status.st_ino});
+  const auto index = process.hidden->find(directory, path);
+  return index && process.hidden->is_replaced(*index);
 }
 
 bool must_stay(Process& process, int directory, const char* path, const struct stat& status) {
+  if (is_successors(process, directory, path)) {
+    return true;
+  }
   if (S_ISSOCK(status.st_mode)) {
     return is_handed_over(process, status) || is_claimed(process, status) ||
            (process.agent == nullptr && is_predecessors(process, status));
@@ -89,7 +98,7 @@ bool keeps_path(int directory, const char* path) noexcept {
   const ErrnoGuard guard;
   struct stat status {};
   // Most files are neither sockets nor small, and most programs no servers.
-  if (::fstatat(directory, path, &status, AT_SYMLINK_NOFOLLOW) != 0 ||
+  if (real().fstatat(directory, path, &status, AT_SYMLINK_NOFOLLOW) != 0 ||
       (!S_ISSOCK(status.st_mode) && (Process::existing() == nullptr || !S_ISREG(status.st_mode)))) {
     return false;
   }
@@ -102,11 +111,12 @@ bool keeps_path(int directory, const char* path) noexcept {
 }
 
 // Moving the path of a handed-over listener away is as bad as removing it.
-bool keeps_rename(const char* from, const char*) noexcept {
+bool keeps_rename(int directory, const char* from) noexcept {
   const ErrnoGuard guard;
   struct stat status {};
-  return Process::existing() != nullptr && ::lstat(from, &status) == 0 &&
-         S_ISSOCK(status.st_mode) && keeps_path(AT_FDCWD, from);
+  return Process::existing() != nullptr &&
+         real().fstatat(directory, from, &status, AT_SYMLINK_NOFOLLOW) == 0 &&
+         S_ISSOCK(status.st_mode) && keeps_path(directory, from);
 }
 
 bool keeps_content(int fd, std::int64_t length) noexcept {

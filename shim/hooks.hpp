@@ -60,9 +60,14 @@ void before_passing(const msghdr* message) noexcept;
 // Before root becomes `user`: what only root may do for it is done now.
 void before_user_change(uid_t user) noexcept;
 
+// While files are hidden: what the program is shown instead of `path`, most often
+// the same. Another one is good until the call that it is for has returned.
+const char* shown_path(int directory, const char* path) noexcept;
+int connect_shown(int fd, const sockaddr* address, socklen_t length);
+
 // Files that another generation lives by. True: it must stay, say it is done.
 bool keeps_path(int directory, const char* path) noexcept;
-bool keeps_rename(const char* from, const char* to) noexcept;
+bool keeps_rename(int directory, const char* from) noexcept;
 bool keeps_content(int fd, std::int64_t length) noexcept;
 
 }  // namespace continuity::shim

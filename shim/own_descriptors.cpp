@@ -152,7 +152,7 @@ int close(int fd) {
   return real().close(number);
 }
 int connect(int fd, const sockaddr* address, socklen_t length) {
-  return ::connect(number_of(fd), address, length);
+  return real().connect(number_of(fd), address, length);
 }
 int dup3(int from, int to, int flags) {
   return real().dup3(number_of(from), number_of(to), flags);
@@ -170,7 +170,7 @@ int eventfd(unsigned value, int flags) {
   return place(::eventfd(value, flags));
 }
 int fchmodat(int directory, const char* path, mode_t mode) {
-  return ::fchmodat(number_of(directory), path, mode, 0);
+  return real().fchmodat(number_of(directory), path, mode, 0);
 }
 int fchown(int fd, uid_t user, gid_t group) {
   return ::fchown(number_of(fd), user, group);
@@ -188,7 +188,7 @@ int fstat(int fd, struct stat* status) {
   return ::fstat(number_of(fd), status);
 }
 int fstatat(int directory, const char* path, struct stat* status, int flags) {
-  return ::fstatat(number_of(directory), path, status, flags);
+  return real().fstatat(number_of(directory), path, status, flags);
 }
 ssize_t getdents(int fd, void* buffer, std::size_t size) {
   return real().syscall(SYS_getdents64, number_of(fd), buffer, size);
@@ -212,7 +212,7 @@ int number(int fd) {
   return number_of(fd);
 }
 int openat(int directory, const char* path, int flags, mode_t mode) {
-  return place(::openat(number_of(directory), path, flags, mode));
+  return place(real().openat(number_of(directory), path, flags, mode));
 }
 int pidfd_open(pid_t pid, unsigned flags) {
   return place(static_cast<int>(real().syscall(SYS_pidfd_open, pid, flags)));
@@ -237,7 +237,7 @@ ssize_t read(int fd, void* buffer, std::size_t size) {
   return ::read(number_of(fd), buffer, size);
 }
 ssize_t readlinkat(int directory, const char* path, char* buffer, std::size_t size) {
-  return ::readlinkat(number_of(directory), path, buffer, size);
+  return real().readlinkat(number_of(directory), path, buffer, size);
 }
 ssize_t recvmsg(int fd, msghdr* message, int flags) {
   const ssize_t size = ::recvmsg(number_of(fd), message, flags);
@@ -247,7 +247,11 @@ ssize_t recvmsg(int fd, msghdr* message, int flags) {
   return size;
 }
 int renameat(int from_directory, const char* from, int to_directory, const char* to) {
-  return ::renameat(number_of(from_directory), from, number_of(to_directory), to);
+  return real().renameat(number_of(from_directory), from, number_of(to_directory), to);
+}
+int renameat2(int from_directory, const char* from, int to_directory, const char* to,
+              unsigned flags) {
+  return real().renameat2(number_of(from_directory), from, number_of(to_directory), to, flags);
 }
 ssize_t sendmsg(int fd, const msghdr* message, int flags) {
   msghdr numbered = *message;
@@ -320,6 +324,7 @@ Sys make_real_sys() {
   sys.readlinkat = placed::readlinkat;
   sys.recvmsg = placed::recvmsg;
   sys.renameat = placed::renameat;
+  sys.renameat2 = placed::renameat2;
   sys.sendmsg = placed::sendmsg;
   sys.setsockopt = placed::setsockopt;
   sys.shutdown = placed::shutdown;

@@ -3,6 +3,7 @@
 #include "core/joining.hpp"
 #include "core/processes.hpp"
 #include "shim/agent.hpp"
+#include "shim/hiding.hpp"
 #include "shim/hooks.hpp"
 #include "shim/own_descriptors.hpp"
 #include "shim/real_calls.hpp"
@@ -130,6 +131,16 @@ Process::Process() : pid_(::getpid()) {
   }
   generation = g_family.load();
   open_proc();
+  if (!options.disabled && !options.hide.empty()) {
+    hidden.emplace(real_sys(), options.hide);
+  }
+}
+
+Taker& Process::own_taker() {
+  if (!taker) {
+    taker.emplace(real_sys(), log, options, Taker::Self{identity, generation});
+  }
+  return *taker;
 }
 
 bool Process::open_proc() {
@@ -438,6 +449,9 @@ std::vector<int> Process::inherited() const {
   if (taker) {
     taker->append_descriptors(kept);
   }
+  if (hidden) {
+    hidden->append_descriptors(kept);
+  }
   for (const ClaimedListener& claim : claims) {
     kept.push_back(claim.model.get());
   }
@@ -475,6 +489,7 @@ void Process::before_fork() noexcept {
   if (g_family.load() == 0) {
     g_family.store(random_generation());
   }
+  note_fork_while_hiding();
   if (process == nullptr || process->bystander_ || !process->holds_listeners()) {
     return;
   }
@@ -679,6 +694,7 @@ void end_outlived(Process& process) {
 
 void end_successor(Process& process, const std::string& reason) {
   constexpr int told_to_end = 75;
+  abandon_hiding(process);
   process.log.error("{}; this program ends, and nothing has changed", reason);
   ::_exit(told_to_end);
 }

@@ -5,6 +5,7 @@
 // may call any wrapper. Never destroyed: threads outlive static destructors.
 #pragma once
 
+#include "core/hidden_files.hpp"
 #include "core/listener.hpp"
 #include "core/log.hpp"
 #include "core/options.hpp"
@@ -77,7 +78,10 @@ class Process {
   std::uint64_t generation = 0;
   OwnedFd proc;  // /proc, opened before anybody can chroot
 
+  std::optional<HiddenFiles> hidden;  // if CONTINUITY_HIDE names any
+
   std::optional<Taker> taker;
+  Taker& own_taker();  // made if there is none
   std::list<ClaimedListener> claims;
   // These under DescriptorsHeld: the agent uses them too.
   std::map<std::uint64_t, SocketFile> socket_files;  // by socket inode

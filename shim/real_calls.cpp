@@ -20,12 +20,45 @@ constexpr std::array names{
 #undef CALL
 };
 
-// dlsym may allocate, and an allocator that starts up just then may close what
-// it has read its settings from.
+// dlsym may allocate, and an allocator that starts up just then may read its
+// settings: from a link, or from a file, which it closes.
 __attribute__((tls_model("initial-exec"))) thread_local bool t_resolving = false;
 
 int raw_close(int fd) {
   return static_cast<int>(::syscall(SYS_close, fd));
+}
+
+int raw_open(const char* path, int flags, mode_t mode) {
+  return static_cast<int>(::syscall(SYS_openat, AT_FDCWD, path, flags, mode));
+}
+int raw_openat(int directory, const char* path, int flags, mode_t mode) {
+  return static_cast<int>(::syscall(SYS_openat, directory, path, flags, mode));
+}
+int raw_access(const char* path, int mode) {
+  return static_cast<int>(::syscall(SYS_faccessat, AT_FDCWD, path, mode));
+}
+ssize_t raw_readlink(const char* path, char* target, std::size_t room) {
+  return ::syscall(SYS_readlinkat, AT_FDCWD, path, target, room);
+}
+
+// Null: no allocator needs it to start up.
+void* raw_call(Call call) {
+  switch (call) {
+    case Call::close:
+      return reinterpret_cast<void*>(&raw_close);
+    case Call::open:
+    case Call::open64:
+      return reinterpret_cast<void*>(&raw_open);
+    case Call::openat:
+    case Call::openat64:
+      return reinterpret_cast<void*>(&raw_openat);
+    case Call::access:
+      return reinterpret_cast<void*>(&raw_access);
+    case Call::readlink:
+      return reinterpret_cast<void*>(&raw_readlink);
+    default:
+      return nullptr;
+  }
 }
 
 [[noreturn]] void end_program(const char* name) {
@@ -42,8 +75,8 @@ void* resolve_real_call(Call call) noexcept {
   const int saved = errno;
   const char* name = names.at(static_cast<std::size_t>(call));
   if (t_resolving) {
-    if (call == Call::close) {
-      return reinterpret_cast<void*>(&raw_close);
+    if (void* raw = raw_call(call)) {
+      return raw;
     }
     end_program(name);
   }

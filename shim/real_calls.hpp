@@ -15,15 +15,30 @@
 #include <sys/ioctl.h>
 #include <sys/select.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <type_traits>
 #include <unistd.h>
 
-// What a fortified program calls instead of poll and ppoll. libc's headers
+// What a fortified program calls instead of poll, ppoll and open. libc's headers
 // declare them only when compiling with fortification.
 extern "C" {
 int __poll_chk(pollfd* fds, nfds_t count, int timeout, std::size_t room);
 int __ppoll_chk(pollfd* fds, nfds_t count, const timespec* timeout, const sigset_t* mask,
                 std::size_t room);
+int __open_2(const char* path, int flags);
+int __open64_2(const char* path, int flags);
+int __openat_2(int directory, const char* path, int flags);
+int __openat64_2(int directory, const char* path, int flags);
+
+// What programs call that were built with a glibc before 2.33.
+int __xstat(int version, const char* path, struct stat* status) noexcept;
+int __xstat64(int version, const char* path, struct stat64* status) noexcept;
+int __lxstat(int version, const char* path, struct stat* status) noexcept;
+int __lxstat64(int version, const char* path, struct stat64* status) noexcept;
+int __fxstatat(int version, int directory, const char* path, struct stat* status,
+               int flags) noexcept;
+int __fxstatat64(int version, int directory, const char* path, struct stat64* status,
+                 int flags) noexcept;
 }
 
 namespace continuity::shim {

@@ -4,6 +4,7 @@
 #include "core/processes.hpp"
 #include "core/socket_options.hpp"
 #include "shim/agent.hpp"
+#include "shim/hiding.hpp"
 #include "shim/hooks.hpp"
 #include "shim/own_descriptors.hpp"
 #include "shim/real_calls.hpp"
@@ -173,6 +174,7 @@ bool settle_generation(Process& process) {
             process.agent->see_to_announcement();
           }
           become_owner(process, Taker::Share::all);
+          end_hiding(process, false);
           forget_claims(process, true);
           tell_generation(process, GenerationPhase::active);
         } else {
@@ -209,6 +211,7 @@ void settle(Process& process) {
   if (!settle_generation(process)) {
     return;  // asked again at the next wait
   }
+  stop_hiding_if_over();
   forget_claims(process, false);
   if (process.taker && process.taker->has_own_claims()) {
     become_owner(process, Taker::Share::own);

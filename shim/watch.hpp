@@ -76,6 +76,16 @@ void set_fd_flags(int fd, std::uint8_t flags) noexcept;
 void add_fd_flags(int fd, std::uint8_t flags) noexcept;
 void remove_fd_flags(int fd, std::uint8_t flags) noexcept;
 
+// ---- Paths ------------------------------------------------------------------------
+
+// Whether files may be hidden from the program (CONTINUITY_HIDE). False for all
+// but a program that starts under that variable.
+extern constinit std::atomic<bool> g_hides;
+
+inline bool hides() {
+  return g_hides.load(std::memory_order_relaxed);
+}
+
 // ---- Threads inside accept ----------------------------------------------------------
 
 // Where a thread is: in accept on a listener, asleep in accept on a stand-in,

@@ -11,7 +11,9 @@
 
 #include <cerrno>
 #include <cstdarg>
+#include <fcntl.h>
 #include <sys/ioctl.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 
 #ifdef CONTINUITY_WRAP
@@ -418,23 +420,261 @@ CONTINUITY_EXPORT int WRAPPED(setresuid)(uid_t user, uid_t effective, uid_t save
   return real().setresuid(user, effective, saved);
 }
 
-// ---- Files ----------------------------------------------------------------------------
+// ---- Paths ----------------------------------------------------------------------------
+
+// What the program is shown instead of the path, if anything is hidden from it.
+static inline const char* shown(int directory, const char* path) {
+  return hides() ? shown_path(directory, path) : path;
+}
+
+// A mode is passed on whether there is one or not: it is a register.
+
+CONTINUITY_EXPORT int WRAPPED(open)(const char* path, int flags, ...) {
+  va_list arguments;
+  va_start(arguments, flags);
+  const auto mode = va_arg(arguments, mode_t);
+  va_end(arguments);
+  return real().open(shown(AT_FDCWD, path), flags, mode);
+}
+
+CONTINUITY_EXPORT int WRAPPED(open64)(const char* path, int flags, ...) {
+  va_list arguments;
+  va_start(arguments, flags);
+  const auto mode = va_arg(arguments, mode_t);
+  va_end(arguments);
+  return real().open64(shown(AT_FDCWD, path), flags, mode);
+}
+
+CONTINUITY_EXPORT int WRAPPED(openat)(int directory, const char* path, int flags, ...) {
+  va_list arguments;
+  va_start(arguments, flags);
+  const auto mode = va_arg(arguments, mode_t);
+  va_end(arguments);
+  return real().openat(directory, shown(directory, path), flags, mode);
+}
+
+CONTINUITY_EXPORT int WRAPPED(openat64)(int directory, const char* path, int flags, ...) {
+  va_list arguments;
+  va_start(arguments, flags);
+  const auto mode = va_arg(arguments, mode_t);
+  va_end(arguments);
+  return real().openat64(directory, shown(directory, path), flags, mode);
+}
+
+CONTINUITY_EXPORT int WRAPPED(__open_2)(const char* path, int flags) {
+  return real().__open_2(shown(AT_FDCWD, path), flags);
+}
+
+CONTINUITY_EXPORT int WRAPPED(__open64_2)(const char* path, int flags) {
+  return real().__open64_2(shown(AT_FDCWD, path), flags);
+}
+
+CONTINUITY_EXPORT int WRAPPED(__openat_2)(int directory, const char* path, int flags) {
+  return real().__openat_2(directory, shown(directory, path), flags);
+}
+
+CONTINUITY_EXPORT int WRAPPED(__openat64_2)(int directory, const char* path, int flags) {
+  return real().__openat64_2(directory, shown(directory, path), flags);
+}
+
+CONTINUITY_EXPORT int WRAPPED(creat)(const char* path, mode_t mode) {
+  return real().creat(shown(AT_FDCWD, path), mode);
+}
+
+CONTINUITY_EXPORT int WRAPPED(creat64)(const char* path, mode_t mode) {
+  return real().creat64(shown(AT_FDCWD, path), mode);
+}
+
+CONTINUITY_EXPORT FILE* WRAPPED(fopen)(const char* path, const char* mode) {
+  return real().fopen(shown(AT_FDCWD, path), mode);
+}
+
+CONTINUITY_EXPORT FILE* WRAPPED(fopen64)(const char* path, const char* mode) {
+  return real().fopen64(shown(AT_FDCWD, path), mode);
+}
+
+CONTINUITY_EXPORT FILE* WRAPPED(freopen)(const char* path, const char* mode, FILE* file) {
+  return real().freopen(shown(AT_FDCWD, path), mode, file);
+}
+
+CONTINUITY_EXPORT FILE* WRAPPED(freopen64)(const char* path, const char* mode, FILE* file) {
+  return real().freopen64(shown(AT_FDCWD, path), mode, file);
+}
+
+CONTINUITY_EXPORT int WRAPPED(stat)(const char* path, struct stat* status) noexcept {
+  return real().stat(shown(AT_FDCWD, path), status);
+}
+
+CONTINUITY_EXPORT int WRAPPED(stat64)(const char* path, struct stat64* status) noexcept {
+  return real().stat64(shown(AT_FDCWD, path), status);
+}
+
+CONTINUITY_EXPORT int WRAPPED(lstat)(const char* path, struct stat* status) noexcept {
+  return real().lstat(shown(AT_FDCWD, path), status);
+}
+
+CONTINUITY_EXPORT int WRAPPED(lstat64)(const char* path, struct stat64* status) noexcept {
+  return real().lstat64(shown(AT_FDCWD, path), status);
+}
+
+CONTINUITY_EXPORT int WRAPPED(__xstat)(int version, const char* path,
+                                       struct stat* status) noexcept {
+  return real().__xstat(version, shown(AT_FDCWD, path), status);
+}
+
+CONTINUITY_EXPORT int WRAPPED(__xstat64)(int version, const char* path,
+                                         struct stat64* status) noexcept {
+  return real().__xstat64(version, shown(AT_FDCWD, path), status);
+}
+
+CONTINUITY_EXPORT int WRAPPED(__lxstat)(int version, const char* path,
+                                        struct stat* status) noexcept {
+  return real().__lxstat(version, shown(AT_FDCWD, path), status);
+}
+
+CONTINUITY_EXPORT int WRAPPED(__lxstat64)(int version, const char* path,
+                                          struct stat64* status) noexcept {
+  return real().__lxstat64(version, shown(AT_FDCWD, path), status);
+}
+
+CONTINUITY_EXPORT int WRAPPED(fstatat)(int directory, const char* path, struct stat* status,
+                                       int flags) noexcept {
+  return real().fstatat(directory, shown(directory, path), status, flags);
+}
+
+CONTINUITY_EXPORT int WRAPPED(fstatat64)(int directory, const char* path, struct stat64* status,
+                                         int flags) noexcept {
+  return real().fstatat64(directory, shown(directory, path), status, flags);
+}
+
+CONTINUITY_EXPORT int WRAPPED(__fxstatat)(int version, int directory, const char* path,
+                                          struct stat* status, int flags) noexcept {
+  return real().__fxstatat(version, directory, shown(directory, path), status, flags);
+}
+
+CONTINUITY_EXPORT int WRAPPED(__fxstatat64)(int version, int directory, const char* path,
+                                            struct stat64* status, int flags) noexcept {
+  return real().__fxstatat64(version, directory, shown(directory, path), status, flags);
+}
+
+CONTINUITY_EXPORT int WRAPPED(statx)(int directory, const char* path, int flags, unsigned mask,
+                                     struct statx* status) noexcept {
+  return real().statx(directory, shown(directory, path), flags, mask, status);
+}
+
+CONTINUITY_EXPORT int WRAPPED(access)(const char* path, int mode) noexcept {
+  return real().access(shown(AT_FDCWD, path), mode);
+}
+
+CONTINUITY_EXPORT int WRAPPED(eaccess)(const char* path, int mode) noexcept {
+  return real().eaccess(shown(AT_FDCWD, path), mode);
+}
+
+CONTINUITY_EXPORT int WRAPPED(euidaccess)(const char* path, int mode) noexcept {
+  return real().euidaccess(shown(AT_FDCWD, path), mode);
+}
+
+CONTINUITY_EXPORT int WRAPPED(faccessat)(int directory, const char* path, int mode,
+                                         int flags) noexcept {
+  return real().faccessat(directory, shown(directory, path), mode, flags);
+}
+
+CONTINUITY_EXPORT int WRAPPED(chmod)(const char* path, mode_t mode) noexcept {
+  return real().chmod(shown(AT_FDCWD, path), mode);
+}
+
+CONTINUITY_EXPORT int WRAPPED(fchmodat)(int directory, const char* path, mode_t mode,
+                                        int flags) noexcept {
+  return real().fchmodat(directory, shown(directory, path), mode, flags);
+}
+
+CONTINUITY_EXPORT int WRAPPED(chown)(const char* path, uid_t user, gid_t group) noexcept {
+  return real().chown(shown(AT_FDCWD, path), user, group);
+}
+
+CONTINUITY_EXPORT int WRAPPED(lchown)(const char* path, uid_t user, gid_t group) noexcept {
+  return real().lchown(shown(AT_FDCWD, path), user, group);
+}
+
+CONTINUITY_EXPORT int WRAPPED(fchownat)(int directory, const char* path, uid_t user, gid_t group,
+                                        int flags) noexcept {
+  return real().fchownat(directory, shown(directory, path), user, group, flags);
+}
+
+CONTINUITY_EXPORT int WRAPPED(truncate)(const char* path, off_t length) noexcept {
+  path = shown(AT_FDCWD, path);
+  return length == 0 && keeps_path(AT_FDCWD, path) ? 0 : real().truncate(path, length);
+}
+
+CONTINUITY_EXPORT int WRAPPED(truncate64)(const char* path, off64_t length) noexcept {
+  path = shown(AT_FDCWD, path);
+  return length == 0 && keeps_path(AT_FDCWD, path) ? 0 : real().truncate64(path, length);
+}
+
+CONTINUITY_EXPORT ssize_t WRAPPED(readlink)(const char* path, char* target,
+                                            std::size_t room) noexcept {
+  return real().readlink(shown(AT_FDCWD, path), target, room);
+}
+
+CONTINUITY_EXPORT ssize_t WRAPPED(readlinkat)(int directory, const char* path, char* target,
+                                              std::size_t room) noexcept {
+  return real().readlinkat(directory, shown(directory, path), target, room);
+}
+
+CONTINUITY_EXPORT int WRAPPED(symlink)(const char* target, const char* path) noexcept {
+  return real().symlink(target, shown(AT_FDCWD, path));
+}
+
+CONTINUITY_EXPORT int WRAPPED(symlinkat)(const char* target, int directory,
+                                         const char* path) noexcept {
+  return real().symlinkat(target, directory, shown(directory, path));
+}
+
+CONTINUITY_EXPORT int WRAPPED(link)(const char* from, const char* to) noexcept {
+  return real().link(shown(AT_FDCWD, from), shown(AT_FDCWD, to));
+}
+
+CONTINUITY_EXPORT int WRAPPED(linkat)(int from_directory, const char* from, int to_directory,
+                                      const char* to, int flags) noexcept {
+  return real().linkat(from_directory, shown(from_directory, from), to_directory,
+                       shown(to_directory, to), flags);
+}
 
 CONTINUITY_EXPORT int WRAPPED(unlink)(const char* path) noexcept {
+  path = shown(AT_FDCWD, path);
   return keeps_path(AT_FDCWD, path) ? 0 : real().unlink(path);
 }
 
 CONTINUITY_EXPORT int WRAPPED(unlinkat)(int directory, const char* path, int flags) noexcept {
+  path = shown(directory, path);
   const bool file = (flags & AT_REMOVEDIR) == 0;
   return file && keeps_path(directory, path) ? 0 : real().unlinkat(directory, path, flags);
 }
 
 CONTINUITY_EXPORT int WRAPPED(remove)(const char* path) noexcept {
+  path = shown(AT_FDCWD, path);
   return keeps_path(AT_FDCWD, path) ? 0 : real().remove(path);
 }
 
+CONTINUITY_EXPORT int WRAPPED(renameat)(int from_directory, const char* from, int to_directory,
+                                        const char* to) noexcept {
+  from = shown(from_directory, from);
+  return keeps_rename(from_directory, from)
+             ? 0
+             : real().renameat(from_directory, from, to_directory, shown(to_directory, to));
+}
+
+CONTINUITY_EXPORT int WRAPPED(renameat2)(int from_directory, const char* from, int to_directory,
+                                         const char* to, unsigned flags) noexcept {
+  from = shown(from_directory, from);
+  return keeps_rename(from_directory, from)
+             ? 0
+             : real().renameat2(from_directory, from, to_directory, shown(to_directory, to), flags);
+}
+
 CONTINUITY_EXPORT int WRAPPED(rename)(const char* from, const char* to) noexcept {
-  return keeps_rename(from, to) ? 0 : real().rename(from, to);
+  from = shown(AT_FDCWD, from);
+  return keeps_rename(AT_FDCWD, from) ? 0 : real().rename(from, shown(AT_FDCWD, to));
 }
 
 CONTINUITY_EXPORT int WRAPPED(ftruncate)(int fd, off_t length) noexcept {
@@ -443,6 +683,13 @@ CONTINUITY_EXPORT int WRAPPED(ftruncate)(int fd, off_t length) noexcept {
 
 CONTINUITY_EXPORT int WRAPPED(ftruncate64)(int fd, off64_t length) noexcept {
   return keeps_content(fd, length) ? 0 : real().ftruncate64(fd, length);
+}
+
+CONTINUITY_EXPORT int WRAPPED(connect)(int fd, const sockaddr* address, socklen_t length) {
+  if (!hides()) [[likely]] {
+    return real().connect(fd, address, length);
+  }
+  return connect_shown(fd, address, length);
 }
 
 // ---- By number ------------------------------------------------------------------------

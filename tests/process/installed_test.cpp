@@ -81,7 +81,7 @@ TEST_CASE("restarted under load, nothing is lost: a static program linked with w
   place.environment = {"LD_PRELOAD="};
   std::vector<std::string> command{C_COMPILER, "-D_GNU_SOURCE", "-static"};
   for (const auto* name :
-       {"main", "answer", "accept_loops", "poll_loops", "epoll_loops", "families"}) {
+       {"main", "answer", "accept_loops", "poll_loops", "epoll_loops", "families", "refusal"}) {
     command.push_back(SOURCE_TREE "/tests/process/servers/" + std::string(name) + ".c");
   }
   const std::vector<std::string> rest{

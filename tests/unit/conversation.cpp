@@ -154,10 +154,11 @@ Predecessor::Predecessor(World& world, std::vector<OwnedFd> listeners, std::uint
       rendezvous_(world.open_rendezvous(world.holder_sys)),
       wake_(world.holder_sys, world.holder_sys.table().eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)),
       door_(publish(rendezvous_, identity, generation)),
+      hidden(libc_sys(), world.options.hide),
       owner(world.holder_sys, world.log, world.proc.get(), rendezvous_.directory(), program,
             numbers_of(listeners_)),
       holder(world.holder_sys, world.log, world.options, owner,
-             {.identity = identity, .generation = generation}, door_.get(), wake_.get()) {
+             {.identity = identity, .generation = generation}, door_.get(), wake_.get(), &hidden) {
   for (const OwnedFd& listener : listeners_) {
     inodes_.push_back(socket_inode(libc_sys(), listener.get()));
     addresses_.push_back(name_of(listener.get()));

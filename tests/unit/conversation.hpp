@@ -92,6 +92,7 @@ class Predecessor {
 
  public:
   bool stopped = false;  // as by SIGSTOP
+  HiddenFiles hidden;    // CONTINUITY_HIDE of the world's options
   FakeProgram program;
   FakeOwner owner;
   Holder holder;

@@ -6,6 +6,8 @@
 
 #include <catch2/catch.hpp>
 
+#include <filesystem>
+#include <fstream>
 #include <unistd.h>
 
 namespace continuity::test {
@@ -106,6 +108,85 @@ TEST_CASE("an inventory tells addresses and no descriptors", "[holder]") {
   REQUIRE(inventory.listeners.size() == 2);
   CHECK(same_endpoint(inventory.listeners[1].address, predecessor.wanted(1).address));
   CHECK(predecessor.owner.calls.empty());
+}
+
+// What a predecessor does with the files of CONTINUITY_HIDE.
+struct HidingWorld : World {
+  HidingWorld() {
+    options.hide = file;
+    options.probation = 10 * second;
+    write(file, "predecessor");
+    write(beside, "successor");
+  }
+  // As the successor does at the take-over.
+  void take_place() { REQUIRE(files().take_place(0, generation)); }
+  [[nodiscard]] HiddenFiles& files() {
+    if (!files_) {
+      files_.emplace(libc_sys(), file);
+    }
+    return *files_;
+  }
+  static void write(const std::string& path, const std::string& text) {
+    std::ofstream(path) << text;
+  }
+  static std::string read(const std::string& path) {
+    std::string text;
+    std::ifstream(path) >> text;
+    return text;
+  }
+
+  static constexpr std::uint64_t generation = 7;
+  std::string file{directory.path() + "/server.pid"};
+  std::string beside{file + HiddenFiles::suffix(generation)};
+
+ private:
+  std::optional<HiddenFiles> files_;
+};
+
+TEST_CASE("what a successor has hidden goes when it ends before it is ready", "[holder][hide]") {
+  HidingWorld world;
+  const Predecessor predecessor(world);
+  Peer peer(world);
+  peer.become_granted(HidingWorld::generation);
+  CHECK(HidingWorld::read(world.beside) == "successor");
+  SECTION("by itself") {
+    peer.die();
+  }
+  SECTION("by its time-out") {
+    world.pass(world.options.ready_timeout + second);
+  }
+  CHECK(HidingWorld::read(world.file) == "predecessor");
+  CHECK_FALSE(std::filesystem::exists(world.beside));
+}
+
+TEST_CASE("a predecessor that comes back has its hidden file again", "[holder][hide]") {
+  const bool has_taken_place = GENERATE(true, false);
+  CAPTURE(has_taken_place);
+  HidingWorld world;
+  const Predecessor predecessor(world);
+  Peer peer(world);
+  peer.become_owner(HidingWorld::generation);
+  if (has_taken_place) {
+    world.take_place();
+    REQUIRE(HidingWorld::read(world.file) == "successor");
+  }
+  peer.die();
+  CHECK(predecessor.holder.phase() == HolderPhase::active);
+  CHECK(HidingWorld::read(world.file) == "predecessor");
+  CHECK_FALSE(std::filesystem::exists(world.beside));
+}
+
+TEST_CASE("a predecessor's own file goes at the end of the probation", "[holder][hide]") {
+  HidingWorld world;
+  const Predecessor predecessor(world);
+  Peer peer(world);
+  peer.become_owner(HidingWorld::generation);
+  world.take_place();
+  world.pass(9 * second);
+  CHECK(HidingWorld::read(world.beside) == "predecessor");
+  world.pass(2 * second);
+  CHECK(HidingWorld::read(world.file) == "successor");
+  CHECK_FALSE(std::filesystem::exists(world.beside));
 }
 
 TEST_CASE("a successor that ends before it is ready changes nothing", "[holder]") {

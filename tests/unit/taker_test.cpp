@@ -791,6 +791,29 @@ TEST_CASE("a UNIX listener is known to be held by its file", "[taker]") {
   CHECK(taker.is_held(rendezvous, *find_socket_file(libc_sys(), path)));
 }
 
+TEST_CASE("looking around tells whether there is somebody to follow", "[taker]") {
+  World world;
+  world.options.probation = 60 * second;
+  Rendezvous rendezvous = world.open_rendezvous(world.taker_sys);
+  Taker taker = world.make_taker(2);
+  CHECK_FALSE(taker.look_around(rendezvous).predecessor);
+  const Predecessor stranger(world, {"127.0.0.1:0"}, 5, "stranger");
+  CHECK_FALSE(taker.look_around(rendezvous).predecessor);
+  const Predecessor predecessor(world);
+  CHECK(taker.look_around(rendezvous).predecessor);
+  CHECK(taker.look_around(rendezvous).settled);
+  world.settle();
+  CHECK(predecessor.holder.phase() == HolderPhase::active);
+  // Between claim and the end of the probation nothing is settled.
+  REQUIRE(taker.claim(rendezvous, predecessor.wanted()).found == Found::claimed);
+  Taker rival = world.make_taker(3);
+  CHECK_FALSE(rival.look_around(rendezvous).settled);
+  const auto outcome = taker.become_owner(rendezvous);
+  REQUIRE(outcome.owner);
+  CHECK_FALSE(rival.look_around(rendezvous).predecessor);
+  CHECK_FALSE(rival.look_around(rendezvous).settled);
+}
+
 TEST_CASE("an IPv4 listener is claimed by a mapped address, its own family first", "[taker]") {
   if (!has_ipv6()) {
     WARN("no IPv6 on this machine");

@@ -73,15 +73,8 @@ void set_nonblocking(int fd) {
 
 // ---- Where it listens -------------------------------------------------------------
 
-union address {
-  struct sockaddr any;
-  struct sockaddr_in v4;
-  struct sockaddr_in6 v6;
-  struct sockaddr_un path;
-};
-
 // 127.0.0.1:PORT, [::1]:PORT, /path, @abstract
-static socklen_t parse_address(const char* text, union address* address) {
+socklen_t parse_address(const char* text, union address* address) {
   memset(address, 0, sizeof *address);
   if (text[0] == '/' || text[0] == '@') {
     address->path.sun_family = AF_UNIX;
@@ -186,14 +179,6 @@ static void handle_every_signal(void) {
       sigaction(signal, &action, NULL);
     }
   }
-}
-
-static void write_pid_file(void) {
-  int fd = open(settings.pid_file, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
-  if (fd < 0 || dprintf(fd, "%d\n", getpid()) < 0) {
-    fail("pid file");
-  }
-  close(fd);
 }
 
 // In the handler itself: nothing it calls may do more there than libc does.
@@ -301,6 +286,9 @@ static void start(int count, char** addresses) {
   }
   alarm(most_seconds);  // outlives no test
   set_handlers();
+  if (settings.refuse) {
+    refuse_to_run_twice(addresses[0]);
+  }
   prepare_to_bind();
   if (settings.remove) {
     unlink(settings.remove);
@@ -353,6 +341,7 @@ static const struct option option_names[] = {
     {"end", required_argument, NULL, 'e'},
     {"pid-file", required_argument, NULL, 'p'},
     {"remove", required_argument, NULL, 'R'},
+    {"refuse", required_argument, NULL, 'f'},
     {"workers", required_argument, NULL, 'w'},
     {"max-requests", required_argument, NULL, 'm'},
     {"nobody", required_argument, NULL, 'N'},
@@ -422,6 +411,9 @@ static void read_options(int argc, char** argv) {
         break;
       case 'R':
         settings.remove = optarg;
+        break;
+      case 'f':
+        settings.refuse = optarg;
         break;
       case 'w':
         settings.workers = atoi(optarg);

@@ -11,6 +11,7 @@
 #include <netinet/in.h>
 #include <stdbool.h>
 #include <stddef.h>
+#include <sys/socket.h>
 #include <sys/un.h>
 
 enum { max_listeners = 8 };
@@ -40,8 +41,17 @@ struct settings {
   const char* late;      // an address it binds only when it is told to, serving already
   const char* pid_file;  // written at start, removed at the end
   const char* remove;    // a path that is removed before bind and at the end
+  const char*
+      refuse;  // how it sees that it runs already, and ends: pid, flock, lockf, connect, stat
 };
 extern struct settings settings;
+
+union address {
+  struct sockaddr any;
+  struct sockaddr_in v4;
+  struct sockaddr_in6 v6;
+  struct sockaddr_un path;
+};
 
 // The listeners of this server, for those who answer questions about them.
 extern int listeners[max_listeners];
@@ -59,6 +69,10 @@ bool serve_some(int connection);
 void serve(int connection);
 void answer_datagram(int fd);
 
+// Ends the program if another one runs with its pid file, or at its address.
+void refuse_to_run_twice(const char* address);
+void write_pid_file(void);
+socklen_t parse_address(const char* text, union address* address);
 int make_listener(const char* address);
 void set_nonblocking(int fd);
 int accept_connection(int listener);  // -1: nothing for us, go on
