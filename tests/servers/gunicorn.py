@@ -4,6 +4,8 @@ On a UNIX socket a second start natively steals the path, and whoever ends
 unlinks it.
 """
 
+import signal
+
 from harness.in_flight import AtWork
 from harness.server import Server
 
@@ -23,6 +25,10 @@ def _gunicorn(title: str, bind: str, **rest) -> Server:
 SERVERS = {
     "gunicorn": _gunicorn("gunicorn, sync", "127.0.0.1:@PORT@", url="http://127.0.0.1:@PORT@/",
                           in_flight=[AtWork("GET /wait?@GATE@ HTTP/1.0\r\n\r\n")]),
+    # Starts new workers, which belong to the generation that has handed over.
+    "gunicorn-reloaded": _gunicorn("gunicorn, told to reload when retired", "127.0.0.1:@PORT@",
+                                   url="http://127.0.0.1:@PORT@/", reload_signal=signal.SIGHUP,
+                                   reload_says="Handling signal: hup"),
     "gunicorn-unix": _gunicorn("gunicorn on a UNIX socket", "unix:@DIR@/gunicorn.sock",
                                connect="@DIR@/gunicorn.sock", url_path="/"),
 }

@@ -65,6 +65,16 @@ class Process:
         telling = [line for line in lines if "in use" in line or "EADDRINUSE" in line]
         return (telling or lines or ["it said nothing"])[-1][-200:]
 
+    def tell(self, number: int, answer: str, seconds: float) -> bool:
+        """Sends a signal to those at the top. Whether the answer comes in their output."""
+        for pid in _children_of_all().get(self.pid, []):
+            _signal(pid, number)
+        deadline = time.monotonic() + seconds
+        while answer not in self._output.read_text(errors="replace"):
+            if self.ended(0.02) or time.monotonic() >= deadline:
+                return False
+        return True
+
     def terminate(self) -> None:
         """As an operator would: SIGTERM to those at the top."""
         for pid in _children_of_all().get(self.pid, []):

@@ -54,6 +54,10 @@ class Server:
     to_know: str = ""  # what a user has to set or expect, for the table
     pid_file: str = ""  # has to name the newest process whatever the older ones do as they leave
     seconds_to_start: float = 20
+    # What a predecessor is told while it drains, and how it says that it has heard: a retired server that reloads
+    # must not take its listeners back.
+    reload_signal: int = 0
+    reload_says: str = ""
 
     def client_arguments(self) -> list[str]:
         if self.url:

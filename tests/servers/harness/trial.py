@@ -178,6 +178,8 @@ class Trial:
             self.load.ask(f"only {new.pid}")
             if old.ended(probation + 0.1):
                 self.fail(f"generation {old.number} left ({old.how_it_ended()}) with requests in flight")
+            elif self.server.reload_signal and not old.tell(self.server.reload_signal, self.server.reload_says, 10):
+                self.fail(f"generation {old.number} was told to reload and did not")
         finally:
             self.finish_due(number)
         # Not earlier: a single thread at work in the predecessor may have kept all clients waiting.
