@@ -54,6 +54,16 @@ class Process:
             found += children.get(member, [])
         return found
 
+    def library_descriptors(self) -> int:
+        """How many the library has in that of its processes where it has most: they are the highest below 1,024."""
+        counts = [0]
+        for member in self.members():
+            try:
+                counts.append(sum(900 <= int(name) < 1024 for name in os.listdir(f"/proc/{member}/fd")))
+            except OSError:
+                continue  # it has ended
+        return max(counts)
+
     def how_it_ended(self) -> str:
         """How the command itself ended."""
         status = self._root.wait()

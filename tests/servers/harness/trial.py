@@ -84,6 +84,7 @@ class Trial:
         self.keep = keep and library is not None  # the directory with the logs, if something goes wrong
         self.outcome = Outcome(server)
         self.generations: list[Generation] = []
+        self.left_behind: list[tuple[int, int]] = []  # after each restart: descriptors, sockets at the rendezvous
         # The control has made its point once its successor cannot take over.
         self.seconds_to_take_over = 30.0 if library else 3.0
         self.seconds_to_leave = 20.0 if library else 1.0
@@ -130,6 +131,7 @@ class Trial:
         try:
             for number in range(1, self.restarts + 1):
                 self.restart(number)
+            self.expect_nothing_left_behind()
         finally:
             self.read_counts(self.load.finish())
 
@@ -186,6 +188,8 @@ class Trial:
         if not self.serves(new):
             raise GaveUp(f"generation {new.number} took over, but new connections do not reach it")
         self.expect_leave(number, new)
+        if self.library:
+            self.left_behind.append((new.library_descriptors(), self.announced()))
 
     def await_take_over(self, new: Generation, said: int) -> None:
         """`said` is how long the log was when it started."""
@@ -243,6 +247,20 @@ class Trial:
             named = path.read_text().strip() if path.exists() else "nobody: it is gone"
             if named not in map(str, newest.members()):
                 self.fail(f"restart {number}: the pid file names {named}, not one of {newest.members()}")
+
+    def announced(self) -> int:
+        return sum(path.is_socket() for path in self.rendezvous.rglob("*"))
+
+    def expect_nothing_left_behind(self) -> None:
+        """However many generations there were before, one looks like the other when its predecessors have left."""
+        settled = self.left_behind[stragglers_restarts:]  # one that drains still has its own
+        if not settled:
+            return
+        descriptors, sockets = (max(values) for values in zip(*settled[:2]))
+        if settled[-1][0] > descriptors:
+            self.fail(f"descriptors of the library after each restart: {[one[0] for one in self.left_behind]}")
+        if settled[-1][1] > sockets:
+            self.fail(f"sockets at the rendezvous after each restart: {[one[1] for one in self.left_behind]}")
 
     def read_counts(self, counts: dict) -> None:
         self.outcome.requests, self.outcome.failed = counts["requests"], counts["failed"]
