@@ -33,8 +33,8 @@ def trial_of(fault: str, restarts: int = 1) -> Outcome:
 
 
 class TheTrial(unittest.TestCase):
-    def expect(self, fault: str, *complaints: str) -> None:
-        outcome = trial_of(fault)
+    def expect(self, fault: str, *complaints: str, restarts: int = 1) -> None:
+        outcome = trial_of(fault, restarts)
         self.assertEqual(outcome.fault, "")
         for complaint in complaints:
             self.assertTrue(any(complaint in failure for failure in outcome.failures), outcome.failures)
@@ -65,6 +65,9 @@ class TheTrial(unittest.TestCase):
 
     def test_notices_a_pid_file_that_is_taken_away(self):
         self.expect("take the pid file", "the pid file names nobody")
+
+    def test_notices_descriptors_that_become_more(self):
+        self.expect("leave descriptors", "descriptors of the library after each restart", restarts=6)
 
 
 if __name__ == "__main__":

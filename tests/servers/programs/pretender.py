@@ -54,6 +54,13 @@ waiting.bind(meeting)
 waiting.listen()
 with open(pid_file, "w") as file:
     file.write(f"{os.getpid()}\n")
+if fault == "leave descriptors":
+    # One more than the process before.
+    kept = int(os.path.exists("kept") and open("kept").read() or 0) + 1
+    with open("kept", "w") as file:
+        file.write(str(kept))
+    for number in range(1000, 1000 + kept):
+        os.dup2(0, number)
 if is_successor:
     peer.sendall(b"ready")
     peer.recv(1)
