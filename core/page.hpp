@@ -80,6 +80,9 @@ struct Page {
   std::atomic<std::uint32_t> phase;   // a futex
   std::atomic<AgentId> asker;         // who is becoming the owner
   std::atomic<std::uint32_t> claims;  // of listeners, to be asked for
+  // Of these, what was claimed before a fork: who still has all of it can ask for
+  // all, whatever it has claimed for itself.
+  std::atomic<std::uint32_t> shared_claims;
   // A process that has claimed nothing itself waits for work on what was claimed:
   // it has executed another program, or was given the listener.
   std::atomic<std::uint32_t> ready_requested;

@@ -25,6 +25,10 @@ void forget_number(Process& process, int fd) {
       }
       if (!claim->shared) {
         process.page->claims.fetch_sub(1);
+      } else if (claim->maker == ::getpid()) {
+        // Whoever has it still has more than is asked for.
+        process.page->claims.fetch_sub(1);
+        process.page->shared_claims.fetch_sub(1);
       }
       process.claims.remove_if([](const ClaimedListener& one) { return one.fds.empty(); });
     }

@@ -473,7 +473,10 @@ void Process::expect_others() {
       taker->note_forked();
     }
     for (ClaimedListener& claim : claims) {
-      claim.shared = true;
+      if (!std::exchange(claim.shared, true)) {
+        claim.maker = ::getpid();
+        page->shared_claims.fetch_add(1);
+      }
     }
   }
 }

@@ -36,6 +36,7 @@ struct ClaimedListener {
   std::vector<RecordedOption> recorded;
   int backlog = -1;     // of the program's listen; -1: not called
   bool shared = false;  // with processes forked since: one of them asks for all
+  pid_t maker = 0;      // who claimed what is shared
 };
 
 // What a process knows of its having been forked.

@@ -143,20 +143,43 @@ bool waits_for_others(const Process& process) {
   return false;
 }
 
+// What this process may ask for, of what has been claimed.
+enum class MayAsk {
+  all,         // it has everything that was claimed before a fork, or it leads
+  by_another,  // it waits on some of it; who leads can ask
+  its_own,     // only what it has claimed for itself
+  nothing,     // it waits on a listener of its own (apache's cgid does)
+};
+
+MayAsk may_ask(const Process& process) {
+  const Page& page = *process.page;
+  const auto shared = std::count_if(process.claims.begin(), process.claims.end(),
+                                    [](const ClaimedListener& claim) { return claim.shared; });
+  const bool has_claims = process.taker && process.taker->has_claims();
+  const bool has_all =
+      shared >= static_cast<std::ptrdiff_t>(page.shared_claims.load()) || page.main == ::getpid();
+  if (page.claims.load() == 0 || (has_claims && has_all)) {
+    return MayAsk::all;
+  }
+  if (shared > 0 || waits_for_others(process)) {
+    return MayAsk::by_another;
+  }
+  return has_claims ? MayAsk::its_own : MayAsk::nothing;
+}
+
 // Until the generation owns its listeners. One process asks, the others wait for
-// it, and if it dies meanwhile another asks again. False: what has been claimed
-// is not this process's to ask for, it waits on a listener of its own (apache's
-// cgid does).
-bool settle_generation(Process& process) {
+// it, and if it dies meanwhile another asks again. False: not yet, and it is not
+// this process's affair.
+bool settle_generation(Process& process, bool for_others) {
   Page& page = *process.page;
   for (;;) {
     std::uint32_t phase = page.phase.load();
     const timespec moment = to_timespec(10 * millisecond);
-    const bool may_ask = page.claims.load() == 0 || (process.taker && process.taker->has_claims());
+    const MayAsk asks = for_others ? MayAsk::all : may_ask(process);
     switch (static_cast<GenerationPhase>(phase)) {
       case GenerationPhase::starting:
-        if (!may_ask) {
-          if (!waits_for_others(process)) {
+        if (asks != MayAsk::all) {
+          if (asks != MayAsk::by_another) {
             return false;
           }
           page.ready_requested.store(1);
@@ -167,7 +190,7 @@ bool settle_generation(Process& process) {
         [[fallthrough]];
       case GenerationPhase::asking:
         // The one before may have ended after it was answered.
-        if (may_ask && take_turn(real_sys(), page.asker) &&
+        if (asks == MayAsk::all && take_turn(real_sys(), page.asker) &&
             page.phase.compare_exchange_strong(
                 phase, static_cast<std::uint32_t>(GenerationPhase::asking))) {
           if (process.agent != nullptr) {
@@ -193,7 +216,7 @@ bool settle_generation(Process& process) {
 }
 
 // The first wait on a listener, or the first on a new one.
-void settle(Process& process) {
+void settle(Process& process, bool for_others = false) {
   if (process.may_join() && process.rendezvous() != nullptr) {
     const OwnedFd one_at_a_time = process.rendezvous()->lock();
     if (!process.join_generation()) {
@@ -208,11 +231,12 @@ void settle(Process& process) {
   if (process.agent == nullptr) {
     process.agent = Agent::start(process);
   }
-  if (!settle_generation(process)) {
+  if (settle_generation(process, for_others)) {
+    stop_hiding_if_over();
+    forget_claims(process, false);
+  } else if (!process.taker || !process.taker->has_own_claims()) {
     return;  // asked again at the next wait
   }
-  stop_hiding_if_over();
-  forget_claims(process, false);
   if (process.taker && process.taker->has_own_claims()) {
     become_owner(process, Taker::Share::own);
     forget_claims(process, true);
@@ -293,7 +317,7 @@ void settle_for_others(Process& process) noexcept {
   try {
     const SlowPath entered(&process);
     if (entered && process.taker && process.taker->has_claims()) {
-      settle(process);
+      settle(process, true);
     }
   } catch (...) {  // no memory: it is asked for again
   }
