@@ -263,6 +263,10 @@ bool Generation::follow() {
         return false;  // it cannot go deaf: so it must not wait for work
       }
       failed = prepared ? 0 : prepared.error().code;
+      if (!prepared) {
+        log_->warn("{}: {}; the leader of this generation is told", prepared.error().step,
+                   error_text(failed));
+      }
     }
     if (state.stage != Stage::prepared) {
       failed = retire_claimed(state, retired_any);

@@ -94,22 +94,41 @@ bool is_private_to(const struct stat& status, uid_t user) {
          (status.st_mode & ~static_cast<mode_t>(S_IFMT)) == S_IRWXU;
 }
 
+// Whether it has been made, as that user's, empty and closed to all others, where
+// nothing was. Two processes that root is to leave may make it at once: it is there
+// only when it is the user's.
+bool make_for_other(const Sys& sys, int base, const std::string& name, uid_t user) {
+  const std::string temporary = "." + name + "." + std::to_string(sys.getpid());
+  if (sys.mkdirat(base, temporary.c_str(), S_IRWXU) != 0) {
+    return false;
+  }
+  sys.fchmodat(base, temporary.c_str(), S_IRWXU);
+  OwnedFd own = open_directory(sys, base, temporary.c_str());
+  if (own.is_open() && sys.fchown(own.get(), user, static_cast<gid_t>(-1)) == 0 &&
+      sys.renameat2(base, temporary.c_str(), base, name.c_str(), RENAME_NOREPLACE) == 0) {
+    return true;
+  }
+  const int code = errno;
+  sys.unlinkat(base, temporary.c_str(), AT_REMOVEDIR);
+  errno = code;
+  return false;
+}
+
 // Opens or makes a user's own directory.
 OwnedFd open_own(const Sys& sys, int base, const std::string& name, uid_t user,
                  const std::string& path, std::string& problem) {
-  const bool made = sys.mkdirat(base, name.c_str(), S_IRWXU) == 0;
+  const bool for_other = user != sys.geteuid();
+  const bool made = for_other ? make_for_other(sys, base, name, user)
+                              : sys.mkdirat(base, name.c_str(), S_IRWXU) == 0;
   if (!made && errno != EEXIST) {
     problem = compose("rendezvous directory {} cannot be made ({}): {}", path, error_text(errno),
                       set_other);
     return {};
   }
-  if (made) {
+  if (made && !for_other) {
     sys.fchmodat(base, name.c_str(), S_IRWXU);  // whatever the umask was, and the parent's bits
   }
   OwnedFd own = open_directory(sys, base, name.c_str());
-  if (own.is_open() && made && user != sys.geteuid()) {
-    sys.fchown(own.get(), user, static_cast<gid_t>(-1));
-  }
   struct stat status {};
   if (!own.is_open() || sys.fstat(own.get(), &status) != 0) {
     problem = why_not_a_directory(path, errno);

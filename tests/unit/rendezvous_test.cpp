@@ -126,6 +126,27 @@ TEST_CASE("a user who is not root gets a directory under any umask", "[rendezvou
   CHECK(status == 0);
 }
 
+TEST_CASE("the directory of another user is there only when it is that user's", "[rendezvous]") {
+  if (::geteuid() != 0) {
+    WARN("needs root, to give a directory away");
+    return;
+  }
+  const TempDirectory base;
+  FakeSys<0> sys;
+  int given_away = 0;
+  sys.hooks.fchown = [&](int fd, uid_t user, gid_t group) {
+    ++given_away;
+    CHECK(::access((base.path() + "/" + std::to_string(somebody_else)).c_str(), F_OK) != 0);
+    return ::fchown(fd, user, group);
+  };
+  std::string problem;
+  CHECK(Rendezvous::open(sys, base.path(), somebody_else, problem));
+  CHECK(Rendezvous::open(sys, base.path(), somebody_else, problem));
+  CHECK(problem.empty());
+  CHECK(given_away == 1);
+  CHECK(base.entries() == std::vector<std::string>{std::to_string(somebody_else)});
+}
+
 TEST_CASE("a base with the set-group-id bit is as good as any", "[rendezvous]") {
   const TempDirectory base;
   ::chmod(base.path().c_str(), 02755);
