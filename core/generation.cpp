@@ -431,6 +431,28 @@ void Generation::take_leave() {
   }
 }
 
+// The successor may be a child of ours, or of one of our children: then it, what
+// it was forked from and all below that are not ours.
+void Generation::meet(pid_t successor) {
+  const pid_t known = page_->successor_pid.load();
+  if (successor != 0 && known != 0 && is_running(*sys_, known) &&
+      (successor == known || processes_.is_below(successor, {known}))) {
+    return;
+  }
+  pid_t elder = successor == 0 ? 0 : processes_.topmost(successor);
+  // Without random addresses a process and the same program, started by it,
+  // cannot be told apart.
+  if (elder != successor && (elder == main_process() || members().contains(elder))) {
+    elder = successor;
+  }
+  page_->successor_pid.store(elder);
+}
+
+bool Generation::is_forked(pid_t process) {
+  const pid_t self = sys_->getpid();
+  return process > 0 && process != self && processes_.are_same_image(process, self);
+}
+
 bool Generation::is_kin(pid_t process, bool fresh) {
   const pid_t self = sys_->getpid();
   return process > 0 && process != self && !fresh &&
@@ -471,7 +493,7 @@ Status Generation::find_strangers(std::span<const Item> items) const {
   for (const Item& item : items) {
     inodes.push_back(item.inode);
   }
-  for (const pid_t holder : processes_.find_holders(inodes, members())) {
+  for (const pid_t holder : processes_.find_holders(inodes, members(), page_->successor_pid)) {
     // What a process has mapped goes before what it has open.
     if (processes_.are_same_image(holder, sys_->getpid()) || processes_.is_ending(holder)) {
       continue;

@@ -76,8 +76,10 @@ class Generation : public Owner {
   void send_signal(int signal) override;
   void stop(int signal) override;
   void withdraw() override;
+  void meet(pid_t successor) override;
   void take_leave() override;
   bool is_kin(pid_t process, bool fresh) override;
+  bool is_forked(pid_t process) override;
   bool is_outlived(pid_t process) override;
   bool holds(std::span<const std::uint64_t> inodes) override;
   std::vector<int> ties() override;

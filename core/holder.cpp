@@ -315,6 +315,7 @@ void Holder::on_hello(Conversation& conversation, const Message& hello) {
     return;
   }
   conversation.generation = hello.generation;
+  conversation.same_numbers = hello.pid == conversation.peer.pid;
   if (owner_->is_outlived(conversation.peer.pid)) {
     turn_away_outlived(conversation);
     return;
@@ -342,7 +343,8 @@ void Holder::on_join(Conversation& conversation, const Message& join) {
     turn_away_outlived(conversation);
     return;
   }
-  const bool kin = owner_->is_kin(conversation.peer.pid, join.fresh);
+  const bool kin =
+      owner_->is_kin(conversation.peer.pid, join.fresh) || owner_->is_forked(conversation.peer.pid);
   const auto ties = owner_->ties();
   if (conversation.stage != Stage::greeting || ties.empty() ||
       (!owner_->holds(join.inodes) && !(kin && join.inodes.empty()))) {
@@ -523,9 +525,11 @@ void Holder::on_claim(Conversation& conversation, const Message& claim) {
     return;
   }
   if (!joins) {
+    owner_->meet(conversation.peer.pid);
     if (const auto prepared = owner_->prepare(conversation.offered); !prepared) {
       refuse(conversation, compose("pid {} cannot hand over: {}: {}", sys_->getpid(),
                                    prepared.error().step, error_text(prepared.error().code)));
+      owner_->meet(0);
       return;
     }
     generation_ = conversation.generation;
@@ -575,6 +579,9 @@ void Holder::on_ready(Conversation& conversation, const Message& ready) {
     return;
   }
   apply(HolderEvent::ready, &conversation);
+  if (conversation.same_numbers && ready.pid != 0 && generation_ == conversation.generation) {
+    owner_->meet(ready.pid);  // after RETIRED: it takes a look at /proc
+  }
 }
 
 void Holder::on_gone(Conversation& conversation, HolderEvent event) {
@@ -702,6 +709,7 @@ void Holder::put_files_back() {
 // We have everything ourselves, as before it.
 void Holder::end_attempt() {
   generation_ = 0;
+  owner_->meet(0);
   items_.clear();
   served_.clear();
   retired_at_ = 0;

@@ -50,11 +50,16 @@ class Owner {
   // The generation is about to end and is not to be found any more.
   virtual void withdraw() = 0;
 
+  // Who takes over, from the claim on, and again when it is ready: it may have
+  // become a daemon in between. 0: nobody, the attempt has ended.
+  virtual void meet(pid_t /*successor*/) {}
   // Nobody asks any more.
   virtual void take_leave() {}
   // Whether this process cannot be a successor: it belongs to the generation, or
   // was started by it. `fresh`: it says that it is one all the same.
   virtual bool is_kin(pid_t /*process*/, bool /*fresh*/) { return false; }
+  // Whether it was forked from this generation, and has executed nothing since.
+  virtual bool is_forked(pid_t /*process*/) { return false; }
   // Whether the process is what is left of a generation we took over from.
   virtual bool is_outlived(pid_t /*process*/) { return false; }
   // Whether a listener of this generation, or one that it has handed over, is
@@ -107,6 +112,7 @@ class Holder {
     Stage stage = Stage::greeting;
     Nanoseconds deadline = never;
     std::uint64_t generation = 0;  // of who speaks; 0: did not say
+    bool same_numbers = false;     // its pids are what we know its processes by
     std::vector<Owner::Item> offered{};
     bool kin = false;    // is offered nothing
     bool joins = false;  // was offered what others of its generation had not claimed

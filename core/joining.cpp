@@ -20,10 +20,11 @@ struct Asked {
 }  // namespace
 
 Joined join(const Sys& sys, Log& log, Rendezvous& rendezvous, const Processes& processes,
-            std::span<const std::uint64_t> inodes) {
+            std::span<const std::uint64_t> inodes, bool fresh) {
   Message request{.type = MessageType::join};
   request.protocol_min = request.protocol_max = protocol_version;
   request.pid = sys.getpid();
+  request.fresh = fresh;
   request.inodes.assign(inodes.begin(), inodes.end());
   const Nanoseconds deadline = after(sys, answer_time);
   std::list<Asked> asked;
@@ -35,6 +36,7 @@ Joined join(const Sys& sys, Log& log, Rendezvous& rendezvous, const Processes& p
     }
   }
   Joined joined;
+  pid_t leader = 0;
   const Nanoseconds began = now(sys);
   for (auto& [channel, patience] : asked) {
     auto received = channel.receive(began + patience);
@@ -50,8 +52,12 @@ Joined join(const Sys& sys, Log& log, Rendezvous& rendezvous, const Processes& p
       continue;
     }
     // While a listener is handed over, two generations have it: ours is the one
-    // that started us.
+    // that started us, and not the one that started that.
+    if (leader != 0 && processes.is_below(leader, {message.pid})) {
+      continue;
+    }
     if (inodes.empty() || processes.is_below(sys.getpid(), {message.pid})) {
+      leader = message.pid;
       joined.how = Joined::How::welcome;
       joined.generation = message.generation;
       joined.ties = std::move(received->fds);

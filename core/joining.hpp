@@ -29,8 +29,9 @@ constexpr std::size_t tie_count = 5;
 
 // Asks everybody at the rendezvous. `inodes`: the listeners this process has.
 // Of those that have them it is the one that this process descends from. Without
-// `inodes`: the one that was forked from the same image.
+// `inodes`: the one that was forked from the same image. `fresh`: who started this
+// program is not its generation.
 Joined join(const Sys& sys, Log& log, Rendezvous& rendezvous, const Processes& processes,
-            std::span<const std::uint64_t> inodes);
+            std::span<const std::uint64_t> inodes, bool fresh);
 
 }  // namespace continuity

@@ -103,7 +103,7 @@ struct Page {
   std::atomic<std::uint32_t> attempt;      // counts inventories
   std::atomic<std::uint32_t> listener_count;
   std::atomic<std::uint64_t> successor;  // the generation that takes over, or did
-  std::atomic<pid_t> successor_pid;
+  std::atomic<pid_t> successor_pid;      // what it was forked from; 0: there is none
 
   // Who led the generations we took over from: if it executes itself and binds
   // again, it is not our successor.

@@ -455,9 +455,9 @@ bool Processes::still_holds(const Held& held) const {
 }
 
 std::vector<pid_t> Processes::find_holders(std::span<const std::uint64_t> inodes,
-                                           const std::set<pid_t>& roots) const {
+                                           const std::set<pid_t>& roots, pid_t except) const {
   std::vector<pid_t> holders;
-  for (const pid_t process : below(roots, 0)) {
+  for (const pid_t process : below(roots, except)) {
     bool holds = false;
     for_each_socket(process, [&](int, std::uint64_t inode) {
       holds = holds || std::find(inodes.begin(), inodes.end(), inode) != inodes.end();

@@ -62,9 +62,10 @@ class Processes {
   // Whether what has been found is there still.
   [[nodiscard]] bool still_holds(const Held& held) const;
 
-  // Processes below `roots`, and not in them, that hold one of these sockets.
+  // Processes below `roots`, and neither in them nor below `except`, that hold one
+  // of these sockets.
   [[nodiscard]] std::vector<pid_t> find_holders(std::span<const std::uint64_t> inodes,
-                                                const std::set<pid_t>& roots) const;
+                                                const std::set<pid_t>& roots, pid_t except) const;
 
   // Whether a file whose name ends in `name` is mapped into the process.
   [[nodiscard]] bool has_mapped(pid_t process, std::string_view name) const;

@@ -354,6 +354,7 @@ bool Taker::is_dead(Rendezvous& rendezvous, const Conversation& conversation) {
 // One predecessor's answer to READY. False: we must not become owners.
 bool Taker::ask(Rendezvous& rendezvous, Conversation& conversation, Outcome& outcome) {
   Message ready{.type = MessageType::ready};
+  ready.pid = sys_->getpid();  // a daemon has another one than who claimed
   std::vector<std::string> addresses;
   for (const Offer& offer : conversation.offers) {
     if (offer.claimed) {

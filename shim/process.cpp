@@ -293,7 +293,8 @@ bool Process::join_generation() {
   if (place == nullptr) {
     return true;
   }
-  Joined joined = join(real_sys(), log, *place, Processes(real_sys(), proc.get()), inodes);
+  Joined joined =
+      join(real_sys(), log, *place, Processes(real_sys(), proc.get()), inodes, options.fresh);
   if (joined.how == Joined::How::outlived) {
     return false;
   }

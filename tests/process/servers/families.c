@@ -20,6 +20,7 @@ enum { max_workers = 2048, most_seconds = 240, told_by_a_stranger = 9 };
 static pid_t master;
 static pid_t workers[max_workers];
 static int worker_count;
+static int living_workers;
 
 void become_nobody(void) {
   enum { nobody = 65534 };
@@ -96,6 +97,7 @@ static pid_t fork_worker(int slot, serving_loop work) {
     fail("fork");
   }
   workers[slot] = worker;
+  ++living_workers;
   return worker;
 }
 
@@ -106,7 +108,9 @@ static bool is_ending;
 static void end_workers(void) {
   is_ending = true;
   for (int i = 0; i < worker_count; ++i) {
-    kill(workers[i], SIGTERM);
+    if (workers[i] > 0) {
+      kill(workers[i], SIGTERM);
+    }
   }
 }
 
@@ -119,13 +123,18 @@ static bool reap_workers(serving_loop work) {
       say("a worker was told to end");
       _exit(told_by_a_stranger);
     }
-    for (int i = 0; i < worker_count && !is_ending; ++i) {
+    for (int i = 0; i < worker_count; ++i) {
       if (workers[i] == ended) {
-        fork_worker(i, work);
+        workers[i] = 0;
+        --living_workers;
+        if (!is_ending) {
+          fork_worker(i, work);
+        }
+        break;
       }
     }
   }
-  return ended == 0;
+  return living_workers > 0;  // another child may be its successor
 }
 
 static void run_master(serving_loop work) {
@@ -222,6 +231,75 @@ void go_to_background_twice(void) {
   if (fork() != 0) {
     _exit(0);
   }
+}
+
+// ---- A server that starts its successor --------------------------------------------------
+
+static char** own_arguments;
+
+static void start_successor(void) {
+  enum { first_of_ours = 3 };
+  if (fork() != 0) {
+    return;
+  }
+  sigset_t none;
+  sigemptyset(&none);
+  sigprocmask(SIG_SETMASK, &none, NULL);
+  if (strcmp(settings.deploy, "clean") == 0) {
+    closefrom(first_of_ours);
+  }
+  if (strcmp(settings.deploy, "unsaid") != 0) {
+    setenv("CONTINUITY_NEW", "1", 1);
+  }
+  execv("/proc/self/exe", own_arguments);
+  _exit(1);
+}
+
+static void* await_deploy(void* unused) {
+  sigset_t told;
+  sigemptyset(&told);
+  sigaddset(&told, SIGHUP);
+  for (int signal = 0; sigwait(&told, &signal) == 0;) {
+    start_successor();
+  }
+  return unused;
+}
+
+// As those do that have a deploy hook: "make a new one of me". A successor that
+// becomes a daemon is given back to it.
+void deploy_when_told(char** arguments) {
+  own_arguments = arguments;
+  prctl(PR_SET_CHILD_SUBREAPER, 1);
+  sigset_t all;
+  sigset_t before;
+  sigfillset(&all);
+  sigprocmask(SIG_SETMASK, &all, &before);  // or the thread takes what is for the server
+  pthread_t thread;
+  if (pthread_create(&thread, NULL, await_deploy, NULL) != 0) {
+    fail("thread");
+  }
+  sigaddset(&before, SIGHUP);
+  sigprocmask(SIG_SETMASK, &before, NULL);
+}
+
+static pid_t supervised;
+
+static void pass_on(int signal) {
+  kill(supervised, signal);
+}
+
+// The process that was started stays, and has a child that is the server.
+void supervise_the_rest(void) {
+  pid_t parent = getpid();
+  supervised = fork();
+  if (supervised == 0) {
+    end_with_parent(parent);
+    return;
+  }
+  signal(SIGTERM, pass_on);
+  while (waitpid(supervised, NULL, 0) < 0 && errno == EINTR) {
+  }
+  exit(0);
 }
 
 // ---- Connections that travel -----------------------------------------------------------

@@ -281,6 +281,9 @@ static void change_when_bound(void) {
 static void start(int count, char** addresses) {
   enum { first_unknown = 3 };
   close_others(first_unknown);
+  if (settings.supervised && getenv("CONTINUITY_NEW") != NULL) {
+    supervise_the_rest();
+  }
   if (settings.daemon && daemon(1, 1) != 0) {
     fail("daemon");
   }
@@ -351,6 +354,8 @@ static const struct option option_names[] = {
     {"helper", no_argument, NULL, 'h'},
     {"stranger", no_argument, NULL, 'x'},
     {"idle", no_argument, NULL, 'i'},
+    {"deploy", required_argument, NULL, 'y'},
+    {"supervised", no_argument, NULL, 'v'},
     {0},
 };
 
@@ -442,6 +447,12 @@ static void read_options(int argc, char** argv) {
       case 'i':
         do_nothing();
         break;
+      case 'y':
+        settings.deploy = optarg;
+        break;
+      case 'v':
+        settings.supervised = true;
+        break;
       default:
         exit(2);
     }
@@ -459,6 +470,9 @@ int main(int argc, char** argv) {
   say("listening pid=%d port=%d other=%d", getpid(), port_of(listeners[0]),
       port_of(listeners[listener_count - 1]));
   end_as_told();
+  if (settings.deploy != NULL) {
+    deploy_when_told(argv);
+  }
   if (settings.stranger) {
     fork_stranger(argv[0]);
   }

@@ -27,7 +27,11 @@ struct settings {
   bool describe;             // tells the options of its listener before it serves
   bool shut_down;            // shuts its listener down before it serves, and when told to end
   bool deaf_to_signals;      // ignores every signal that can be ignored
-  int options;               // a number that appears in the listener's options
+  // On SIGHUP it starts its successor: "clean", "leaky" (with all it has), "unsaid" (as no
+  // successor)
+  const char* deploy;
+  bool supervised;  // so started, it waits as a parent for the process that does the rest
+  int options;      // a number that appears in the listener's options
   int backlog;
   int workers;
   int max_requests;        // after so many a worker ends, and its master forks another
@@ -83,6 +87,8 @@ void become_root_again(void);
 void fork_helper(void);
 void fork_stranger(const char* program);
 void go_to_background_twice(void);
+void supervise_the_rest(void);
+void deploy_when_told(char** arguments);
 
 typedef void (*serving_loop)(void);
 void serve_late(void);
