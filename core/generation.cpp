@@ -625,6 +625,10 @@ pid_t Generation::main_process() const {
   return processes_.topmost(main != 0 && is_running(*sys_, main) ? main : sys_->getpid());
 }
 
+std::vector<std::string> Generation::program_names() {
+  return processes_.names_of(main_process());
+}
+
 void Generation::send_signal(int signal) {
   const pid_t main = main_process();
   if (sys_->kill(main, signal) != 0) {

@@ -74,6 +74,7 @@ class Generation : public Owner {
   unsigned connections() override;
   void close_listeners(std::span<const std::uint32_t> ids) override;
   void send_signal(int signal) override;
+  std::vector<std::string> program_names() override;
   void stop(int signal) override;
   void withdraw() override;
   void meet(pid_t successor) override;

@@ -1,5 +1,7 @@
 #include "core/holder.hpp"
 
+#include "core/graceful_signal.hpp"
+
 #include <algorithm>
 #include <csignal>
 
@@ -794,6 +796,28 @@ void Holder::say_healthy(Conversation& successor) {
   successor.over = true;
 }
 
+// An interpreter's program may be known by its script, or by the name it goes by
+// here.
+int Holder::retire_signal() {
+  if (options_->retire_signal != automatic_signal) {
+    return options_->retire_signal;
+  }
+  auto names = owner_->program_names();
+  if (std::find(names.begin(), names.end(), self_.identity) == names.end()) {
+    names.push_back(self_.identity);
+  }
+  for (const std::string& name : names) {
+    if (const int signal = graceful_signal(name); signal != 0) {
+      log_->info("told by {} to finish, as is usual for {} (CONTINUITY_RETIRE_SIGNAL=auto)",
+                 signal_name(signal), name);
+      return signal;
+    }
+  }
+  log_->info("CONTINUITY_RETIRE_SIGNAL=auto: no signal is known for {}; none is sent",
+             join_addresses(names));
+  return 0;
+}
+
 void Holder::succeed() {
   // What the successor has replaced is ours, and nobody needs it any more.
   if (hidden_ != nullptr) {
@@ -813,15 +837,16 @@ void Holder::succeed() {
   if (options_->success_signal != 0) {
     owner_->send_signal(options_->success_signal);
   }
-  if (options_->retire_signal != 0) {
-    owner_->send_signal(options_->retire_signal);
+  const int retire = retire_signal();
+  if (retire != 0) {
+    owner_->send_signal(retire);
   }
   last_count_ = owner_->connections();
   if (last_count_ > 0) {
     log_->info("finishing {} connection{}", last_count_, last_count_ == 1 ? "" : "s");
   }
   look_interval_ = first_look;
-  const bool told = options_->success_signal != 0 || options_->retire_signal != 0;
+  const bool told = options_->success_signal != 0 || retire != 0;
   next_look_ = after(*sys_, told ? signal_time : 0);
   next_report_ = after(*sys_, report_interval);
 }

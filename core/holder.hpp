@@ -45,6 +45,8 @@ class Owner {
   virtual void close_listeners(std::span<const std::uint32_t> ids) = 0;
   // Tells the generation's main process something.
   virtual void send_signal(int signal) = 0;
+  // What the main process's program is called.
+  virtual std::vector<std::string> program_names() { return {}; }
   // Makes the generation's main process end, by this signal.
   virtual void stop(int signal) = 0;
   // The generation is about to end and is not to be found any more.
@@ -151,6 +153,7 @@ class Holder {
   void end_attempt();
   void say_healthy(Conversation& successor);
   void succeed();
+  int retire_signal();
   void look_at_timers();
   void look_at_drain();
   void end_of_own_probation();

@@ -99,6 +99,14 @@ bool read_signal(std::string_view text, Options& options) {
   return parse_signal(text, options.*member);
 }
 
+bool read_retire_signal(std::string_view text, Options& options) {
+  if (text == "auto") {
+    options.retire_signal = automatic_signal;
+    return true;
+  }
+  return parse_signal(text, options.retire_signal);
+}
+
 template <bool Options::*member>
 bool read_bool(std::string_view text, Options& options) {
   return read_switch(text, options.*member);
@@ -120,6 +128,7 @@ bool read_text(std::string_view text, Options& options) {
 
 constexpr const char* a_duration = "a duration such as 500ms, 5s, 2m or 1h";
 constexpr const char* a_signal = "a signal such as TERM, SIGUSR1 or 15, or none";
+constexpr const char* a_signal_or_auto = "a signal such as TERM, SIGUSR1 or 15, none, or auto";
 constexpr const char* a_switch = "0 or 1";
 
 constexpr std::array readers{
@@ -131,7 +140,7 @@ constexpr std::array readers{
     Reader{"CONTINUITY_UNCLAIMED", a_duration, read_duration<&Options::unclaimed>},
     Reader{"CONTINUITY_PROBATION", a_duration, read_duration<&Options::probation>},
     Reader{"CONTINUITY_BUSY", "fail or wait", read_busy},
-    Reader{"CONTINUITY_RETIRE_SIGNAL", a_signal, read_signal<&Options::retire_signal>},
+    Reader{"CONTINUITY_RETIRE_SIGNAL", a_signal_or_auto, read_retire_signal},
     Reader{"CONTINUITY_STOP_SIGNAL", a_signal, read_signal<&Options::stop_signal>},
     Reader{"CONTINUITY_STOP_TIMEOUT", a_duration, read_duration<&Options::stop_timeout>},
     Reader{"CONTINUITY_SUCCESS_SIGNAL", a_signal, read_signal<&Options::success_signal>},

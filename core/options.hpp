@@ -16,6 +16,9 @@ namespace continuity {
 enum class ReadyEvidence { wait, notify, listen };
 enum class WhenBusy { fail, wait };
 
+// What the server is known to want; see graceful_signal.hpp.
+constexpr int automatic_signal = -1;
+
 struct Options {
   std::string name;  // empty: the base name of argv[0]
   std::string directory;
@@ -24,7 +27,7 @@ struct Options {
   Nanoseconds unclaimed = 10 * second;
   Nanoseconds probation = 5 * second;
   WhenBusy busy = WhenBusy::fail;
-  int retire_signal = 0;
+  int retire_signal = 0;  // or automatic_signal
   int stop_signal = SIGTERM;
   Nanoseconds stop_timeout = 30 * second;
   int success_signal = 0;

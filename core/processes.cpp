@@ -244,6 +244,28 @@ std::optional<uid_t> Processes::user_of(pid_t process) const {
   return status.st_uid;
 }
 
+std::vector<std::string> Processes::names_of(pid_t process) const {
+  std::vector<std::string> names;
+  std::array<char, 4096> path{};
+  const ssize_t size =
+      sys_->readlinkat(proc_, compose("{}/exe", process).c_str(), path.data(), path.size());
+  if (size > 0) {
+    std::string_view name(path.data(), static_cast<std::size_t>(size));
+    name.remove_prefix(name.rfind('/') + 1);
+    constexpr std::string_view replaced = " (deleted)";  // by its next version
+    if (name.ends_with(replaced)) {
+      name.remove_suffix(replaced.size());
+    }
+    names.emplace_back(name);
+  }
+  std::string own = read(compose("{}/comm", process));
+  own.resize(std::min(own.find('\n'), own.size()));
+  if (!own.empty() && (names.empty() || names.front() != own)) {
+    names.push_back(std::move(own));
+  }
+  return names;
+}
+
 bool Processes::is_ending(pid_t process) const {
   return parse_ending(read(compose("{}/stat", process))) || !is_running(*sys_, process);
 }

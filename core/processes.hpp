@@ -33,6 +33,9 @@ class Processes {
   // When it was started, in the kernel's ticks since boot; 0 if that cannot be told.
   [[nodiscard]] std::uint64_t start_time(pid_t process) const;
   [[nodiscard]] bool is_below(pid_t process, const std::set<pid_t>& roots) const;
+  // What its program is called: the executable, and as the kernel has it, which of
+  // a script is the script's name.
+  [[nodiscard]] std::vector<std::string> names_of(pid_t process) const;
   // Its effective user; nothing if there is no such process.
   [[nodiscard]] std::optional<uid_t> user_of(pid_t process) const;
 

@@ -1,6 +1,7 @@
 // The CONTINUITY_* environment.
 #include "core/options.hpp"
 
+#include "core/graceful_signal.hpp"
 #include "sockets.hpp"
 
 #include <catch2/catch.hpp>
@@ -92,6 +93,30 @@ TEST_CASE("every variable is read into its option", "[options]") {
   CHECK(options.log_level == LogLevel::debug);
   CHECK(options.log_file == "/var/log/web");
   CHECK(options.disabled);
+}
+
+TEST_CASE("only the signal to retire can be left to what is known of the server", "[options]") {
+  const auto [options, errors] =
+      read({{"CONTINUITY_RETIRE_SIGNAL", "auto"}, {"CONTINUITY_STOP_SIGNAL", "auto"}});
+  CHECK(options.retire_signal == automatic_signal);
+  REQUIRE(errors.size() == 1);
+  CHECK(errors[0].variable == "CONTINUITY_STOP_SIGNAL");
+}
+
+TEST_CASE("a server is known by its name, whole, and php-fpm in every version", "[options]") {
+  CHECK(graceful_signal("nginx") == SIGQUIT);
+  CHECK(graceful_signal("apache2") == SIGWINCH);
+  CHECK(graceful_signal("httpd") == SIGWINCH);
+  CHECK(graceful_signal("haproxy") == SIGUSR1);
+  CHECK(graceful_signal("lighttpd") == SIGINT);
+  CHECK(graceful_signal("php-fpm") == SIGQUIT);
+  CHECK(graceful_signal("php-fpm8.2") == SIGQUIT);
+  CHECK(graceful_signal("unicorn") == SIGQUIT);
+  CHECK(graceful_signal("gunicorn") == SIGTERM);
+  for (const char* name : {"", "nginx2", "ngin", "my-nginx", "python3", "uwsgi", "php"}) {
+    CAPTURE(name);
+    CHECK(graceful_signal(name) == 0);
+  }
 }
 
 TEST_CASE("a value that cannot be read is named, and the default stays", "[options]") {

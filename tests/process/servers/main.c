@@ -204,6 +204,10 @@ static void tell_success(int signal) {
   say("told of success");
 }
 
+static void tell_signal(int signal) {
+  say("told %s pid=%d", sigabbrev_np(signal), getpid());
+}
+
 static void set_handlers(void) {
   signal(SIGUSR1, tell_success);
   if (settings.pid_file || settings.remove) {
@@ -211,6 +215,12 @@ static void set_handlers(void) {
   }
   if (settings.shut_down) {
     signal(SIGTERM, shut_down_listener);
+  }
+  if (settings.tell_signals) {
+    const int told[] = {SIGQUIT, SIGINT, SIGUSR1, SIGWINCH};
+    for (size_t i = 0; i < sizeof told / sizeof told[0]; ++i) {
+      signal(told[i], tell_signal);
+    }
   }
   if (settings.deaf_to_signals) {
     handle_every_signal();
@@ -292,6 +302,9 @@ static void start(int count, char** addresses) {
   if (settings.refuse) {
     refuse_to_run_twice(addresses[0]);
   }
+  if (settings.comm != NULL) {
+    prctl(PR_SET_NAME, settings.comm);
+  }
   prepare_to_bind();
   if (settings.remove) {
     unlink(settings.remove);
@@ -356,6 +369,8 @@ static const struct option option_names[] = {
     {"idle", no_argument, NULL, 'i'},
     {"deploy", required_argument, NULL, 'y'},
     {"supervised", no_argument, NULL, 'v'},
+    {"tell-signals", no_argument, NULL, 'T'},
+    {"comm", required_argument, NULL, 'O'},
     {0},
 };
 
@@ -452,6 +467,12 @@ static void read_options(int argc, char** argv) {
         break;
       case 'v':
         settings.supervised = true;
+        break;
+      case 'T':
+        settings.tell_signals = true;
+        break;
+      case 'O':
+        settings.comm = optarg;
         break;
       default:
         exit(2);

@@ -27,6 +27,8 @@ struct settings {
   bool describe;             // tells the options of its listener before it serves
   bool shut_down;            // shuts its listener down before it serves, and when told to end
   bool deaf_to_signals;      // ignores every signal that can be ignored
+  bool tell_signals;         // says which signal it is told
+  const char* comm;          // what the kernel has as its name
   // On SIGHUP it starts its successor: "clean", "leaky" (with all it has), "unsaid" (as no
   // successor)
   const char* deploy;
