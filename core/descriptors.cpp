@@ -7,8 +7,12 @@
 #include <array>
 #include <charconv>
 #include <fcntl.h>
+#include <linux/sockios.h>
+#include <linux/tcp.h>  // has what libc's netinet/tcp.h has not
+#include <netinet/in.h>
 #include <string>
 #include <string_view>
+#include <sys/ioctl.h>
 
 namespace continuity {
 namespace {
@@ -37,6 +41,27 @@ bool contains(std::span<const std::uint64_t> inodes, std::uint64_t inode) {
 // Files without a place in a file system: epolls, eventfds, timers.
 bool is_anonymous(const struct stat& status) {
   return (status.st_mode & S_IFMT) == 0;
+}
+
+// Nothing has come that was not read, nothing was sent that has not arrived, and
+// of what came and what was sent, the latter was last: a request that is being
+// worked at, or has come in part, is neither in a queue nor answered. (Both times
+// are kept in ticks: an answer in the same tick as its request is one.) The kernel
+// tells no times of UNIX sockets.
+bool is_idle(const Sys& sys, int fd) {
+  int unread = 0;
+  int unsent = 0;
+  if (sys.ioctl(fd, SIOCINQ, &unread) != 0 || sys.ioctl(fd, SIOCOUTQ, &unsent) != 0 ||
+      unread != 0 || unsent != 0) {
+    return false;
+  }
+  tcp_info info{};
+  socklen_t size = sizeof info;
+  if (sys.getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &size) != 0) {
+    return errno == EOPNOTSUPP;
+  }
+  const bool unanswered = info.tcpi_bytes_received > 0 && info.tcpi_bytes_sent == 0;
+  return !unanswered && info.tcpi_last_data_sent <= info.tcpi_last_data_recv;
 }
 
 // The kernel reports these whether asked for or not, and lists them as if asked.
@@ -151,14 +176,14 @@ Result<Holdings> Descriptors::find(std::span<const std::uint64_t> inodes, bool (
   return holdings;
 }
 
-Result<Descriptors::Connections> Descriptors::find_connections(std::span<const Address> addresses,
-                                                               bool (*ours)(int fd)) {
+template <typename Visit>
+Status Descriptors::for_each_connection(std::span<const Address> addresses, bool (*ours)(int fd),
+                                        Visit visit) {
   const OwnedFd directory = open_own("fd");
   if (!directory.is_open()) {
     return last_error("open the list of descriptors");
   }
-  Connections connections;
-  const auto visit = [&](int fd) {
+  const auto look = [&](int fd) {
     if (ours(fd)) {
       return;
     }
@@ -175,15 +200,43 @@ Result<Descriptors::Connections> Descriptors::find_connections(std::span<const A
         std::any_of(addresses.begin(), addresses.end(),
                     [&](const Address& listener) { return came_through(local, listener); });
     if (through) {
-      ++connections.count;
-      connections.example = fd;
-      connections.example_inode = socket_inode(*sys_, fd);
+      visit(fd);
     }
   };
-  if (const auto read = for_each_number(*sys_, directory.get(), visit); !read) {
-    return read.error();
+  return for_each_number(*sys_, directory.get(), look);
+}
+
+Result<Descriptors::Connections> Descriptors::find_connections(std::span<const Address> addresses,
+                                                               bool (*ours)(int fd)) {
+  Connections connections;
+  const auto looked = for_each_connection(addresses, ours, [&](int fd) {
+    ++connections.count;
+    connections.example = fd;
+    connections.example_inode = socket_inode(*sys_, fd);
+  });
+  if (!looked) {
+    return looked.error();
   }
   return connections;
+}
+
+Status Descriptors::finish_idle(std::span<const Address> addresses, bool (*ours)(int fd)) {
+  std::vector<int> fds;
+  auto looked = for_each_connection(addresses, ours, [&](int fd) { fds.push_back(fd); });
+  for (const int fd : fds) {
+    // A copy: the program may close the number, and have something else under it.
+    const OwnedFd connection(*sys_, sys_->fcntl(fd, F_DUPFD_CLOEXEC, 0));
+    Address local;
+    local.length = sizeof local.storage;
+    if (connection.is_open() &&
+        sys_->getsockname(connection.get(), local.get(), &local.length) == 0 &&
+        std::any_of(addresses.begin(), addresses.end(),
+                    [&](const Address& listener) { return came_through(local, listener); }) &&
+        is_idle(*sys_, connection.get())) {
+      sys_->shutdown(connection.get(), SHUT_RD);
+    }
+  }
+  return looked;
 }
 
 }  // namespace continuity

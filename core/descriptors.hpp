@@ -58,7 +58,15 @@ class Descriptors {
   };
   Result<Connections> find_connections(std::span<const Address> addresses, bool (*ours)(int fd));
 
+  // Shuts those of them for reading on which nothing is under way: the program
+  // reads the end, and says goodbye itself.
+  Status finish_idle(std::span<const Address> addresses, bool (*ours)(int fd));
+
  private:
+  // Calls visit(fd) for each open connection that came through a listener at one
+  // of `addresses`.
+  template <typename Visit>
+  Status for_each_connection(std::span<const Address> addresses, bool (*ours)(int fd), Visit visit);
   [[nodiscard]] OwnedFd open_own(const char* path) const;
 
   const Sys* sys_;

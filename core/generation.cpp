@@ -18,6 +18,10 @@ constexpr Nanoseconds longest_member_look = 5 * second;
 constexpr Nanoseconds look_cost_factor = 100;
 constexpr std::string_view library_name = "libcontinuity.so";
 
+std::string peer_of(const Processes::Held& held) {
+  return held.peer.is_supported() && !held.peer.is_unix() ? to_string(held.peer) : "";
+}
+
 }  // namespace
 
 bool is_agent_alive(const Sys& sys, AgentId agent) {
@@ -272,7 +276,8 @@ bool Generation::follow() {
       failed = retire_claimed(state, retired_any);
     }
   }
-  const bool forgets = state.stage == Stage::forgotten && stage_ != Stage::forgotten;
+  const bool forgets = state.stage >= Stage::forgotten && stage_ < Stage::forgotten;
+  const bool finishes = state.stage == Stage::finishing && stage_ != Stage::finishing;
   say_followed(state, failed);
   // The rest is outside the time in which nobody accepts.
   if (retired_any) {
@@ -281,6 +286,8 @@ bool Generation::follow() {
   if (forgets) {
     local_->forget_listeners();
     look_interval_ = member_look;
+  }
+  if (forgets || finishes) {
     next_look_ = now(*sys_);
   }
   return true;
@@ -290,6 +297,9 @@ Nanoseconds Generation::look() {
   const Nanoseconds time = now(*sys_);
   if (time >= next_look_) {
     const Nanoseconds began = processor_time(*sys_);
+    if (stage_ == Stage::finishing) {
+      local_->finish_idle();
+    }
     self_->connections.store(local_->connections());
     self_->looked.fetch_add(1);
     const Nanoseconds cost = processor_time(*sys_) - began;
@@ -607,10 +617,48 @@ unsigned Generation::connections() {
   }
   // Children that were handed one, and wait for nothing themselves.
   if (!processes_.still_holds(held_elsewhere_)) {
-    const auto addresses = local_->retired_addresses();
-    held_elsewhere_ = processes_.find_connections(addresses, members(), page_->successor_pid);
+    held_elsewhere_ = find_in_children();
   }
   return held_elsewhere_.count;
+}
+
+Processes::Held Generation::find_in_children() const {
+  const auto addresses = local_->retired_addresses();
+  return processes_.find_connections(addresses, members(), page_->successor_pid);
+}
+
+// Children that are no members know nothing of it.
+void Generation::finish_idle() {
+  if (stage_ != Stage::finishing) {
+    change([&] { page_->stage.store(static_cast<std::uint32_t>(Stage::finishing)); });
+    stage_ = Stage::finishing;
+  }
+  local_->finish_idle();
+}
+
+Owner::Holding Generation::holding() {
+  Holding held = local_->holding();
+  pid_t other = 0;
+  for_each_other([&](const Member& member, pid_t process) {
+    const unsigned count = member.connections.load();
+    held.count += count;
+    other = count > 0 ? process : other;
+  });
+  const Processes::Held below = find_in_children();
+  held.count += below.count;
+  if (held.peer.empty() && other != 0) {
+    held.process = other;
+    const auto addresses = local_->retired_addresses();
+    held.peer = peer_of(processes_.find_connections_of(other, addresses));
+  } else if (held.peer.empty() && below.count > 0) {
+    held.process = below.process;
+    held.peer = peer_of(below);
+  }
+  return held;
+}
+
+void Generation::note_drain(Nanoseconds until) {
+  page_->drain_ends.store(until);
 }
 
 void Generation::close_listeners(std::span<const std::uint32_t> ids) {

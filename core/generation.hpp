@@ -72,6 +72,9 @@ class Generation : public Owner {
   void revive() override;
   void forget_listeners() override;
   unsigned connections() override;
+  void finish_idle() override;
+  Holding holding() override;
+  void note_drain(Nanoseconds until) override;
   void close_listeners(std::span<const std::uint32_t> ids) override;
   void send_signal(int signal) override;
   std::vector<std::string> program_names() override;
@@ -115,6 +118,7 @@ class Generation : public Owner {
   template <typename Visit>
   void for_each_other(Visit visit) const;
   [[nodiscard]] AgentId own_agent() const;
+  [[nodiscard]] Processes::Held find_in_children() const;
   Status prepare_here(const State& state);
   void leave_stale_attempt(const State& state);
   void serve_again();

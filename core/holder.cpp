@@ -21,6 +21,8 @@ constexpr Nanoseconds longest_look = 100 * millisecond;
 constexpr Nanoseconds longest_interval = 5 * second;
 // Who is told something by a signal has this long to act before it is stopped.
 constexpr Nanoseconds signal_time = 100 * millisecond;
+// A program that has read the end of its connections has this long for goodbyes.
+constexpr Nanoseconds goodbye_time = second;
 constexpr Nanoseconds report_interval = 60 * second;
 // A look at the descriptors may cost this share of one processor: 1 in 100.
 constexpr Nanoseconds look_cost_factor = 100;
@@ -80,6 +82,7 @@ void Holder::begin() {
 void Holder::resume(HolderPhase phase, Nanoseconds until) {
   phase_ = phase;
   phase_deadline_ = phase == HolderPhase::probation ? until : never;
+  drain_deadline_ = phase == HolderPhase::draining && until != 0 ? until : never;
   next_look_ = phase == HolderPhase::draining ? now(*sys_) : never;
   look_interval_ = first_look;
   next_report_ = after(*sys_, report_interval);
@@ -660,11 +663,15 @@ void Holder::act(HolderAction action, Conversation* who) {
     case HolderAction::leave:
       next_look_ = next_report_ = never;
       owner_->withdraw();
+      if (!cut_.empty()) {
+        log_->warn("CONTINUITY_DRAIN_TIMEOUT: {} left; not waiting any longer", cut_);
+      }
       if (options_->stop_signal == 0) {
-        log_->info("no connection left; it may leave now");
+        log_->info("{}; it may leave now", cut_.empty() ? "no connection left" : "time is over");
         break;
       }
-      log_->info("no connection left; leaving ({})", signal_name(options_->stop_signal));
+      log_->info("{}; leaving ({})", cut_.empty() ? "no connection left" : "time is over",
+                 signal_name(options_->stop_signal));
       phase_deadline_ = after(*sys_, options_->stop_timeout);
       owner_->stop(options_->stop_signal);
       break;
@@ -845,6 +852,8 @@ void Holder::succeed() {
   if (last_count_ > 0) {
     log_->info("finishing {} connection{}", last_count_, last_count_ == 1 ? "" : "s");
   }
+  drain_deadline_ = after(*sys_, options_->drain_timeout);
+  owner_->note_drain(drain_deadline_);
   look_interval_ = first_look;
   const bool told = options_->success_signal != 0 || retire != 0;
   next_look_ = after(*sys_, told ? signal_time : 0);
@@ -859,19 +868,49 @@ void Holder::look_at_drain() {
     return;
   }
   const Nanoseconds began = processor_time(*sys_);
+  if (finishes_idle_) {
+    owner_->finish_idle();  // those that have been answered meanwhile
+  }
   const unsigned count = owner_->connections();
   const Nanoseconds cost = processor_time(*sys_) - began;
   const Nanoseconds ended = now(*sys_);
-  if (count == 0) {
+  if (count == 0 || (ended >= drain_deadline_ && ends_drain())) {
     apply(HolderEvent::drained);
     return;
   }
   look_interval_ = std::min(look_interval_ * 2, longest_look);
   next_look_ = ended + std::clamp(cost * look_cost_factor, look_interval_, longest_interval);
+  next_look_ = std::min(next_look_, std::max(drain_deadline_, ended));
   if (ended >= next_report_) {
-    log_->info("still finishing {} connection{}", count, count == 1 ? "" : "s");
+    log_->info("still finishing {}", what_is_left());
     next_report_ = ended + report_interval;
   }
+}
+
+// The time for the drain is over: first for connections that do nothing, and a
+// moment later for all. True: for all.
+bool Holder::ends_drain() {
+  if (finishes_idle_) {
+    cut_ = what_is_left();
+    return true;
+  }
+  finishes_idle_ = true;
+  log_->info("CONTINUITY_DRAIN_TIMEOUT: {} left; idle ones are told to end", what_is_left());
+  owner_->finish_idle();
+  drain_deadline_ = after(*sys_, goodbye_time);
+  look_interval_ = first_look;
+  return false;
+}
+
+// "3 connections (one of pid 4711, to 10.0.0.7:5123)"
+std::string Holder::what_is_left() {
+  const Owner::Holding held = owner_->holding();
+  std::string text = compose("{} connection{}", held.count, held.count == 1 ? "" : "s");
+  if (held.process != 0) {
+    text += compose(" ({} pid {}{}{})", held.count == 1 ? "of" : "one of", held.process,
+                    held.peer.empty() ? "" : ", to ", held.peer);
+  }
+  return text;
 }
 
 // Those who waited for us to be claimable are told what we hold now.

@@ -41,6 +41,17 @@ class Owner {
   virtual void forget_listeners() = 0;
   // Live connections that came through what has been retired.
   virtual unsigned connections() = 0;
+  // Tells connections on which nothing is under way to end, wherever they are.
+  virtual void finish_idle() = 0;
+  // What keeps the generation, for people to read.
+  struct Holding {
+    unsigned count = 0;
+    pid_t process = 0;   // one that has any
+    std::string peer{};  // of one of them; empty if that cannot be told
+  };
+  virtual Holding holding() = 0;
+  // Until when it drains: for who leads if this process dies.
+  virtual void note_drain(Nanoseconds /*until*/) {}
   // Closes what nobody claimed, without losing what it has queued.
   virtual void close_listeners(std::span<const std::uint32_t> ids) = 0;
   // Tells the generation's main process something.
@@ -97,7 +108,8 @@ class Holder {
   void let_go_at(Nanoseconds time) { files_deadline_ = time; }
 
   // Another process of this generation led until it died: this one goes on
-  // where the page says that it was. `until`: the end of the probation.
+  // where the page says that it was. `until`: the end of the probation, or of the
+  // drain.
   void resume(HolderPhase phase, Nanoseconds until);
 
   // One round: waits for something to happen, and deals with it. False when
@@ -156,6 +168,8 @@ class Holder {
   int retire_signal();
   void look_at_timers();
   void look_at_drain();
+  bool ends_drain();
+  [[nodiscard]] std::string what_is_left();
   void end_of_own_probation();
   [[nodiscard]] short door_events() const;
   [[nodiscard]] HolderState state() const;
@@ -199,6 +213,9 @@ class Holder {
   Nanoseconds next_look_ = never;
   Nanoseconds look_interval_ = 0;
   Nanoseconds next_report_ = never;
+  Nanoseconds drain_deadline_ = never;
+  bool finishes_idle_ = false;  // the drain is over for connections that do nothing
+  std::string cut_;             // what is left when it is over for all
   unsigned last_count_ = 0;
 };
 

@@ -69,6 +69,25 @@ unsigned LocalOwner::connections() {
   return last_seen_.count;
 }
 
+void LocalOwner::finish_idle() {
+  const auto addresses = retirement_.addresses();
+  if (const auto told = descriptors_.finish_idle(addresses, ours_); !told) {
+    log_->debug("{}: {}", told.error().step, error_text(told.error().code));
+  }
+}
+
+Owner::Holding LocalOwner::holding() {
+  last_seen_ = {};
+  Holding held{.count = connections(), .process = sys_->getpid()};
+  Address peer;
+  peer.length = sizeof peer.storage;
+  if (last_seen_.count > 0 &&
+      sys_->getpeername(last_seen_.example, peer.get(), &peer.length) == 0 && !peer.is_unix()) {
+    held.peer = to_string(peer);
+  }
+  return held;
+}
+
 // An address nobody claimed. What its queue holds has been promised an answer:
 // no newcomer is let in, and the program accepts until the queue is empty.
 void LocalOwner::close_listeners(std::span<const std::uint32_t> ids) {

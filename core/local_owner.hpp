@@ -22,6 +22,8 @@ class LocalOwner : public Owner {
   void forget_listeners() override;
   unsigned connections() override;
   bool holds(std::span<const std::uint64_t> inodes) override;
+  void finish_idle() override;
+  Holding holding() override;
   void close_listeners(std::span<const std::uint32_t> ids) override;
   void send_signal(int signal) override;
 

@@ -35,6 +35,7 @@ enum class Stage : std::uint32_t {
   prepared,   // accepts; has looked up what going deaf will need
   retired,    // deaf to what is claimed; can take it back
   forgotten,  // deaf to it for good
+  finishing,  // and what does nothing is told to end
 };
 
 // A process, and the thread that is its agent. Both change in one step: who reads
@@ -89,6 +90,7 @@ struct Page {
   std::array<std::atomic<std::uint64_t>, max_noted_claims> claimed_inodes;
   std::atomic<std::uint32_t> claimed_count;  // may be more than there is room for
   std::atomic<std::int64_t> probation_ends;
+  std::atomic<std::int64_t> drain_ends;  // 0: it has not begun
   std::atomic<std::uint64_t> generation;
 
   std::atomic<std::uint32_t> announced;  // it can be found at the rendezvous

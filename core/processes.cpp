@@ -66,19 +66,19 @@ bool parse_endpoint(std::string_view text, Address& address) {
   return true;
 }
 
-// A socket's own address as NETLINK_SOCK_DIAG has it.
-Address local_address(const inet_diag_msg& socket) {
-  if (socket.idiag_family == AF_INET) {
+// An address as NETLINK_SOCK_DIAG has it.
+Address diag_address(int family, const __be32* address, __be16 port) {
+  if (family == AF_INET) {
     sockaddr_in v4{};
     v4.sin_family = AF_INET;
-    v4.sin_port = socket.id.idiag_sport;
-    v4.sin_addr.s_addr = socket.id.idiag_src[0];
+    v4.sin_port = port;
+    v4.sin_addr.s_addr = address[0];
     return {reinterpret_cast<const sockaddr*>(&v4), sizeof v4};
   }
   sockaddr_in6 v6{};
   v6.sin6_family = AF_INET6;
-  v6.sin6_port = socket.id.idiag_sport;
-  std::memcpy(&v6.sin6_addr, socket.id.idiag_src, sizeof v6.sin6_addr);
+  v6.sin6_port = port;
+  std::memcpy(&v6.sin6_addr, address, sizeof v6.sin6_addr);
   return {reinterpret_cast<const sockaddr*>(&v6), sizeof v6};
 }
 
@@ -110,13 +110,13 @@ std::optional<SocketLine> parse_tcp_line(std::string_view line) {
   SocketLine found;
   take_word(line);
   const bool has_address = parse_endpoint(take_word(line), found.local);
-  take_word(line);
+  const bool has_peer = parse_endpoint(take_word(line), found.peer);
   const std::string_view state = take_word(line);
   for (int i = 0; i < 5; ++i) {  // queues, timer, retransmissions, user, time-out
     take_word(line);
   }
-  if (!has_address || state == listening || !read_number(take_word(line), found.inode, 10) ||
-      found.inode == 0) {
+  if (!has_address || !has_peer || state == listening ||
+      !read_number(take_word(line), found.inode, 10) || found.inode == 0) {
     return std::nullopt;
   }
   return found;
@@ -408,19 +408,22 @@ bool Processes::for_each_connection(int family, Visit visit) const {
       std::memcpy(&found, buffer.data() + at + NLMSG_HDRLEN, sizeof found);
       at += NLMSG_ALIGN(answer.nlmsg_len);
       if (found.idiag_inode != 0) {
-        visit(SocketLine{.local = local_address(found), .inode = found.idiag_inode});
+        visit(SocketLine{
+            .local = diag_address(found.idiag_family, found.id.idiag_src, found.id.idiag_sport),
+            .peer = diag_address(found.idiag_family, found.id.idiag_dst, found.id.idiag_dport),
+            .inode = found.idiag_inode});
       }
     }
   }
 }
 
-std::set<std::uint64_t> Processes::connection_inodes(std::span<const Address> addresses) const {
-  std::set<std::uint64_t> inodes;
+Processes::Connections Processes::connections_through(std::span<const Address> addresses) const {
+  Connections found;
   const auto collect = [&](const std::optional<SocketLine>& socket) {
     if (socket && std::any_of(addresses.begin(), addresses.end(), [&](const Address& listener) {
           return came_through(socket->local, listener);
         })) {
-      inodes.insert(socket->inode);
+      found.emplace(socket->inode, socket->peer);
     }
   };
   const auto any = [&](int family) {
@@ -440,7 +443,26 @@ std::set<std::uint64_t> Processes::connection_inodes(std::span<const Address> ad
     for_each_line(read("thread-self/net/unix"),
                   [&](std::string_view line) { collect(parse_unix_line(line)); });
   }
-  return inodes;
+  return found;
+}
+
+void Processes::look_for(const Connections& connections, pid_t process, Held& held) const {
+  for_each_socket(process, [&](int fd, std::uint64_t inode) {
+    if (const auto found = connections.find(inode); found != connections.end()) {
+      held = {.process = process,
+              .fd = fd,
+              .inode = inode,
+              .count = held.count + 1,
+              .peer = found->second};
+    }
+  });
+}
+
+Processes::Held Processes::find_connections_of(pid_t process,
+                                               std::span<const Address> addresses) const {
+  Held held;
+  look_for(connections_through(addresses), process, held);
+  return held;
 }
 
 Processes::Held Processes::find_connections(std::span<const Address> addresses,
@@ -452,16 +474,12 @@ Processes::Held Processes::find_connections(std::span<const Address> addresses,
   }
   // The table first: what is accepted afterwards is not one of the old ones, and
   // what is passed on meanwhile is found with whom it had or with whom it has.
-  const auto inodes = connection_inodes(addresses);
-  if (inodes.empty()) {
+  const auto connections = connections_through(addresses);
+  if (connections.empty()) {
     return held;
   }
   for (const pid_t process : processes) {
-    for_each_socket(process, [&](int fd, std::uint64_t inode) {
-      if (inodes.contains(inode)) {
-        held = {.process = process, .fd = fd, .inode = inode, .count = held.count + 1};
-      }
-    });
+    look_for(connections, process, held);
   }
   return held;
 }

@@ -57,11 +57,14 @@ class Processes {
     int fd = -1;
     std::uint64_t inode = 0;
     unsigned count = 0;
+    Address peer{};  // of the one at `fd`
   };
   // Connections that came through listeners at `addresses`, in processes below
   // the `roots` that are not themselves in `roots`.
   [[nodiscard]] Held find_connections(std::span<const Address> addresses,
                                       const std::set<pid_t>& roots, pid_t except) const;
+  // The same in one process.
+  [[nodiscard]] Held find_connections_of(pid_t process, std::span<const Address> addresses) const;
   // Whether what has been found is there still.
   [[nodiscard]] bool still_holds(const Held& held) const;
 
@@ -76,7 +79,10 @@ class Processes {
  private:
   [[nodiscard]] std::string read(const std::string& path) const;
   [[nodiscard]] std::vector<pid_t> below(const std::set<pid_t>& roots, pid_t except) const;
-  [[nodiscard]] std::set<std::uint64_t> connection_inodes(std::span<const Address> addresses) const;
+  // By inode, with the address of the peer.
+  using Connections = std::map<std::uint64_t, Address>;
+  [[nodiscard]] Connections connections_through(std::span<const Address> addresses) const;
+  void look_for(const Connections& connections, pid_t process, Held& held) const;
   // Calls visit(SocketLine) for each TCP connection that somebody has. False: the
   // kernel does not tell all of them.
   template <typename Visit>
@@ -93,6 +99,7 @@ class Processes {
 // A line of /proc/net/tcp, tcp6 or unix: a socket that is connected.
 struct SocketLine {
   Address local;
+  Address peer;  // not of UNIX sockets
   std::uint64_t inode = 0;
 };
 std::optional<SocketLine> parse_tcp_line(std::string_view line);

@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <sys/eventfd.h>
 #include <sys/file.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #include <sys/time.h>
@@ -34,6 +35,9 @@ int futex(std::atomic<std::uint32_t>* word, int operation, std::uint32_t value,
 }
 ssize_t getdents(int fd, void* buffer, std::size_t size) {
   return ::syscall(SYS_getdents64, fd, buffer, size);
+}
+int ioctl(int fd, unsigned long request, int* value) {
+  return ::ioctl(fd, request, value);
 }
 int membarrier(int command) {
   return static_cast<int>(::syscall(SYS_membarrier, command, 0, 0));
@@ -84,11 +88,13 @@ const Sys& libc_sys() {
       .futex = shaped::futex,
       .getdents = shaped::getdents,
       .getpid = ::getpid,
+      .getpeername = ::getpeername,
       .getrlimit = shaped::getrlimit,
       .getsockname = ::getsockname,
       .getsockopt = ::getsockopt,
       .geteuid = ::geteuid,
       .gettid = ::gettid,
+      .ioctl = shaped::ioctl,
       .kill = ::kill,
       .listen = ::listen,
       .membarrier = shaped::membarrier,

@@ -489,7 +489,8 @@ void Agent::take_charge() {
       holder_->resume(HolderPhase::probation, after(real_sys(), process_->options.probation));
       break;
     case Stage::forgotten:
-      holder_->resume(HolderPhase::draining, 0);
+    case Stage::finishing:
+      holder_->resume(HolderPhase::draining, page.drain_ends);
       break;
     default:
       break;

@@ -199,6 +199,12 @@ int getsockname(int fd, sockaddr* address, socklen_t* length) {
 int getsockopt(int fd, int level, int name, void* value, socklen_t* length) {
   return real().getsockopt(number_of(fd), level, name, value, length);
 }
+int getpeername(int fd, sockaddr* address, socklen_t* length) {
+  return ::getpeername(number_of(fd), address, length);
+}
+int ioctl(int fd, unsigned long request, int* value) {
+  return real().ioctl(number_of(fd), request, value);
+}
 int listen(int fd, int backlog) {
   return real().listen(number_of(fd), backlog);
 }
@@ -312,6 +318,8 @@ Sys make_real_sys() {
   sys.getdents = placed::getdents;
   sys.getsockname = placed::getsockname;
   sys.getsockopt = placed::getsockopt;
+  sys.getpeername = placed::getpeername;
+  sys.ioctl = placed::ioctl;
   sys.listen = placed::listen;
   sys.memfd_create = placed::memfd_create;
   sys.mkdirat = placed::mkdirat;

@@ -220,6 +220,96 @@ TEST_CASE("connections of a UNIX listener count", "[descriptors]") {
   CHECK(count_connections({name}) == 1);
 }
 
+namespace {
+
+struct Served {
+  explicit Served(const std::string& text) : listener(listen_at(text)) {}
+  [[nodiscard]] bool send(int fd, std::string_view bytes) const {
+    return ::send(fd, bytes.data(), bytes.size(), 0) == static_cast<ssize_t>(bytes.size());
+  }
+  // What the program would read now: its size, 0 for the end; -1: nothing.
+  [[nodiscard]] ssize_t read() const {
+    std::array<char, 64> buffer{};
+    return ::recv(accepted.get(), buffer.data(), buffer.size(), MSG_DONTWAIT);
+  }
+  void finish_idle() const {
+    FakeSys<0> sys;
+    const OwnedFd proc = open_proc();
+    const std::array<Address, 1> addresses{name_of(listener.get())};
+    REQUIRE(Descriptors(sys, proc.get()).finish_idle(addresses, is_ours).has_value());
+    CHECK(sys.open().empty());
+  }
+
+  OwnedFd listener;
+  OwnedFd client = connect_to(name_of(listener.get()));
+  OwnedFd accepted = own(::accept4(listener.get(), nullptr, nullptr, SOCK_CLOEXEC));
+};
+
+// The kernel's times of a connection are in ticks, of 10 ms at the most.
+void let_a_tick_pass() {
+  const timespec tick{.tv_sec = 0, .tv_nsec = 12'000'000};
+  ::nanosleep(&tick, nullptr);
+}
+
+}  // namespace
+
+TEST_CASE("an idle connection is told to end, and what comes late is read all the same",
+          "[descriptors]") {
+  const TempDirectory directory;
+  const bool is_unix = GENERATE(false, true);
+  const Served served(is_unix ? "unix:" + directory.path() + "/s" : "127.0.0.1:0");
+  const bool used = GENERATE(false, true);
+  CAPTURE(is_unix, used);
+  if (used) {
+    REQUIRE(served.send(served.client.get(), "request"));
+    REQUIRE(becomes_readable(served.accepted.get()));
+    REQUIRE(served.read() == 7);
+    REQUIRE(served.send(served.accepted.get(), "answer"));
+    REQUIRE(becomes_readable(served.client.get()));
+    std::array<char, 64> buffer{};
+    REQUIRE(::recv(served.client.get(), buffer.data(), buffer.size(), 0) == 6);
+  }
+  REQUIRE(served.read() == -1);
+  served.finish_idle();
+  CHECK(becomes_readable(served.accepted.get()));
+  CHECK(served.read() == 0);
+  if (!is_unix) {
+    REQUIRE(served.send(served.client.get(), "late"));
+    let_a_tick_pass();
+    CHECK(served.read() == 4);
+    CHECK(served.read() == 0);
+  }
+  CHECK(served.send(served.accepted.get(), "goodbye"));
+}
+
+TEST_CASE("a connection on which something is under way is not told to end", "[descriptors]") {
+  const Served served("127.0.0.1:0");
+  const std::string what = GENERATE("not read", "not answered", "not answered after an answer");
+  CAPTURE(what);
+  if (what == "not answered after an answer") {
+    REQUIRE(served.send(served.client.get(), "first"));
+    REQUIRE(becomes_readable(served.accepted.get()));
+    REQUIRE(served.read() == 5);
+    REQUIRE(served.send(served.accepted.get(), "answer"));
+    let_a_tick_pass();
+  }
+  REQUIRE(served.send(served.client.get(), "request"));
+  REQUIRE(becomes_readable(served.accepted.get()));
+  if (what != "not read") {
+    REQUIRE(served.read() == 7);
+  }
+  served.finish_idle();
+  CHECK(served.read() == (what == "not read" ? 7 : -1));
+}
+
+TEST_CASE("a connection whose answer has not been taken is not told to end", "[descriptors]") {
+  const Served served("127.0.0.1:0");
+  const std::string large(std::size_t{16} * 1024 * 1024, 'x');
+  REQUIRE(::send(served.accepted.get(), large.data(), large.size(), MSG_DONTWAIT) > 0);
+  served.finish_idle();
+  CHECK(served.read() == -1);
+}
+
 TEST_CASE("listeners, clients and other sockets are no connections of ours", "[descriptors]") {
   const OwnedFd listener = listen_at("127.0.0.1:0");
   const OwnedFd copy = copy_of(listener.get());

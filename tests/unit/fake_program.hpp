@@ -68,6 +68,7 @@ class FakeOwner : public LocalOwner {
   void forget_listeners() override;
   unsigned connections() override { return live_connections.value_or(LocalOwner::connections()); }
   void close_listeners(std::span<const std::uint32_t> ids) override;
+  void finish_idle() override { calls.emplace_back("finish"); }
   void send_signal(int signal) override { calls.push_back("signal " + std::to_string(signal)); }
   void stop(int signal) override { calls.push_back("stop " + std::to_string(signal)); }
   void withdraw() override { calls.emplace_back("withdraw"); }

@@ -63,6 +63,7 @@ class Told : public LocalOwner {
   void revive() override { calls.emplace_back("revive"); }
   void forget_listeners() override { calls.emplace_back("forget"); }
   unsigned connections() override { return live; }
+  void finish_idle() override { calls.emplace_back("finish"); }
   void stop(int) override {}
   void withdraw() override { calls.emplace_back("withdraw"); }
 
@@ -287,6 +288,30 @@ TEST_CASE("what is forgotten is forgotten by every process", "[generation]") {
   for (const auto& peer : scene.peers) {
     CHECK(peer->told.take() == Calls{"forget"});
   }
+}
+
+TEST_CASE("idle connections are told to end in every process, and in one that comes late",
+          "[generation]") {
+  Scene scene;
+  REQUIRE(scene.at(0).generation.join());
+  REQUIRE(scene.at(1).generation.join());
+  REQUIRE(scene.at(0).generation.try_to_lead());
+  REQUIRE(scene.prepare());
+  REQUIRE(scene.retire(id_1));
+  scene.at(0).generation.forget_listeners();
+  scene.at(0).told.take();
+  scene.at(1).told.take();
+
+  scene.at(0).generation.finish_idle();
+  CHECK(scene.at(0).told.take() == Calls{"finish"});
+  scene.let_run(&scene.at(0));
+  scene.at(1).generation.look();
+  CHECK(scene.at(1).told.take() == Calls{"finish"});
+
+  REQUIRE(scene.at(2).generation.join());
+  scene.at(2).generation.follow();
+  scene.at(2).generation.look();
+  CHECK(scene.at(2).told.take() == Calls{"prepare 1 2", "retire 1", "sweep", "forget", "finish"});
 }
 
 TEST_CASE("a process that comes late is at once what the others are", "[generation]") {

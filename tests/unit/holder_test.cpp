@@ -354,7 +354,76 @@ TEST_CASE("one connection is not several", "[holder]") {
   peer.become_owner();
   world.pass(world.options.probation + 130 * second);
   CHECK(world.logged("finishing 1 connection\n"));
-  CHECK(world.logged("still finishing 1 connection\n"));
+  CHECK(world.logged("still finishing 1 connection (of pid " + std::to_string(::getpid()) + ")\n"));
+}
+
+TEST_CASE("when its time is over, idle connections are told to end, and a second later all are",
+          "[holder]") {
+  World world;
+  world.options.drain_timeout = 10 * second;
+  Predecessor predecessor(world);
+  predecessor.owner.live_connections = 2;
+  Peer peer(world);
+  peer.become_owner();
+  world.pass(world.options.probation + 9 * second);
+  CHECK(predecessor.owner.count("finish") == 0);
+
+  world.pass(1500 * millisecond);
+  CHECK(predecessor.owner.count("finish") > 1);  // again and again: some are answered meanwhile
+  CHECK(world.logged("CONTINUITY_DRAIN_TIMEOUT: 2 connections (one of pid " +
+                     std::to_string(::getpid()) + ") left; idle ones are told to end"));
+  CHECK(predecessor.holder.phase() == HolderPhase::draining);
+  CHECK(predecessor.owner.count("stop") == 0);
+
+  world.pass(second);
+  CHECK(predecessor.holder.phase() == HolderPhase::leaving);
+  CHECK(predecessor.owner.count("stop " + std::to_string(SIGTERM)) == 1);
+  CHECK(world.logged("left; not waiting any longer"));
+  world.pass(world.options.stop_timeout + second);
+  CHECK(predecessor.owner.count("stop " + std::to_string(SIGKILL)) == 1);
+}
+
+TEST_CASE("connections that end when they are told to are the last it waits for", "[holder]") {
+  World world;
+  world.options.drain_timeout = 0;
+  Predecessor predecessor(world);
+  predecessor.owner.live_connections = 2;
+  Peer peer(world);
+  peer.become_owner();
+  world.pass(world.options.probation + 100 * millisecond);
+  REQUIRE(predecessor.owner.count("finish") > 0);
+  predecessor.owner.live_connections = 0;
+  world.pass(200 * millisecond);
+  CHECK(predecessor.holder.phase() == HolderPhase::leaving);
+  CHECK(world.logged("no connection left; leaving"));
+  CHECK_FALSE(world.logged("not waiting any longer"));
+}
+
+TEST_CASE("its time does not end before unclaimed addresses are closed", "[holder]") {
+  World world;
+  world.options.drain_timeout = second;
+  world.options.unclaimed = 20 * second;
+  Predecessor predecessor(world, {"127.0.0.1:0", "127.0.0.1:0"});
+  predecessor.owner.live_connections = 1;
+  Peer peer(world);
+  peer.become_owner();
+  world.pass(19 * second);
+  CHECK(predecessor.owner.count("finish") == 0);
+  CHECK(predecessor.accepts(1));
+  world.pass(3 * second);
+  CHECK(predecessor.holder.phase() == HolderPhase::leaving);
+}
+
+TEST_CASE("who leads in the middle of a drain keeps its end", "[holder]") {
+  World world;
+  Predecessor predecessor(world);
+  predecessor.owner.live_connections = 1;
+  predecessor.holder.resume(HolderPhase::draining, world.time() + 3 * second);
+  world.pass(2 * second);
+  CHECK(predecessor.owner.count("finish") == 0);
+  world.pass(3 * second);
+  CHECK(predecessor.owner.count("finish") > 0);
+  CHECK(predecessor.holder.phase() == HolderPhase::leaving);
 }
 
 TEST_CASE("what was not claimed is served on and closed in its time", "[holder]") {

@@ -40,8 +40,24 @@ void describe_options(char* description, size_t room) {
            info.tcpi_sacked);
 }
 
+// Until something can be read from the file that is named in the rest of the line.
+static void wait_for(const char* line) {
+  char path[max_line];
+  size_t length = strcspn(line, "\n");
+  memcpy(path, line, length);
+  path[length] = 0;
+  char byte = 0;
+  int file = open(path, O_RDONLY | O_CLOEXEC);
+  while (read(file, &byte, 1) < 0 && errno == EINTR) {
+  }
+  close(file);
+}
+
 static bool answer_line(int connection, const char* line) {
   char answer[256];
+  if (strncmp(line, "wait ", 5) == 0) {
+    wait_for(line + 5);
+  }
   if (strncmp(line, "options", 7) == 0) {
     describe_options(answer, sizeof answer);
   } else if (strncmp(line, "descriptors", 11) == 0) {
