@@ -548,7 +548,22 @@ void Holder::on_claim(Conversation& conversation, const Message& claim) {
   conversation.stage = Stage::attempt;
   conversation.deadline = never;
   conversation.claimed = claim.ids;
+  if (!joins) {
+    look_at_group();
+  }
   apply(event, &conversation);
+}
+
+// One script has started both of us. What is sent to its process group by a
+// terminal, by the script, or by a server past the library, ends both.
+void Holder::look_at_group() {
+  const pid_t group = sys_->getpgid(0);
+  if (successor_ > 0 && group > 0 && sys_->getpgid(successor_) == group) {
+    log_->info(
+        "pid {} is in our process group, {}: what is sent to the group reaches both; start each "
+        "server with setsid(1), or in a shell with job control",
+        successor_, group);
+  }
 }
 
 void Holder::send_grant(Conversation& conversation) {

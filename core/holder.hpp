@@ -152,6 +152,7 @@ class Holder {
   void on_ready(Conversation& conversation, const Message& ready);
   void on_gone(Conversation& conversation, HolderEvent event);
   void send_inventory(Conversation& conversation);
+  void look_at_group();
   void send_grant(Conversation& conversation);
   void reply(Conversation& conversation, const Message& message, std::span<const int> fds = {});
   void refuse(Conversation& conversation, std::string reason);

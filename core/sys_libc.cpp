@@ -87,6 +87,7 @@ const Sys& libc_sys() {
       .fstatat = ::fstatat,
       .futex = shaped::futex,
       .getdents = shaped::getdents,
+      .getpgid = ::getpgid,
       .getpid = ::getpid,
       .getpeername = ::getpeername,
       .getrlimit = shaped::getrlimit,

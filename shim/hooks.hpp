@@ -65,6 +65,9 @@ void before_user_change(uid_t user) noexcept;
 const char* shown_path(int directory, const char* path) noexcept;
 int connect_shown(int fd, const sockaddr* address, socklen_t length);
 
+// A signal to a process group; 0: its own.
+int signal_group(pid_t group, int signal) noexcept;
+
 // Files that another generation lives by. True: it must stay, say it is done.
 bool keeps_path(int directory, const char* path) noexcept;
 bool keeps_rename(int directory, const char* from) noexcept;

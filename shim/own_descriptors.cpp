@@ -205,6 +205,9 @@ int getpeername(int fd, sockaddr* address, socklen_t* length) {
 int ioctl(int fd, unsigned long request, int* value) {
   return real().ioctl(number_of(fd), request, value);
 }
+int kill(pid_t process, int signal) {
+  return real().kill(process, signal);
+}
 int listen(int fd, int backlog) {
   return real().listen(number_of(fd), backlog);
 }
@@ -320,6 +323,7 @@ Sys make_real_sys() {
   sys.getsockopt = placed::getsockopt;
   sys.getpeername = placed::getpeername;
   sys.ioctl = placed::ioctl;
+  sys.kill = placed::kill;
   sys.listen = placed::listen;
   sys.memfd_create = placed::memfd_create;
   sys.mkdirat = placed::mkdirat;

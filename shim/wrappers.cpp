@@ -10,6 +10,7 @@
 #include "shim/watch.hpp"
 
 #include <cerrno>
+#include <climits>
 #include <cstdarg>
 #include <fcntl.h>
 #include <sys/ioctl.h>
@@ -690,6 +691,23 @@ CONTINUITY_EXPORT int WRAPPED(connect)(int fd, const sockaddr* address, socklen_
     return real().connect(fd, address, length);
   }
   return connect_shown(fd, address, length);
+}
+
+// ---- Process groups -------------------------------------------------------------------
+
+CONTINUITY_EXPORT int WRAPPED(kill)(pid_t process, int signal) noexcept {
+  if (process > 0 || process == -1 || process == INT_MIN) [[likely]] {
+    return real().kill(process, signal);
+  }
+  return signal_group(-process, signal);
+}
+
+// Group 1 is everybody, for kill(-1).
+CONTINUITY_EXPORT int WRAPPED(killpg)(pid_t group, int signal) noexcept {
+  if (group < 0 || group == 1) {
+    return real().killpg(group, signal);
+  }
+  return signal_group(group, signal);
 }
 
 // ---- By number ------------------------------------------------------------------------

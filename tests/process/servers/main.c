@@ -208,6 +208,19 @@ static void tell_signal(int signal) {
   say("told %s pid=%d", sigabbrev_np(signal), getpid());
 }
 
+// As some servers get rid of their workers.
+static void kill_group_and_exit(int number) {
+  signal(number, SIG_IGN);
+  if (strcmp(settings.kills, "zero") == 0) {
+    kill(0, number);
+  } else if (strcmp(settings.kills, "negative") == 0) {
+    kill(-getpgrp(), number);
+  } else {
+    killpg(getpgrp(), number);
+  }
+  clean_up_and_exit(number);
+}
+
 static void set_handlers(void) {
   signal(SIGUSR1, tell_success);
   if (settings.pid_file || settings.remove) {
@@ -215,6 +228,9 @@ static void set_handlers(void) {
   }
   if (settings.shut_down) {
     signal(SIGTERM, shut_down_listener);
+  }
+  if (settings.kills) {
+    signal(SIGTERM, kill_group_and_exit);
   }
   if (settings.tell_signals) {
     const int told[] = {SIGQUIT, SIGINT, SIGUSR1, SIGWINCH};
@@ -371,6 +387,7 @@ static const struct option option_names[] = {
     {"supervised", no_argument, NULL, 'v'},
     {"tell-signals", no_argument, NULL, 'T'},
     {"comm", required_argument, NULL, 'O'},
+    {"kills-group", required_argument, NULL, 'k'},
     {0},
 };
 
@@ -473,6 +490,9 @@ static void read_options(int argc, char** argv) {
         break;
       case 'O':
         settings.comm = optarg;
+        break;
+      case 'k':
+        settings.kills = optarg;
         break;
       default:
         exit(2);
