@@ -316,18 +316,26 @@ TEST_CASE("restarted under load, nothing is lost: with no new privileges") {
 TEST_CASE("restarted under load, nothing is lost: connections are passed to another process") {
   restarts_family_without_loss({"pass"}, FamilyPlace{});
 }
+TEST_CASE("restarted under load, nothing is lost: passed to a process older than the listener") {
+  restarts_family_without_loss({"--serving-helper", "pass"}, FamilyPlace{});
+}
+TEST_CASE("restarted under load, nothing is lost: a program for each connection") {
+  restarts_family_without_loss({"exec"}, FamilyPlace{});
+}
 TEST_CASE("restarted under load, nothing is lost: serves copies of what it accepts") {
   restarts_family_without_loss({"copies"}, FamilyPlace{});
 }
 
 TEST_CASE("a connection that only a child or another process holds keeps the server") {
-  const std::string loop = GENERATE("fork", "pass", "copies", "prefork");
-  CAPTURE(loop);
+  const Arguments shape =
+      GENERATE(Arguments{"fork"}, Arguments{"exec"}, Arguments{"pass"},
+               Arguments{"--serving-helper", "pass"}, Arguments{"copies"}, Arguments{"prefork"});
+  CAPTURE(shape);
   const FamilyPlace place("CONTINUITY_PROBATION=1ms");
-  Process server = place.start({loop});
+  Process server = place.start(shape);
   std::optional<Connection> held(place.address());
   const std::string answer = held->ask("hello");
-  const Process successor = place.restart({loop});
+  const Process successor = place.restart(shape);
 
   // Whoever asks after the end of the probation asks while it is drained.
   server.await_log("finishing ");

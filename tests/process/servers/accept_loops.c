@@ -106,6 +106,22 @@ void process_per_connection(void) {
   }
 }
 
+// Its standard input is the connection.
+void program_per_connection(void) {
+  enum { first_unknown = 3 };
+  signal(SIGCHLD, SIG_IGN);
+  for (;;) {
+    int connection = accept_connection(listeners[0]);
+    if (connection >= 0 && fork() == 0) {
+      dup2(connection, STDIN_FILENO);
+      closefrom(first_unknown);
+      execl("/proc/self/exe", "serves-one", "--serve", (char*)NULL);
+      _exit(1);
+    }
+    close(connection);
+  }
+}
+
 void with_timeout(void) {
   const struct timeval timeout = {.tv_usec = 30 * 1000};
   setsockopt(listeners[0], SOL_SOCKET, SO_RCVTIMEO, &timeout, sizeof timeout);

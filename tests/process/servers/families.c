@@ -359,8 +359,11 @@ static void serve_aside(int connection) {
   pthread_detach(thread);
 }
 
-// One process accepts, another serves: it is handed each connection.
-void pass_connections(void) {
+static int channel_to_helper = -1;
+
+// One process accepts, another serves: it is handed each connection. That one may
+// be older than the listener.
+void fork_serving_helper(void) {
   int pair[2];
   pid_t parent = getpid();
   if (socketpair(AF_UNIX, SOCK_SEQPACKET, 0, pair) != 0) {
@@ -369,16 +372,25 @@ void pass_connections(void) {
   if (fork() == 0) {
     end_with_parent(parent);
     close(pair[0]);
-    close(listeners[0]);
+    if (listener_count > 0) {
+      close(listeners[0]);
+    }
     for (;;) {
       serve_aside(receive_descriptor(pair[1]));
     }
   }
   close(pair[1]);
+  channel_to_helper = pair[0];
+}
+
+void pass_connections(void) {
+  if (channel_to_helper < 0) {
+    fork_serving_helper();
+  }
   for (;;) {
     int connection = accept_connection(listeners[0]);
     if (connection >= 0) {
-      send_descriptor(pair[0], connection);
+      send_descriptor(channel_to_helper, connection);
       close(connection);
     }
   }

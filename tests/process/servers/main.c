@@ -31,6 +31,7 @@ static const struct {
     {"threads", thread_per_connection},
     {"pool", pool_of_threads},
     {"fork", process_per_connection},
+    {"exec", program_per_connection},
     {"prefork", prefork},
     {"prefork-epoll", prefork_epoll},
     {"prefork-pool", prefork_pool},
@@ -275,6 +276,9 @@ static void prepare_to_bind(void) {
   if (settings.helper) {
     fork_helper();
   }
+  if (settings.serving_helper) {
+    fork_serving_helper();
+  }
   if (settings.no_new_privileges && prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0) {
     fail("prctl");
   }
@@ -382,7 +386,9 @@ static const struct option option_names[] = {
     {"no-new-privileges", no_argument, NULL, 'P'},
     {"helper", no_argument, NULL, 'h'},
     {"stranger", no_argument, NULL, 'x'},
+    {"serving-helper", no_argument, NULL, 'H'},
     {"idle", no_argument, NULL, 'i'},
+    {"serve", no_argument, NULL, 'I'},
     {"deploy", required_argument, NULL, 'y'},
     {"supervised", no_argument, NULL, 'v'},
     {"tell-signals", no_argument, NULL, 'T'},
@@ -476,9 +482,15 @@ static void read_options(int argc, char** argv) {
       case 'x':
         settings.stranger = true;
         break;
+      case 'H':
+        settings.serving_helper = true;
+        break;
       case 'i':
         do_nothing();
         break;
+      case 'I':
+        serve(STDIN_FILENO);
+        exit(0);
       case 'y':
         settings.deploy = optarg;
         break;

@@ -43,6 +43,7 @@ struct settings {
   const char* background;  // "after" bind, or "twice" (two forks, a session of its own)
   bool no_new_privileges;
   bool helper;           // forked before it binds, and waits for nothing
+  bool serving_helper;   // forked before it binds, and is handed connections
   bool stranger;         // has the listener, and neither library nor environment
   const char* end;       // what it does before it serves: exit0, exit1, segv, kill, hang
   const char* late;      // an address it binds only when it is told to, serving already
@@ -104,7 +105,9 @@ void prefork_epoll(void);
 void prefork_pool(void);
 void leave_workers_behind(void);
 void fork_and_forget(void);
+void fork_serving_helper(void);
 void pass_connections(void);
+void program_per_connection(void);
 void copy_connections(void);
 void with_timeout(void);
 void jump_out_of_accept(void);
