@@ -497,12 +497,8 @@ std::vector<int> Generation::ties() {
   return {ties_.page, ties_.bell, ties_.offers, ties_.offering, ties_.door};
 }
 
-// Who holds a listener without our being there would go on accepting.
-Status Generation::find_strangers(std::span<const Item> items) const {
-  std::vector<std::uint64_t> inodes;
-  for (const Item& item : items) {
-    inodes.push_back(item.inode);
-  }
+// Who holds a listener without our being there would go on accepting. 0: nobody.
+pid_t Generation::find_stranger(std::span<const std::uint64_t> inodes) const {
   for (const pid_t holder : processes_.find_holders(inodes, members(), page_->successor_pid)) {
     // What a process has mapped goes before what it has open.
     if (processes_.are_same_image(holder, sys_->getpid()) || processes_.is_ending(holder)) {
@@ -512,14 +508,39 @@ Status Generation::find_strangers(std::span<const Item> items) const {
     const bool reachable = processes_.has_mapped(holder, library_name) &&
                            processes_.user_of(holder).value_or(sys_->geteuid()) == sys_->geteuid();
     if (!reachable) {
-      log_->error(
-          "pid {} has a listener of ours and runs without this library, or as another user, so "
-          "that it cannot be told; while it runs, no restart is possible",
-          holder);
-      return Error{"reach every process that has the listener", ENOTSUP};
+      return holder;
     }
   }
-  return Done{};
+  return 0;
+}
+
+// A child that is about to execute another program has the listener when it is
+// looked at first, and nothing mapped a moment later: whoever is a stranger is so
+// for a while.
+Status Generation::find_strangers(std::span<const Item> items) const {
+  constexpr int looks = 10;
+  constexpr Nanoseconds between = 5 * millisecond;
+  std::vector<std::uint64_t> inodes;
+  for (const Item& item : items) {
+    inodes.push_back(item.inode);
+  }
+  pid_t stranger = 0;
+  pid_t before = 0;
+  for (int i = 0, seen = 0; seen < looks && i < looks * looks; ++i) {
+    stranger = find_stranger(inodes);
+    if (stranger == 0) {
+      return Done{};
+    }
+    seen = stranger == before ? seen + 1 : 0;  // another may be seen each time
+    before = stranger;
+    const timespec pause = to_timespec(between);
+    sys_->ppoll(nullptr, 0, &pause);
+  }
+  log_->error(
+      "pid {} has a listener of ours and runs without this library, or as another user, so "
+      "that it cannot be told; while it runs, no restart is possible",
+      stranger);
+  return Error{"reach every process that has the listener", ENOTSUP};
 }
 
 Status Generation::prepare(std::vector<Item> items) {

@@ -129,6 +129,7 @@ class Generation : public Owner {
   void ask_for_offers(const std::vector<Item>& items);
   [[nodiscard]] std::set<pid_t> members() const;
   [[nodiscard]] pid_t main_process() const;
+  [[nodiscard]] pid_t find_stranger(std::span<const std::uint64_t> inodes) const;
   [[nodiscard]] Status find_strangers(std::span<const Item> items) const;
 
   const Sys* sys_;
