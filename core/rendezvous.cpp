@@ -98,6 +98,11 @@ bool is_private_to(const struct stat& status, uid_t user) {
 // nothing was. Two processes that root is to leave may make it at once: it is there
 // only when it is the user's.
 bool make_for_other(const Sys& sys, int base, const std::string& name, uid_t user) {
+  struct stat status {};
+  if (sys.fstatat(base, name.c_str(), &status, AT_SYMLINK_NOFOLLOW) == 0) {
+    errno = EEXIST;
+    return false;
+  }
   const std::string temporary = "." + name + "." + std::to_string(sys.getpid());
   if (sys.mkdirat(base, temporary.c_str(), S_IRWXU) != 0) {
     return false;

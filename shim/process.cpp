@@ -60,8 +60,18 @@ void block_signals(sigset_t& old_mask) {
   ::pthread_sigmask(SIG_BLOCK, &all, &old_mask);
 }
 
+// As it was at the start: servers write their state over the memory that it is in
+// ("php-fpm: master process").
+constinit std::array<char, longest_identity + 1> g_program_name{};
+
+__attribute__((constructor)) void remember_name() noexcept {
+  ::strncpy(g_program_name.data(), program_invocation_short_name, longest_identity);
+}
+
 std::string identity_of(const Options& options) {
-  std::string identity = options.name.empty() ? program_invocation_short_name : options.name;
+  const char* program =
+      g_program_name.front() == 0 ? program_invocation_short_name : g_program_name.data();
+  std::string identity = options.name.empty() ? program : options.name;
   identity.resize(std::min(identity.size(), longest_identity));
   for (char& c : identity) {
     if (c == '/') {
