@@ -24,9 +24,10 @@ sections = {
     "processor": processor.measure,
     "take-over": takeover.measure,
     "start": footprint.measure_start,
+    "fork": footprint.measure_fork,
     "size": footprint.measure_size,
 }
-comparing = ("calls", "processor", "start")  # those that --control can do
+comparing = ("calls", "processor", "start", "fork")  # those that --control can do
 
 
 class Usage(Exception):

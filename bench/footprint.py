@@ -12,6 +12,7 @@ from takeover import Chain
 
 program = "/bin/true"  # most that inherits LD_PRELOAD never has a listener
 limit_start = 100  # microseconds
+limit_fork = 15  # microseconds
 limit_size = 300_000
 limit_private = 100 * 1024
 
@@ -34,6 +35,29 @@ def measure_start(stage, table):
         without, with_ = (instructions(environment) for _, environment in stage.sides(0))
         table.add("instructions in user space", f"{without:,}", f"{with_:,}",
                   f"{with_ - without:+,}")
+
+
+def measure_fork(stage, table):
+    """Each side many times in turn; the best of each, since what disturbs only adds."""
+    rounds = stage.few_or_many(5, 15)
+    count = "300"
+    table.section(f"fork of a server with a listener, best medians of {rounds} rounds")
+    best = {}
+    for turn in range(rounds):
+        for side, environment in stage.sides(turn):
+            note(best, side, environment, stage, count)
+        note(best, "thread", stage.without, stage, count, "thread")
+    for place, what in enumerate(("fork", "fork to the end of the child")):
+        without, with_, thread = (best[side][place] for side in ("without", "with", "thread"))
+        limit = (f"+{limit_fork} µs", with_ - without <= limit_fork) if place == 0 else ()
+        table.add(what, f"{without:.1f} µs", f"{with_:.1f} µs", f"{with_ - without:+.1f} µs", *limit)
+        table.add(f"{what}; without it a thread more", f"{thread:.1f} µs", f"{with_:.1f} µs",
+                  f"{with_ - thread:+.1f} µs")
+
+
+def note(best, side, environment, stage, *arguments):
+    found = [int(word) / 1000 for word in run([stage.program("forks"), *arguments], environment).split()[-2:]]
+    best[side] = [min(values) for values in zip(found, best.get(side, found))]
 
 
 def instructions(environment):

@@ -23,7 +23,7 @@ class Stage:
         self.directory = Path(directory)
         self.quick = quick
         self.control = control
-        for needed in (self.library, *map(self.program, ("server", "clients", "calls"))):
+        for needed in (self.library, *map(self.program, ("server", "clients", "calls", "forks"))):
             if not Path(needed).exists():
                 raise Failure(f"there is no {needed}")
         self.without = {name: value for name, value in os.environ.items()
