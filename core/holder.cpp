@@ -531,7 +531,7 @@ void Holder::on_claim(Conversation& conversation, const Message& claim) {
   }
   if (!joins) {
     owner_->meet(conversation.peer.pid);
-    if (const auto prepared = owner_->prepare(conversation.offered); !prepared) {
+    if (const auto prepared = prepare(conversation, claim.ids); !prepared) {
       refuse(conversation, compose("pid {} cannot hand over: {}: {}", sys_->getpid(),
                                    prepared.error().step, error_text(prepared.error().code)));
       owner_->meet(0);
@@ -563,6 +563,21 @@ void Holder::look_at_group() {
         "pid {} is in our process group, {}: what is sent to the group reaches both; start each "
         "server with setsid(1), or in a shell with job control",
         successor_, group);
+  }
+}
+
+// What the program has closed since it was offered is not handed over: some listen
+// for a moment only (stunnel makes a pair of TCP sockets so). What is claimed is.
+Status Holder::prepare(Conversation& conversation, std::span<const std::uint32_t> claimed) {
+  constexpr int attempts = 5;
+  for (int attempt = 1;; ++attempt) {
+    std::erase_if(conversation.offered, [&](const Owner::Item& item) {
+      return !is_among(claimed, item.listener.id) && socket_inode(*sys_, item.fd) != item.inode;
+    });
+    auto prepared = owner_->prepare(conversation.offered);
+    if (prepared || prepared.error().code != ESTALE || attempt == attempts) {
+      return prepared;
+    }
   }
 }
 
@@ -676,21 +691,25 @@ void Holder::act(HolderAction action, Conversation* who) {
       succeed();
       break;
     case HolderAction::leave:
-      next_look_ = next_report_ = never;
-      owner_->withdraw();
-      if (!cut_.empty()) {
-        log_->warn("CONTINUITY_DRAIN_TIMEOUT: {} left; not waiting any longer", cut_);
-      }
-      if (options_->stop_signal == 0) {
-        log_->info("{}; it may leave now", cut_.empty() ? "no connection left" : "time is over");
-        break;
-      }
-      log_->info("{}; leaving ({})", cut_.empty() ? "no connection left" : "time is over",
-                 signal_name(options_->stop_signal));
-      phase_deadline_ = after(*sys_, options_->stop_timeout);
-      owner_->stop(options_->stop_signal);
+      leave();
       break;
   }
+}
+
+void Holder::leave() {
+  next_look_ = next_report_ = never;
+  owner_->withdraw();
+  if (!cut_.empty()) {
+    log_->warn("CONTINUITY_DRAIN_TIMEOUT: {} left; not waiting any longer", cut_);
+  }
+  if (options_->stop_signal == 0) {
+    log_->info("{}; it may leave now", cut_.empty() ? "no connection left" : "time is over");
+    return;
+  }
+  log_->info("{}; leaving ({})", cut_.empty() ? "no connection left" : "time is over",
+             signal_name(options_->stop_signal));
+  phase_deadline_ = after(*sys_, options_->stop_timeout);
+  owner_->stop(options_->stop_signal);
 }
 
 void Holder::abort_attempt() {

@@ -153,6 +153,7 @@ class Holder {
   void on_gone(Conversation& conversation, HolderEvent event);
   void send_inventory(Conversation& conversation);
   void look_at_group();
+  Status prepare(Conversation& conversation, std::span<const std::uint32_t> claimed);
   void send_grant(Conversation& conversation);
   void reply(Conversation& conversation, const Message& message, std::span<const int> fds = {});
   void refuse(Conversation& conversation, std::string reason);
@@ -162,6 +163,7 @@ class Holder {
   void act(HolderAction action, Conversation* who);
   void go_deaf(Conversation& successor);
   void send_retired(Conversation& successor);
+  void leave();
   void abort_attempt();
   void end_attempt();
   void say_healthy(Conversation& successor);

@@ -135,13 +135,19 @@ void Taker::log_stranger(const Conversation& conversation, const Listener& wante
       self_.identity);
 }
 
+// Not what had been closed by the time of the grant.
+bool Taker::is_there(const Conversation& conversation, const Offer& offer) {
+  return !conversation.granted || offer.fd.is_open();
+}
+
 bool Taker::receive_grant(Conversation& conversation, Claim& claim) {
   std::size_t granted = 0;
+  std::size_t expected = conversation.offers.size();
   const auto broken = [&](const char* what) {
     log_->warn("pid {} did not hand over: {}", conversation.inventory.pid, what);
     return false;
   };
-  while (granted < conversation.offers.size()) {
+  while (granted < expected) {
     auto received = conversation.channel.receive(after(*sys_, grant_time));
     if (!received) {
       return broken(error_text(received.error().code));
@@ -158,6 +164,10 @@ bool Taker::receive_grant(Conversation& conversation, Claim& claim) {
     if (message.type != MessageType::grant || message.ids.size() != received->fds.size() ||
         message.ids.empty()) {
       return broken("it sent something else");
+    }
+    // Less than was offered where the program has closed some since.
+    if (message.total > 0) {
+      expected = std::min<std::size_t>(expected, message.total);
     }
     for (std::size_t i = 0; i < message.ids.size(); ++i) {
       const auto offer = std::find_if(
@@ -185,7 +195,7 @@ bool Taker::receive_grant(Conversation& conversation, Claim& claim) {
 Taker::Claim Taker::claim_from(Conversation& conversation, const Listener& wanted) {
   // Exact family first: an IPv4-mapped address may be held beside the IPv4 one.
   const auto fits = [&](const Offer& offer, bool same_family) {
-    return !offer.claimed && matches(offer.listener, wanted) &&
+    return !offer.claimed && is_there(conversation, offer) && matches(offer.listener, wanted) &&
            (!same_family || offer.listener.address.family() == wanted.address.family());
   };
   auto offer = std::find_if(conversation.offers.begin(), conversation.offers.end(),
@@ -241,7 +251,9 @@ Taker::Waited Taker::wait_until_active(Conversation& conversation, const Listene
 
 bool Taker::has(const Conversation& conversation, const Listener& wanted) {
   return std::any_of(conversation.offers.begin(), conversation.offers.end(),
-                     [&](const Offer& offer) { return matches(offer.listener, wanted); });
+                     [&](const Offer& offer) {
+                       return is_there(conversation, offer) && matches(offer.listener, wanted);
+                     });
 }
 
 Taker::Claim Taker::claim_among(std::list<Conversation>& found, const Listener& wanted,

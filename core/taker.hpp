@@ -109,6 +109,7 @@ class Taker {
   enum class Waited { active, busy, ended };
   Waited wait_until_active(Conversation& conversation, const Listener& wanted);
   static bool has(const Conversation& conversation, const Listener& wanted);
+  static bool is_there(const Conversation& conversation, const Offer& offer);
   bool receive_grant(Conversation& conversation, Claim& claim);
   bool is_dead(Rendezvous& rendezvous, const Conversation& conversation);
   void log_stranger(const Conversation& conversation, const Listener& wanted);

@@ -20,6 +20,7 @@
 #include <type_traits>
 #include <unistd.h>
 
+// NOLINTBEGIN(readability-identifier-naming): libc's names
 // What a fortified program calls instead of poll, ppoll and open. libc's headers
 // declare them only when compiling with fortification.
 extern "C" {
@@ -41,6 +42,7 @@ int __fxstatat(int version, int directory, const char* path, struct stat* status
 int __fxstatat64(int version, int directory, const char* path, struct stat64* status,
                  int flags) noexcept;
 }
+// NOLINTEND(readability-identifier-naming)
 
 namespace continuity::shim {
 

@@ -224,7 +224,7 @@ namespace {
 
 struct Served {
   explicit Served(const std::string& text) : listener(listen_at(text)) {}
-  [[nodiscard]] bool send(int fd, std::string_view bytes) const {
+  [[nodiscard]] static bool send(int fd, std::string_view bytes) {
     return ::send(fd, bytes.data(), bytes.size(), 0) == static_cast<ssize_t>(bytes.size());
   }
   // What the program would read now: its size, 0 for the end; -1: nothing.

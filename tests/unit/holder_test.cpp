@@ -648,6 +648,22 @@ TEST_CASE("a listener that was closed since it was offered is not handed over", 
   CHECK(predecessor.holder.phase() == HolderPhase::active);
 }
 
+TEST_CASE("a listener that was closed since it was offered is no reason to refuse another",
+          "[holder]") {
+  World world;
+  const Predecessor predecessor(world, {"127.0.0.1:0", "127.0.0.1:0"});
+  Peer peer(world);
+  peer.say(hello_message());
+  peer.hear();
+  const OwnedFd other = own(::open("/dev/null", O_RDONLY | O_CLOEXEC));
+  REQUIRE(::dup3(other.get(), predecessor.fd(1), O_CLOEXEC) >= 0);
+  peer.say(with_ids(MessageType::claim, {1}));
+  const Message grant = peer.hear();
+  CHECK(grant.type == MessageType::grant);
+  CHECK(grant.total == 1);
+  CHECK(grant.ids == std::vector<std::uint32_t>{1});
+}
+
 TEST_CASE("another version of the protocol is told which one we speak", "[holder]") {
   World world;
   const Predecessor predecessor(world);

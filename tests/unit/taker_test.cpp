@@ -175,6 +175,28 @@ TEST_CASE("several listeners are granted at once and claimed one by one", "[take
   CHECK(predecessor.owner.count("retire 3 1 2") == 1);
 }
 
+TEST_CASE("what the program has closed between offer and claim is not waited for", "[taker]") {
+  World world;
+  const Predecessor predecessor(world, {"127.0.0.1:0", "127.0.0.1:0", "127.0.0.1:0"});
+  const Listener closed = predecessor.wanted(1);
+  Rendezvous rendezvous = world.open_rendezvous(world.taker_sys);
+  Taker taker = world.make_taker(2);
+  const OwnedFd other = own(::open("/dev/null", O_RDONLY | O_CLOEXEC));
+  int messages = 0;
+  world.taker_sys.hooks.sendmsg = [&](int fd, const msghdr* message, int flags) {
+    if (++messages == 2) {  // the claim
+      REQUIRE(::dup3(other.get(), predecessor.fd(1), O_CLOEXEC) >= 0);
+    }
+    return ::sendmsg(fd, message, flags);
+  };
+
+  CHECK(taker.claim(rendezvous, predecessor.wanted()).found == Taker::Found::claimed);
+  CHECK(taker.claim(rendezvous, predecessor.wanted(2)).found == Taker::Found::claimed);
+  CHECK(taker.claim(rendezvous, closed).found == Taker::Found::nothing);
+
+  CHECK(messages >= 3);
+}
+
 TEST_CASE("what is bound, closed and bound again is claimed again", "[taker]") {
   World world;
   const Predecessor predecessor(world);
