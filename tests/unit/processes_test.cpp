@@ -221,12 +221,14 @@ TEST_CASE("a grandchild's topmost is not its parent where that is the same image
   std::array<int, 2> pipe{};
   REQUIRE(::pipe(pipe.data()) == 0);
   const Child child([&] {
+    const pid_t parent = ::getpid();
     const pid_t younger = ::fork();
     if (younger == 0) {
       ::prctl(PR_SET_PDEATHSIG, SIGKILL);
-      for (;;) {
+      while (::getppid() == parent) {  // which may have been killed before
         ::pause();
       }
+      ::_exit(0);
     }
     if (::write(pipe[1], &younger, sizeof younger) != sizeof younger) {
       ::_exit(1);
