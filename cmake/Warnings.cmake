@@ -16,7 +16,16 @@ add_library(continuity_small INTERFACE)
 target_compile_options(continuity_small INTERFACE -ffunction-sections -fdata-sections
   $<$<CONFIG:RelWithDebInfo,Release>:-Os>)
 # Together, when the preload library is linked, it becomes smaller by an eighth.
-# "Fat": the archives have objects that any linker can use.
+# "Fat": there is code in the objects, too, and that alone comes into the archives,
+# since another version of the compiler cannot read the rest.
 set(continuity_together $<$<AND:$<CXX_COMPILER_ID:GNU>,$<CONFIG:RelWithDebInfo,Release>>:-flto=auto>)
 target_compile_options(continuity_small INTERFACE
   ${continuity_together} $<$<CXX_COMPILER_ID:GNU>:-ffat-lto-objects>)
+
+function(continuity_leave_only_code archive)
+  if(CMAKE_CXX_COMPILER_ID STREQUAL GNU)
+    add_custom_command(TARGET ${archive} POST_BUILD VERBATIM
+      COMMAND ${CMAKE_OBJCOPY} --wildcard --remove-section=.gnu.lto_* --remove-section=.gnu.debuglto_*
+              $<TARGET_FILE:${archive}>)
+  endif()
+endfunction()
