@@ -51,7 +51,9 @@ bool Taker::receive_inventory(Conversation& conversation, Nanoseconds deadline) 
                  message.protocol_min, message.protocol_max, protocol_version);
       return false;
     }
+    // One that has nothing to say and more of it would go on for ever.
     if (message.type != MessageType::inventory || message.protocol_max != protocol_version ||
+        (message.more && message.listeners.empty()) ||
         conversation.offers.size() + message.listeners.size() > max_listeners) {
       log_->warn("pid {} at the rendezvous answered something else; ignored", message.pid);
       return false;

@@ -652,7 +652,7 @@ TEST_CASE("what answers at the rendezvous like nothing of ours is named and igno
                               {"", {{.type = MessageType::healthy}}, "answered something else"},
                               {"", {other_version}, "speaks protocol 9 to 9"},
                               {"", {newer}, "answered something else"},
-                              {"", {flood}, "does not answer"},
+                              {"", {flood}, "answered something else"},
                               {"", {}, "does not answer"}};
   for (const Row& row : rows) {
     World world;
