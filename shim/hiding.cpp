@@ -20,12 +20,12 @@ namespace continuity::shim {
 namespace {
 
 // The variable as it was at the start: looked at without a lock.
-CONTINUITY_LARGE constinit std::array<char, 4096> g_paths{};
+constinit std::array<char, 4096> g_paths{};
 constinit SharedHiding* g_shared = nullptr;
 // What wrappers are given, in turn: nobody makes so many calls with hidden paths at
 // once. A wrapper that had the room itself would need it on its stack for each call.
 using PathRoom = std::array<char, 4096>;
-CONTINUITY_LARGE constinit std::array<PathRoom, 32> g_rooms{};
+constinit std::array<PathRoom, 32> g_rooms{};
 constinit std::atomic<unsigned> g_next_room{0};
 
 HidingStage stage() {

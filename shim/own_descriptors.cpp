@@ -32,7 +32,7 @@ constexpr std::size_t handles = 16'384;
 constexpr int no_number = -1;
 
 // By handle, the number plus one: zero is a free handle.
-CONTINUITY_LARGE constinit std::array<std::atomic<int>, handles> g_numbers{};
+constinit std::array<std::atomic<int>, handles> g_numbers{};
 // No handle at or above it has ever been given out.
 constinit std::atomic<int> g_handle_limit{0};
 

@@ -43,9 +43,9 @@ constinit std::atomic<bool> g_forks_noticed{false};
 constinit std::atomic<std::uint64_t> g_family{0};
 constinit pthread_mutex_t g_creation = PTHREAD_MUTEX_INITIALIZER;
 
-// Written to at each fork: side by side, since each page is copied then, in both
-// processes.
-struct State {
+// Written to at each fork: in one page, since each is copied then, in both processes.
+constexpr std::size_t page_size = 4096;
+struct alignas(page_size) State {
   alignas(Process) std::byte process[sizeof(Process)];
   pthread_mutex_t descriptors = PTHREAD_MUTEX_INITIALIZER;
   std::atomic<bool> is_forked{false};

@@ -23,7 +23,7 @@ bool is_alive(pid_t thread) {
 }  // namespace
 
 constinit std::atomic<std::atomic<std::uint32_t>*> g_gate{&g_always_open};
-CONTINUITY_LARGE constinit std::array<std::uint8_t, fd_table_size> g_fd_table{};
+constinit std::array<std::uint8_t, fd_table_size> g_fd_table{};
 constinit std::atomic<int> g_highest_fd{-1};
 constinit std::atomic<bool> g_hides{false};
 constinit std::atomic<AcceptSlot*> g_accept_slots{nullptr};

@@ -13,10 +13,6 @@
 #include <span>
 #include <sys/types.h>
 
-// Tables of which most is never touched. Apart from all others, which are then in few
-// pages: one that is written to is memory that a process has for itself.
-#define CONTINUITY_LARGE __attribute__((section(".bss.zzz_large")))
-
 namespace continuity::shim {
 
 // ---- The gate -------------------------------------------------------------------
