@@ -72,7 +72,7 @@ int main(int argc, char** argv) {
   check(forks != NULL && lives != NULL, "calloc");
   struct pollfd waiting = {.fd = listen_somewhere(), .events = POLLIN};
   check(poll(&waiting, 1, 0) == 0, "poll");
-  pthread_t thread;
+  pthread_t thread = 0;
   if (argc > 2 && strcmp(argv[2], "thread") == 0) {
     check(pthread_create(&thread, NULL, sleep_for_ever, NULL) == 0, "pthread_create");
   }
