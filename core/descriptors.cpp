@@ -43,6 +43,15 @@ bool is_anonymous(const struct stat& status) {
   return (status.st_mode & S_IFMT) == 0;
 }
 
+// Whether its local address is that of a connection through a listener at one of these.
+bool came_through_any(const Sys& sys, int fd, std::span<const Address> addresses) {
+  Address local;
+  local.length = sizeof local.storage;
+  return sys.getsockname(fd, local.get(), &local.length) == 0 && local.is_supported() &&
+         std::any_of(addresses.begin(), addresses.end(),
+                     [&](const Address& listener) { return came_through(local, listener); });
+}
+
 // Nothing has come that was not read, nothing was sent that has not arrived, and
 // of what came and what was sent, the latter was last: a request that is being
 // worked at, or has come in part, is neither in a queue nor answered. (Both times
@@ -187,19 +196,11 @@ Status Descriptors::for_each_connection(std::span<const Address> addresses, bool
     if (ours(fd)) {
       return;
     }
-    Address local;
-    local.length = sizeof local.storage;
     int type = 0;
     socklen_t size = sizeof type;
-    if (sys_->getsockname(fd, local.get(), &local.length) != 0 || !local.is_supported() ||
-        sys_->getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &size) != 0 ||
-        (type != SOCK_STREAM && type != SOCK_SEQPACKET) || is_listening(*sys_, fd)) {
-      return;
-    }
-    const bool through =
-        std::any_of(addresses.begin(), addresses.end(),
-                    [&](const Address& listener) { return came_through(local, listener); });
-    if (through) {
+    if (came_through_any(*sys_, fd, addresses) &&
+        sys_->getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &size) == 0 &&
+        (type == SOCK_STREAM || type == SOCK_SEQPACKET) && !is_listening(*sys_, fd)) {
       visit(fd);
     }
   };
@@ -226,12 +227,7 @@ Status Descriptors::finish_idle(std::span<const Address> addresses, bool (*ours)
   for (const int fd : fds) {
     // A copy: the program may close the number, and have something else under it.
     const OwnedFd connection(*sys_, sys_->fcntl(fd, F_DUPFD_CLOEXEC, 0));
-    Address local;
-    local.length = sizeof local.storage;
-    if (connection.is_open() &&
-        sys_->getsockname(connection.get(), local.get(), &local.length) == 0 &&
-        std::any_of(addresses.begin(), addresses.end(),
-                    [&](const Address& listener) { return came_through(local, listener); }) &&
+    if (connection.is_open() && came_through_any(*sys_, connection.get(), addresses) &&
         is_idle(*sys_, connection.get())) {
       sys_->shutdown(connection.get(), SHUT_RD);
     }

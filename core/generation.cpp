@@ -1,5 +1,7 @@
 #include "core/generation.hpp"
 
+#include "core/wake.hpp"
+
 #include <algorithm>
 #include <climits>
 #include <csignal>
@@ -322,8 +324,7 @@ void Generation::change(Change change) {
 
 void Generation::ring() {
   if (ties_.bell >= 0) {
-    const std::uint64_t one = 1;
-    sys_->write(ties_.bell, &one, sizeof one);
+    continuity::ring(*sys_, ties_.bell);
   }
 }
 

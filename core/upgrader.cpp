@@ -210,8 +210,7 @@ class SocketUpgrader::Implementation {
   ~Implementation() {
     if (thread_running_) {
       ending_.store(true);
-      const std::uint64_t one = 1;
-      sys_.write(wake_.get(), &one, sizeof one);
+      ring(sys_, wake_.get());
       ::pthread_join(thread_, nullptr);
       rendezvous_->withdraw(identity_, generation_);
     }

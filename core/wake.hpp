@@ -3,6 +3,8 @@
 
 #include "core/sys.hpp"
 
+#include <cstdint>
+
 namespace continuity {
 
 // The signal that wakes: glibc's own where its handler is installed, else a
@@ -29,5 +31,11 @@ SleepingCall find_call(const Sys& sys, int proc, pid_t thread);
 // which may mean that it is on its way in, or out.
 constexpr int not_in_accept = -1;
 int find_accept(const Sys& sys, int proc, pid_t thread);
+
+// Makes an eventfd readable. Async-signal-safe.
+inline void ring(const Sys& sys, int event) {
+  const std::uint64_t one = 1;
+  sys.write(event, &one, sizeof one);
+}
 
 }  // namespace continuity

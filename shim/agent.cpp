@@ -157,8 +157,7 @@ void ProcessOwner::revive() {
   LocalOwner::revive();
   process_->set_gate(Gate::note_polls);
   g_revivals.fetch_add(1);
-  const std::uint64_t one = 1;
-  sys().write(revived_.get(), &one, sizeof one);
+  ring(sys(), revived_.get());
   wake_pollers();
   const DescriptorsHeld held;
   process_->handed_over.clear();
@@ -345,8 +344,7 @@ void Agent::watch(std::vector<Channel> predecessors, Nanoseconds until) {
     }
     arrivals_until_ = until;
   }
-  const std::uint64_t one = 1;
-  real_sys().write(wake_.get(), &one, sizeof one);
+  ring(real_sys(), wake_.get());
 }
 
 void Agent::take_arrivals() {
@@ -430,8 +428,7 @@ void Agent::see_to_announcement() {
     if (announce_if_leading()) {
       return;
     }
-    const std::uint64_t one = 1;
-    real_sys().write(process_->ties.bell.get(), &one, sizeof one);
+    ring(real_sys(), process_->ties.bell.get());
     const timespec moment = to_timespec(10 * millisecond);
     real_sys().futex(&page.announced, FUTEX_WAIT, 0, &moment);
   }

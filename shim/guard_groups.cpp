@@ -8,6 +8,7 @@
 //
 // It is sent in signal handlers more often than not. Hence nothing here allocates,
 // locks, or says anything.
+#include "core/directory.hpp"
 #include "shim/hooks.hpp"
 #include "shim/own_descriptors.hpp"
 #include "shim/process.hpp"
@@ -18,10 +19,8 @@
 #include <cerrno>
 #include <charconv>
 #include <csignal>
-#include <dirent.h>
 #include <fcntl.h>
 #include <string_view>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 namespace continuity::shim {
@@ -61,21 +60,8 @@ class Proc {
 
   template <typename Visit>
   void for_each(Visit visit) const {
-    alignas(dirent64) std::array<char, 4096> entries;  // NOLINT: the kernel fills it
-    ssize_t size = 0;
-    while ((size = real().syscall(SYS_getdents64, directory_, entries.data(), entries.size())) >
-           0) {
-      for (ssize_t at = 0; at < size;) {
-        const auto* entry = reinterpret_cast<const dirent64*>(entries.data() + at);
-        const std::string_view name(entry->d_name);
-        pid_t process = 0;
-        const auto read = std::from_chars(name.data(), name.data() + name.size(), process);
-        if (read.ec == std::errc{} && read.ptr == name.data() + name.size()) {
-          visit(process);
-        }
-        at += entry->d_reclen;
-      }
-    }
+    // Where /proc cannot be read to its end, who was found is told.
+    static_cast<void>(for_each_number(real_sys(), directory_, visit));
   }
 
  private:

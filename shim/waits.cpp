@@ -3,6 +3,7 @@
 #include "core/descriptors.hpp"
 #include "core/processes.hpp"
 #include "core/socket_options.hpp"
+#include "core/wake.hpp"
 #include "shim/agent.hpp"
 #include "shim/hiding.hpp"
 #include "shim/hooks.hpp"
@@ -71,10 +72,9 @@ void forget_claims(Process& process, bool all) {
   process.claims.remove_if([&](const ClaimedListener& claim) { return all || claim.shared; });
 }
 
-void ring(const Process& process) {
-  const std::uint64_t one = 1;
+void ring_bell(const Process& process) {
   if (process.ties.bell.is_open()) {
-    real_sys().write(process.ties.bell.get(), &one, sizeof one);
+    ring(real_sys(), process.ties.bell.get());
   }
 }
 
@@ -82,7 +82,7 @@ void tell_generation(Process& process, GenerationPhase phase) {
   Page& page = *process.page;
   page.phase.store(static_cast<std::uint32_t>(phase));
   real_sys().futex(&page.phase, FUTEX_WAKE, INT_MAX, nullptr);
-  ring(process);
+  ring_bell(process);
 }
 
 void note_outlived(Process& process, pid_t leader) {
@@ -183,7 +183,7 @@ bool settle_generation(Process& process, bool for_others) {
             return false;
           }
           page.ready_requested.store(1);
-          ring(process);
+          ring_bell(process);
           real_sys().futex(&page.phase, FUTEX_WAIT, phase, &moment);
           break;
         }
