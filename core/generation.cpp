@@ -711,7 +711,14 @@ void Generation::stop(int signal) {
   if (signal == SIGKILL) {
     for_each_other([&](const Member&, pid_t process) { sys_->kill(process, signal); });
   }
+  told_to_stop_ = main_process();
   send_signal(signal);
+}
+
+void Generation::stop_next(int signal) {
+  if (main_process() != told_to_stop_) {
+    stop(signal);
+  }
 }
 
 void Generation::withdraw() {

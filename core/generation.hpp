@@ -79,6 +79,7 @@ class Generation : public Owner {
   void send_signal(int signal) override;
   std::vector<std::string> program_names() override;
   void stop(int signal) override;
+  void stop_next(int signal) override;
   void withdraw() override;
   void meet(pid_t successor) override;
   void take_leave() override;
@@ -145,6 +146,7 @@ class Generation : public Owner {
   std::uint32_t offer_round_ = 0;
   std::uint32_t attempt_ = 0;  // whose inventory this process has prepared
   Processes::Held held_elsewhere_;
+  pid_t told_to_stop_ = 0;
   Nanoseconds next_look_ = never;
   Nanoseconds look_interval_ = 0;
 };

@@ -21,6 +21,8 @@ constexpr Nanoseconds longest_look = 100 * millisecond;
 constexpr Nanoseconds longest_interval = 5 * second;
 // Who is told something by a signal has this long to act before it is stopped.
 constexpr Nanoseconds signal_time = 100 * millisecond;
+// Who is told to end tells its own processes, and they have this long to do so.
+constexpr Nanoseconds leave_look = second;
 // A program that has read the end of its connections has this long for goodbyes.
 constexpr Nanoseconds goodbye_time = second;
 constexpr Nanoseconds report_interval = 60 * second;
@@ -709,7 +711,15 @@ void Holder::leave() {
   log_->info("{}; leaving ({})", cut_.empty() ? "no connection left" : "time is over",
              signal_name(options_->stop_signal));
   phase_deadline_ = after(*sys_, options_->stop_timeout);
+  next_look_ = after(*sys_, leave_look);
   owner_->stop(options_->stop_signal);
+}
+
+// Whoever was told may have been ending already: the one that led before had told
+// it, and then ended with it.
+void Holder::look_at_leaving() {
+  next_look_ = after(*sys_, leave_look);
+  owner_->stop_next(options_->stop_signal);
 }
 
 void Holder::abort_attempt() {
@@ -897,6 +907,10 @@ void Holder::succeed() {
 // ---- Draining --------------------------------------------------------------------
 
 void Holder::look_at_drain() {
+  if (phase_ == HolderPhase::leaving) {
+    look_at_leaving();
+    return;
+  }
   if (!served_.empty()) {
     next_look_ = never;  // until it has been claimed or closed
     return;

@@ -60,6 +60,9 @@ class Owner {
   virtual std::vector<std::string> program_names() { return {}; }
   // Makes the generation's main process end, by this signal.
   virtual void stop(int signal) = 0;
+  // The same for who has become the main process since: of several that nobody
+  // else tells to end, each is told.
+  virtual void stop_next(int /*signal*/) {}
   // The generation is about to end and is not to be found any more.
   virtual void withdraw() = 0;
 
@@ -171,6 +174,7 @@ class Holder {
   int retire_signal();
   void look_at_timers();
   void look_at_drain();
+  void look_at_leaving();
   bool ends_drain();
   [[nodiscard]] std::string what_is_left();
   void end_of_own_probation();

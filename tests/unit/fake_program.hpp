@@ -71,6 +71,7 @@ class FakeOwner : public LocalOwner {
   void finish_idle() override { calls.emplace_back("finish"); }
   void send_signal(int signal) override { calls.push_back("signal " + std::to_string(signal)); }
   void stop(int signal) override { calls.push_back("stop " + std::to_string(signal)); }
+  void stop_next(int signal) override { calls.push_back("stop next " + std::to_string(signal)); }
   void withdraw() override { calls.emplace_back("withdraw"); }
 
   // How often it was told to do what begins like this.

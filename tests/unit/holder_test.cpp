@@ -331,6 +331,19 @@ TEST_CASE("without connections it leaves when the probation is over", "[holder]"
   CHECK_FALSE(world.logged("finishing"));
 }
 
+TEST_CASE("who has become the main process since the old one was told to stop is told, too",
+          "[holder]") {
+  World world;
+  Predecessor predecessor(world);
+  Peer peer(world);
+  peer.become_owner();
+  world.pass(world.options.probation + 100 * millisecond);
+  CHECK(predecessor.holder.phase() == HolderPhase::leaving);
+  CHECK(predecessor.owner.calls.back() == "stop " + std::to_string(SIGTERM));
+  world.pass(2 * second);
+  CHECK(predecessor.owner.calls.back() == "stop next " + std::to_string(SIGTERM));
+}
+
 TEST_CASE("a program that does not stop when told is ended", "[holder]") {
   World world;
   world.options.stop_signal = SIGINT;
