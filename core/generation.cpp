@@ -18,7 +18,6 @@ constexpr Nanoseconds follow_time = 200 * millisecond;
 constexpr Nanoseconds member_look = 50 * millisecond;
 constexpr Nanoseconds longest_member_look = 5 * second;
 constexpr Nanoseconds look_cost_factor = 100;
-constexpr std::string_view library_name = "libcontinuity.so";
 
 std::string peer_of(const Processes::Held& held) {
   return held.peer.is_supported() && !held.peer.is_unix() ? to_string(held.peer) : "";
@@ -500,13 +499,17 @@ std::vector<int> Generation::ties() {
 
 // Who holds a listener without our being there would go on accepting. 0: nobody.
 pid_t Generation::find_stranger(std::span<const std::uint64_t> inodes) const {
-  for (const pid_t holder : processes_.find_holders(inodes, members(), page_->successor_pid)) {
+  const auto holders = processes_.find_holders(inodes, members(), page_->successor_pid);
+  // Whatever it is called here: a file of that name.
+  const std::string library =
+      holders.empty() ? "" : processes_.file_at(reinterpret_cast<std::uintptr_t>(&is_agent_alive));
+  for (const pid_t holder : holders) {
     // What a process has mapped goes before what it has open.
     if (processes_.are_same_image(holder, sys_->getpid()) || processes_.is_ending(holder)) {
       continue;
     }
     // It joins us before it waits for work, if it can come to our door.
-    const bool reachable = processes_.has_mapped(holder, library_name) &&
+    const bool reachable = !library.empty() && processes_.has_mapped(holder, library) &&
                            processes_.user_of(holder).value_or(sys_->geteuid()) == sys_->geteuid();
     if (!reachable) {
       return holder;

@@ -509,6 +509,29 @@ std::vector<pid_t> Processes::find_holders(std::span<const std::uint64_t> inodes
   return holders;
 }
 
+// "7f0c12a00000-7f0c12a21000 r-xp 00001000 08:01 4711    /usr/lib/libcontinuity.so"
+std::string Processes::file_at(std::uintptr_t address) const {
+  std::string name;
+  for_each_line(read("thread-self/maps"), [&](std::string_view line) {
+    // Replaced on the disk since it was mapped: who starts now has the new one.
+    constexpr std::string_view replaced = " (deleted)";
+    if (line.ends_with(replaced)) {
+      line.remove_suffix(replaced.size());
+    }
+    const std::string_view range = line.substr(0, line.find(' '));
+    const std::size_t dash = range.find('-');
+    const std::size_t slash = line.rfind('/');
+    std::uintptr_t begin = 0;
+    std::uintptr_t end = 0;
+    if (dash != std::string_view::npos && slash != std::string_view::npos &&
+        read_number(range.substr(0, dash), begin, 16) &&
+        read_number(range.substr(dash + 1), end, 16) && begin <= address && address < end) {
+      name = line.substr(slash);
+    }
+  });
+  return name;
+}
+
 bool Processes::has_mapped(pid_t process, std::string_view name) const {
   bool mapped = false;
   for_each_line(read(compose("{}/maps", process)),

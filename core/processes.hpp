@@ -73,6 +73,9 @@ class Processes {
   [[nodiscard]] std::vector<pid_t> find_holders(std::span<const std::uint64_t> inodes,
                                                 const std::set<pid_t>& roots, pid_t except) const;
 
+  // The name of the file that is mapped at this address of the calling process, with
+  // the slash before it; empty: none that has a name.
+  [[nodiscard]] std::string file_at(std::uintptr_t address) const;
   // Whether a file whose name ends in `name` is mapped into the process.
   [[nodiscard]] bool has_mapped(pid_t process, std::string_view name) const;
 

@@ -248,6 +248,8 @@ TEST_CASE("what is mapped is found by the end of its name", "[processes]") {
   CHECK(scene.processes.has_mapped(::getpid(), "/libc.so.6"));
   CHECK_FALSE(scene.processes.has_mapped(::getpid(), "/libc.so.7"));
   CHECK_FALSE(scene.processes.has_mapped(0, "/libc.so.6"));
+  CHECK(scene.processes.file_at(reinterpret_cast<std::uintptr_t>(&::getpid)) == "/libc.so.6");
+  CHECK(scene.processes.file_at(0).empty());
 }
 
 // ---- What they hold ---------------------------------------------------------------
