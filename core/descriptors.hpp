@@ -14,6 +14,11 @@
 
 namespace continuity {
 
+// What an epoll is asked: of a retired datagram socket, only the latter.
+constexpr std::uint32_t about_reading =
+    EPOLLIN | EPOLLPRI | EPOLLRDNORM | EPOLLRDBAND | EPOLLMSG | EPOLLRDHUP;
+constexpr std::uint32_t about_writing = EPOLLOUT | EPOLLWRNORM | EPOLLWRBAND;
+
 // A descriptor number that holds a listener.
 struct Copy {
   int fd;

@@ -407,7 +407,7 @@ void Generation::take_offers(std::vector<Item>& items) {
       const bool known = std::any_of(items.begin(), items.end(),
                                      [&](const Item& item) { return item.inode == inode; });
       auto listener = describe_socket(*sys_, fd.get());
-      if (known || !listener || !is_listening(*sys_, fd.get())) {
+      if (known || !listener || !receives_work(*sys_, fd.get())) {
         continue;
       }
       listener->file = received->message.listeners[i].file;

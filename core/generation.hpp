@@ -61,6 +61,9 @@ class Generation : public Owner {
   // Whose end is to be watched: who leads, or who is expected to. 0: nobody.
   [[nodiscard]] pid_t expected_leader() const;
 
+  // The rendezvous socket is another one from now on.
+  void answer_at(int door) { ties_.door = door; }
+
   // ---- The leader: an Owner for Holder ------------------------------------------
 
   std::vector<Item> inventory() override;

@@ -105,6 +105,8 @@ class Holder {
   // processes that belong to it are answered. Until `begin`.
   void wait_for_ownership() { owns_ = false; }
   void begin();
+  // The rendezvous socket is another one from now on.
+  void answer_at(int door) { door_ = door; }
 
   // What this generation has replaced of its predecessor's hidden files is nobody's
   // by then, whether or not this process knows of a predecessor.

@@ -69,6 +69,25 @@ bool is_listening(const Sys& sys, int fd) {
   return get_option(sys, fd, SOL_SOCKET, SO_ACCEPTCONN, accepts) && accepts != 0;
 }
 
+bool receives_work(const Sys& sys, int fd) {
+  int type = 0;
+  if (!get_option(sys, fd, SOL_SOCKET, SO_TYPE, type)) {
+    return false;
+  }
+  if (type != SOCK_DGRAM) {
+    return is_listening(sys, fd);
+  }
+  Address own;
+  own.length = sizeof own.storage;
+  if (sys.getsockname(fd, own.get(), &own.length) != 0 || !own.is_supported()) {
+    return false;
+  }
+  const bool named = own.is_unix() ? own.length > sizeof(sa_family_t) : own.port() != 0;
+  Address peer;
+  peer.length = sizeof peer.storage;
+  return named && sys.getpeername(fd, peer.get(), &peer.length) != 0;
+}
+
 std::uint64_t socket_inode(const Sys& sys, int fd) {
   struct stat status {};
   if (sys.fstat(fd, &status) != 0 || !S_ISSOCK(status.st_mode)) {

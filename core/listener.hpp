@@ -28,6 +28,8 @@ struct Listener {
   std::string bound_device;         // SO_BINDTODEVICE
   std::uint64_t net_namespace = 0;  // SO_NETNS_COOKIE, 0 where the kernel is older than 5.14
   SocketFile file;
+
+  [[nodiscard]] bool is_datagram() const { return type == SOCK_DGRAM; }
 };
 
 // What the kernel says of a socket: its kind, options that decide which peers
@@ -36,6 +38,10 @@ Result<Listener> describe_socket(const Sys& sys, int fd, const Address* address 
 
 // A stream or seqpacket socket that listens.
 bool is_listening(const Sys& sys, int fd);
+
+// A socket on which work arrives from anybody: one that listens, or a datagram
+// socket that has an address and no peer.
+bool receives_work(const Sys& sys, int fd);
 
 // Inode number of a socket, which all its copies share; 0 for anything else.
 std::uint64_t socket_inode(const Sys& sys, int fd);

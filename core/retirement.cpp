@@ -87,7 +87,8 @@ Status Retirement::prepare_item(Item item) {
     return deaf.error();
   }
   const bool blocking = (flags & O_NONBLOCK) == 0;
-  const auto last = blocking ? stand_ins_.get(item.fd, item.listener, true) : deaf;
+  const bool sleeps = blocking && !item.listener.is_datagram();
+  const auto last = sleeps ? stand_ins_.get(item.fd, item.listener, true) : deaf;
   if (!last) {
     return last.error();
   }
@@ -135,7 +136,7 @@ void Retirement::adopt(const Holdings& holdings) {
                                    [&](const Kept& one) { return one.item.inode == copy.inode; });
     seats_.push_back({.fd = copy.fd,
                       .item = static_cast<std::size_t>(kept - kept_.begin()),
-                      .blocking = kept->stand_in != kept->last_stand_in,
+                      .blocking = (kept->status_flags & O_NONBLOCK) == 0,
                       .fd_flags = sys_->fcntl(copy.fd, F_GETFD, 0),
                       .retired = false,
                       .settled = false});
@@ -154,6 +155,8 @@ void Retirement::refresh() {
       std::erase_if(registrations_, [&](const Registration& one) {
         return one.epoll == epoll && !is_retired_seat(one.fd);
       });
+      std::erase_if(current,
+                    [&](const Registration& one) { return is_retired_seat(one.fd); });
       registrations_.insert(registrations_.end(), current.begin(), current.end());
     }
   }
@@ -164,6 +167,12 @@ bool Retirement::is_retired_seat(int fd) const {
                      [&](const Seat& seat) { return seat.fd == fd && seat.retired; });
 }
 
+bool Retirement::is_datagram(std::uint64_t inode) const {
+  return std::any_of(kept_.begin(), kept_.end(), [&](const Kept& kept) {
+    return kept.item.inode == inode && kept.item.listener.is_datagram();
+  });
+}
+
 void Retirement::replace(Seat& seat, int by) {
   const int flags = (seat.fd_flags & FD_CLOEXEC) != 0 ? O_CLOEXEC : 0;
   insist(*sys_, [&] { return sys_->dup3(by, seat.fd, flags); });
@@ -172,20 +181,29 @@ void Retirement::replace(Seat& seat, int by) {
 // Makes the epolls that watched what was under this number watch what is.
 void Retirement::watch_again(const Seat& seat) {
   for (const Registration& registration : registrations_) {
-    if (registration.fd == seat.fd && registration.inode == kept_[seat.item].item.inode) {
-      watch(registration);
+    const Kept& kept = kept_[seat.item];
+    if (registration.fd == seat.fd && registration.inode == kept.item.inode) {
+      watch(registration, !seat.retired || inode_under(*sys_, seat.fd) != kept.item.inode);
     }
   }
 }
 
-void Retirement::watch(const Registration& registration) {
+// `readable`: whether it may say so. A datagram socket that has been retired is
+// somebody else's to read.
+void Retirement::watch(const Registration& registration, bool readable) {
   epoll_event event{.events = registration.events, .data = {.u64 = registration.data}};
+  if (!readable) {
+    event.events &= ~about_reading;
+    if ((event.events & about_writing) == 0) {
+      return;
+    }
+  }
   insist(*sys_, [&] {
     return sys_->epoll_ctl(registration.epoll, EPOLL_CTL_ADD, registration.fd, &event);
   });
 }
 
-void Retirement::swap(Seat& seat) {
+void Retirement::swap(Seat& seat, Nanoseconds deadline) {
   const Kept& kept = kept_[seat.item];
   if (inode_under(*sys_, seat.fd) != kept.item.inode) {
     return;  // closed or replaced by the program meanwhile
@@ -200,7 +218,11 @@ void Retirement::swap(Seat& seat) {
     return watches(registration) &&
            sys_->epoll_ctl(registration.epoll, EPOLL_CTL_DEL, seat.fd, nullptr) != 0;
   });
-  replace(seat, kept.stand_in);
+  // Who never sleeps in a receive comes back from it by itself.
+  if (!kept.item.listener.is_datagram() ||
+      (seat.blocking && program_->clear_sends(seat.fd, deadline))) {
+    replace(seat, kept.stand_in);
+  }
   seat.retired = true;
 }
 
@@ -210,12 +232,17 @@ void Retirement::settle() {
     const DescriptorLock lock(*program_);
     for (Seat& seat : seats_) {
       const Kept& kept = kept_[seat.item];
+      const bool datagrams = kept.item.listener.is_datagram();
+      const std::uint64_t inode = inode_under(*sys_, seat.fd);
+      const bool replaced = inode == inode_under(*sys_, kept.stand_in);
       // The program may have closed the number meanwhile.
       if (!seat.retired || seat.settled ||
-          inode_under(*sys_, seat.fd) != inode_under(*sys_, kept.stand_in)) {
+          (!replaced && !(datagrams && inode == kept.item.inode))) {
         continue;
       }
-      if (seat.blocking) {
+      if (datagrams && replaced) {
+        replace(seat, kept.copy.get());
+      } else if (!datagrams && seat.blocking) {
         replace(seat, kept.last_stand_in);
       }
       watch_again(seat);
@@ -241,7 +268,7 @@ bool Retirement::retire(std::span<const std::uint32_t> ids, Nanoseconds deadline
       if (seat.retired || !named(kept_[seat.item])) {
         continue;
       }
-      swap(seat);
+      swap(seat, deadline);
       if (seat.retired) {
         numbers.push_back(seat.fd);
       }
@@ -263,10 +290,15 @@ void Retirement::repair(const Registration& registration) {
     return;
   }
   const Kept& kept = kept_[seat->item];
-  replace(*seat, kept.copy.get());
+  const bool datagrams = kept.item.listener.is_datagram();
+  if (!datagrams) {
+    replace(*seat, kept.copy.get());
+  }
   sys_->epoll_ctl(registration.epoll, EPOLL_CTL_DEL, seat->fd, nullptr);
-  replace(*seat, kept.last_stand_in);
-  watch(registration);
+  if (!datagrams) {
+    replace(*seat, kept.last_stand_in);
+  }
+  watch(registration, !datagrams);
   std::erase_if(registrations_, [&](const Registration& one) {
     return one.epoll == registration.epoll && one.fd == registration.fd &&
            one.inode == registration.inode;
@@ -274,13 +306,25 @@ void Retirement::repair(const Registration& registration) {
   registrations_.push_back(registration);
 }
 
+// A retired datagram socket under a number that is known, and watched by nobody who
+// wants to read, is as it should be.
+void Retirement::leave_to_itself(Holdings& holdings) const {
+  std::erase_if(holdings.copies, [&](const Copy& copy) {
+    return is_datagram(copy.inode) && is_retired_seat(copy.fd);
+  });
+  std::erase_if(holdings.registrations, [&](const Registration& one) {
+    return is_datagram(one.inode) && (one.events & about_reading) == 0;
+  });
+}
+
 void Retirement::sweep() {
   settle();
   for (int look = 0; look < max_looks; ++look) {
-    const auto holdings = descriptors_.find(inodes(true), ours_);
+    auto holdings = descriptors_.find(inodes(true), ours_);
     if (!holdings) {
       continue;
     }
+    leave_to_itself(*holdings);
     if (holdings->copies.empty() && holdings->registrations.empty()) {
       return;
     }
@@ -321,8 +365,9 @@ void Retirement::revive() {
   for (Seat& seat : seats_) {
     const Kept& kept = kept_[seat.item];
     const std::uint64_t inode = seat.retired ? inode_under(*sys_, seat.fd) : 0;
+    const bool kept_its_place = kept.item.listener.is_datagram() && inode == kept.item.inode;
     if (inode == 0 || !kept.copy.is_open() ||
-        (inode != inode_under(*sys_, kept.stand_in) &&
+        (!kept_its_place && inode != inode_under(*sys_, kept.stand_in) &&
          inode != inode_under(*sys_, kept.last_stand_in))) {
       continue;  // the program has closed it, and may have something else there
     }
@@ -332,15 +377,38 @@ void Retirement::revive() {
       }
     }
     program_->note_reviving(seat.fd);
-    replace(seat, kept.copy.get());
+    if (!kept_its_place) {
+      replace(seat, kept.copy.get());
+    }
+    seat.retired = false;
     watch_again(seat);
     program_->note_revived(seat.fd);
-    seat.retired = false;
   }
   abandon();  // a copy of ours must not outlive the program's own last one
 }
 
+// Answers have had their time: whoever has the address next must be able to close it.
+void Retirement::let_go_of_datagrams(std::span<const std::uint32_t> ids) {
+  const DescriptorLock lock(*program_);
+  for (Seat& seat : seats_) {
+    const Kept& kept = kept_[seat.item];
+    if (!seat.retired || !kept.item.listener.is_datagram() ||
+        std::find(ids.begin(), ids.end(), kept.item.listener.id) == ids.end() ||
+        inode_under(*sys_, seat.fd) != kept.item.inode) {
+      continue;
+    }
+    for (const Registration& registration : registrations_) {
+      if (registration.fd == seat.fd && registration.inode == kept.item.inode) {
+        sys_->epoll_ctl(registration.epoll, EPOLL_CTL_DEL, seat.fd, nullptr);
+      }
+    }
+    replace(seat, kept.stand_in);
+    watch_again(seat);
+  }
+}
+
 void Retirement::forget_listeners(std::span<const std::uint32_t> ids) {
+  let_go_of_datagrams(ids);
   for (Kept& kept : kept_) {
     if (std::find(ids.begin(), ids.end(), kept.item.listener.id) != ids.end()) {
       kept.copy.reset();
@@ -349,11 +417,13 @@ void Retirement::forget_listeners(std::span<const std::uint32_t> ids) {
 }
 
 void Retirement::forget_listeners() {
-  for (Kept& kept : kept_) {
+  std::vector<std::uint32_t> ids;
+  for (const Kept& kept : kept_) {
     if (kept.retired) {
-      kept.copy.reset();
+      ids.push_back(kept.item.listener.id);
     }
   }
+  forget_listeners(ids);
 }
 
 int Retirement::copy_of(std::uint32_t id) const {

@@ -12,6 +12,11 @@
 // - Program and library race for epoll_ctl and dup: look again afterwards,
 //   until a look finds nothing.
 // - A revival is the same steps backwards.
+// - A datagram socket keeps its place, since what is still to be answered must be
+//   sent from it: it is marked, and the program's receives find nothing; epolls
+//   ask no more whether it is readable. Only while threads asleep in a receive
+//   are woken a stand-in is there, and who sends is waited for, and waits. Once
+//   nobody can take it back any more the stand-in is there for good.
 #pragma once
 
 #include "core/clock.hpp"
@@ -48,7 +53,11 @@ class Program {
   // The last stand-in is in place: threads that found nothing may go to sleep.
   virtual void note_settled() = 0;
 
-  // Wakes threads inside accept on these numbers; true when none is inside.
+  // Waits until no thread is sending from this number; who begins to waits for
+  // note_settled.
+  virtual bool clear_sends(int /*fd*/, Nanoseconds /*deadline*/) { return true; }
+  // Wakes threads inside accept, or a receive, on these numbers; true when none is
+  // inside.
   virtual bool clear_accepts(std::span<const int> fds, Nanoseconds deadline) = 0;
 };
 
@@ -115,11 +124,14 @@ class Retirement {
   void adopt(const Holdings& holdings);
   void refresh();
   [[nodiscard]] bool is_retired_seat(int fd) const;
+  [[nodiscard]] bool is_datagram(std::uint64_t inode) const;
+  void leave_to_itself(Holdings& holdings) const;
+  void let_go_of_datagrams(std::span<const std::uint32_t> ids);
   void restore_shared_state(const Kept& kept);
-  void swap(Seat& seat);
+  void swap(Seat& seat, Nanoseconds deadline);
   void replace(Seat& seat, int by);
   void watch_again(const Seat& seat);
-  void watch(const Registration& registration);
+  void watch(const Registration& registration, bool readable = true);
   void settle();
   void repair(const Registration& registration);
   [[nodiscard]] std::vector<std::uint64_t> inodes(bool retired_only) const;

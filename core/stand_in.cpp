@@ -72,6 +72,9 @@ Result<OwnedFd> StandIns::make(int family, int type) const {
   if (!fd.is_open()) {
     return last_error("make a stand-in");
   }
+  if (type == SOCK_DGRAM) {
+    return fd;  // without an address nobody can send to it
+  }
   const auto bound = family == AF_UNIX ? bind_unlinked(*sys_, fd.get(), directory_)
                                        : bind_unreachable(*sys_, fd.get(), family);
   if (!bound) {

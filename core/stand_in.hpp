@@ -2,7 +2,8 @@
 //
 // The program goes on using its descriptor number: it waits on it, accepts
 // from it, asks it for options. What it finds there must be a listening socket
-// of the right family that nobody can ever connect to.
+// of the right family that nobody can ever connect to. In a datagram socket's place
+// it is one that nobody can send to.
 #pragma once
 
 #include "core/listener.hpp"

@@ -178,7 +178,7 @@ bool Taker::receive_grant(Conversation& conversation, Claim& claim) {
       // What came must be what was promised, as the kernel tells it.
       const int fd = received->fds[i].get();
       const auto truth = describe_socket(*sys_, fd);
-      if (offer == conversation.offers.end() || !truth || !is_listening(*sys_, fd) ||
+      if (offer == conversation.offers.end() || !truth || !receives_work(*sys_, fd) ||
           truth->type != offer->listener.type || truth->protocol != offer->listener.protocol ||
           !same_endpoint(truth->address, offer->listener.address)) {
         return broken("a descriptor is not what it was announced to be");
@@ -197,7 +197,7 @@ bool Taker::receive_grant(Conversation& conversation, Claim& claim) {
 Taker::Claim Taker::claim_from(Conversation& conversation, const Listener& wanted) {
   // Exact family first: an IPv4-mapped address may be held beside the IPv4 one.
   const auto fits = [&](const Offer& offer, bool same_family) {
-    return !offer.claimed && is_there(conversation, offer) && matches(offer.listener, wanted) &&
+    return offer.claims == 0 && is_there(conversation, offer) && matches(offer.listener, wanted) &&
            (!same_family || offer.listener.address.family() == wanted.address.family());
   };
   auto offer = std::find_if(conversation.offers.begin(), conversation.offers.end(),
@@ -220,7 +220,7 @@ Taker::Claim Taker::claim_from(Conversation& conversation, const Listener& wante
   // The granted copy is kept: bind, close, bind again must work.
   result.fd = OwnedFd(*sys_, sys_->fcntl(offer->fd.get(), F_DUPFD_CLOEXEC, 0));
   if (result.fd.is_open()) {
-    offer->claimed = true;
+    offer->claims = 1;
     result.found = Found::claimed;
   }
   return result;
@@ -290,7 +290,28 @@ Taker::Claim Taker::claim_among(std::list<Conversation>& found, const Listener& 
   return {};
 }
 
-Taker::Claim Taker::claim(Rendezvous& rendezvous, const Listener& wanted) {
+// One more member of a group than the predecessor has: it shares one of these. A
+// socket of its own would take connections from the predecessor at once.
+Taker::Claim Taker::share(Conversation& conversation, const Listener& wanted) {
+  Offer* least = nullptr;
+  for (Offer& offer : conversation.offers) {
+    if (offer.claims > 0 && offer.fd.is_open() && matches(offer.listener, wanted) &&
+        (least == nullptr || offer.claims < least->claims)) {
+      least = &offer;
+    }
+  }
+  if (least == nullptr) {
+    return {.found = Found::refused, .fd = {}, .listener = {}};
+  }
+  OwnedFd copy(*sys_, sys_->fcntl(least->fd.get(), F_DUPFD_CLOEXEC, 0));
+  if (!copy.is_open()) {
+    return {.found = Found::refused, .fd = {}, .listener = {}};
+  }
+  ++least->claims;
+  return {.found = Found::claimed, .fd = std::move(copy), .listener = least->listener};
+}
+
+Taker::Claim Taker::claim(Rendezvous& rendezvous, const Listener& wanted, bool may_share) {
   for (Conversation& conversation : conversations_) {
     if (conversation.shared) {
       continue;
@@ -301,7 +322,8 @@ Taker::Claim Taker::claim(Rendezvous& rendezvous, const Listener& wanted) {
     }
     // All of them claimed: what is under way there is our own attempt.
     if (has(conversation, wanted)) {
-      return {.found = Found::refused, .fd = {}, .listener = {}};
+      return may_share ? share(conversation, wanted)
+                       : Claim{.found = Found::refused, .fd = {}, .listener = {}};
     }
   }
   for (;;) {
@@ -320,9 +342,9 @@ Taker::Claim Taker::claim(Rendezvous& rendezvous, const Listener& wanted) {
 void Taker::release(const Listener& listener) {
   for (Conversation& conversation : conversations_) {
     for (Offer& offer : conversation.offers) {
-      if (offer.claimed && offer.listener.id == listener.id &&
+      if (offer.claims > 0 && offer.listener.id == listener.id &&
           same_endpoint(offer.listener.address, listener.address)) {
-        offer.claimed = false;
+        --offer.claims;
         return;
       }
     }
@@ -332,14 +354,14 @@ void Taker::release(const Listener& listener) {
 bool Taker::has_claims() const {
   return std::any_of(conversations_.begin(), conversations_.end(), [](const Conversation& one) {
     return std::any_of(one.offers.begin(), one.offers.end(),
-                       [](const Offer& offer) { return offer.claimed; });
+                       [](const Offer& offer) { return offer.claims > 0; });
   });
 }
 
 bool Taker::has_own_claims() const {
   return std::any_of(conversations_.begin(), conversations_.end(), [](const Conversation& one) {
     return !one.shared && std::any_of(one.offers.begin(), one.offers.end(),
-                                      [](const Offer& offer) { return offer.claimed; });
+                                      [](const Offer& offer) { return offer.claims > 0; });
   });
 }
 
@@ -371,7 +393,7 @@ bool Taker::ask(Rendezvous& rendezvous, Conversation& conversation, Outcome& out
   ready.pid = sys_->getpid();  // a daemon has another one than who claimed
   std::vector<std::string> addresses;
   for (const Offer& offer : conversation.offers) {
-    if (offer.claimed) {
+    if (offer.claims > 0) {
       ready.ids.push_back(offer.listener.id);
       addresses.push_back(to_string(offer.listener.address));
     }
@@ -452,7 +474,7 @@ Taker::Outcome Taker::become_owner(Rendezvous& rendezvous, Share share) {
       continue;
     }
     const bool claimed = std::any_of(conversation.offers.begin(), conversation.offers.end(),
-                                     [](const Offer& offer) { return offer.claimed; });
+                                     [](const Offer& offer) { return offer.claims > 0; });
     if (claimed && !ask(rendezvous, conversation, outcome)) {
       outcome.owner = false;
       break;

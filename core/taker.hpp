@@ -43,8 +43,8 @@ class Taker {
 
   // Asks all generations for `wanted`, and claims it from the one that has it.
   // May wait: for a probation to end, or with CONTINUITY_BUSY=wait for another
-  // attempt.
-  Claim claim(Rendezvous& rendezvous, const Listener& wanted);
+  // attempt. `may_share`: where all that fit are claimed already, one of these again.
+  Claim claim(Rendezvous& rendezvous, const Listener& wanted, bool may_share = false);
 
   // Whether somebody who could hand it over holds a UNIX listener at `file`.
   bool is_held(Rendezvous& rendezvous, const SocketFile& file);
@@ -90,7 +90,7 @@ class Taker {
   struct Offer {
     Listener listener;
     OwnedFd fd;  // once granted
-    bool claimed = false;
+    unsigned claims = 0;  // of sockets of the program's
   };
   struct Conversation {
     Channel channel;
@@ -105,6 +105,7 @@ class Taker {
   std::list<Conversation> look(Rendezvous& rendezvous);
   bool receive_inventory(Conversation& conversation, Nanoseconds deadline);
   Claim claim_from(Conversation& conversation, const Listener& wanted);
+  Claim share(Conversation& conversation, const Listener& wanted);
   Claim claim_among(std::list<Conversation>& found, const Listener& wanted, bool& look_again);
   enum class Waited { active, busy, ended };
   Waited wait_until_active(Conversation& conversation, const Listener& wanted);

@@ -26,6 +26,7 @@ constinit std::atomic<std::uint32_t> g_retire_epoch{0};
 constinit std::atomic<bool> g_granted{false};
 constinit std::atomic<int> g_revived{-1};
 constinit std::atomic<std::uint32_t> g_revivals{0};
+constinit std::atomic<int> g_bed{-1};
 
 int wake_signal() {
   static const int signal = choose_wake_signal(real_sys());
@@ -38,12 +39,12 @@ bool register_barrier(const Sys& sys) noexcept {
   return sys.membarrier(MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED) == 0;
 }
 
-bool is_settled() noexcept {
-  return g_moving.load() == 0;
+bool are_numbers_moving() noexcept {
+  return g_moving.load() != 0;
 }
 
 void wait_until_settled() noexcept {
-  while (!is_settled()) {
+  while (are_numbers_moving()) {
     real_sys().futex(&g_moving, FUTEX_WAIT_PRIVATE, 1, nullptr);
   }
 }
@@ -102,7 +103,8 @@ std::vector<Owner::Item> ProcessOwner::inventory() {
   const DescriptorsHeld held;
   const Sys& sys = real_sys();
   for (int fd = 0; fd <= g_highest_fd.load(); ++fd) {
-    if ((fd_flags(fd) & (fd_flag::listening | fd_flag::bound)) == 0 || !is_listening(sys, fd)) {
+    if ((fd_flags(fd) & (fd_flag::listening | fd_flag::bound)) == 0 ||
+        !receives_work(sys, fd)) {
       continue;
     }
     const std::uint64_t inode = socket_inode(sys, fd);
@@ -139,6 +141,12 @@ bool ProcessOwner::holds(std::span<const std::uint64_t> inodes) {
 Status ProcessOwner::prepare(std::vector<Item> items) {
   revived_ = OwnedFd(sys(), sys().eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
   g_revived.store(revived_.get());
+  const bool datagrams = std::any_of(items.begin(), items.end(),
+                                     [](const Item& item) { return item.listener.is_datagram(); });
+  if (datagrams && !bed_.is_open()) {
+    bed_ = OwnedFd(sys(), sys().socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+    g_bed.store(bed_.get());
+  }
   g_granted.store(true);
   auto prepared = LocalOwner::prepare(std::move(items));
   if (!prepared) {
@@ -159,6 +167,10 @@ void ProcessOwner::revive() {
   g_revivals.fetch_add(1);
   ring(sys(), revived_.get());
   wake_pollers();
+  // Who sleeps there reads the end. Who comes later has seen that nothing is retired.
+  sys().shutdown(bed_.get(), SHUT_RD);
+  bed_.reset();
+  g_bed.store(-1);
   const DescriptorsHeld held;
   process_->handed_over.clear();
   process_->handed_over_addresses.clear();
@@ -242,6 +254,22 @@ void ProcessOwner::note_reviving(int fd) {
 
 void ProcessOwner::note_revived(int fd) {
   wake_sleepers(fd);
+}
+
+bool ProcessOwner::clear_sends(int fd, Nanoseconds deadline) {
+  constexpr Nanoseconds pause_time = 20 * microsecond;
+  const Sys& sys = LocalOwner::sys();
+  const auto sends = [&](const AcceptSlot& slot) {
+    return slot.where.load() == (AcceptSlot::inside(fd) | AcceptSlot::sends);
+  };
+  while (std::any_of(all_accept_slots().begin(), all_accept_slots().end(), sends)) {
+    if (now(sys) > deadline) {
+      return false;
+    }
+    const timespec pause = to_timespec(pause_time);
+    sys.ppoll(nullptr, 0, &pause);
+  }
+  return true;
 }
 
 bool ProcessOwner::clear_accepts(std::span<const int> fds, Nanoseconds deadline) {
@@ -364,6 +392,11 @@ std::uint32_t revivals() noexcept {
   return g_revivals.load();
 }
 
+int bed_number() noexcept {
+  const int handle = g_bed.load();
+  return handle < 0 ? -1 : real_sys().number(handle);
+}
+
 bool Agent::has_granted() noexcept {
   return g_granted.load();
 }
@@ -408,6 +441,7 @@ bool Agent::publish(Rendezvous& place) {
                           door.error().step, error_text(door.error().code));
       return false;
     }
+    process_->ties.old_door = std::move(process_->ties.door);
     process_->ties.door = std::move(*door);
   }
   page.announced.store(1);
@@ -468,6 +502,8 @@ void Agent::take_charge() {
     process_->hidden->expect_at(process_->published->directory());
   }
   make_holder();
+  holder_->answer_at(process_->ties.door.get());
+  generation_.answer_at(process_->ties.door.get());
   in_charge_ = true;
   {
     // A copy: processes that are forked later inherit the process's own.
@@ -582,9 +618,46 @@ void Agent::start_up() {
   }
 }
 
+bool Agent::prepare_rendezvous(uid_t user) {
+  constexpr Nanoseconds patience = 200 * millisecond;
+  constexpr auto number = [](Errand errand) { return static_cast<std::uint32_t>(errand); };
+  errand_user_ = user;
+  errand_.store(number(Errand::asked));
+  ring(real_sys(), wake_.get());
+  const Nanoseconds deadline = after(real_sys(), patience);
+  for (;;) {
+    std::uint32_t errand = errand_.load();
+    if (errand == number(Errand::done)) {
+      return true;
+    }
+    // It may be waiting for the slow path, which is the caller's.
+    if (errand == number(Errand::asked) && now(real_sys()) >= deadline &&
+        errand_.compare_exchange_strong(errand, number(Errand::none))) {
+      return false;
+    }
+    const timespec moment = to_timespec(millisecond);
+    real_sys().futex(&errand_, FUTEX_WAIT_PRIVATE, errand, &moment);
+  }
+}
+
+void Agent::do_errand() {
+  auto errand = static_cast<std::uint32_t>(Errand::asked);
+  if (!errand_.compare_exchange_strong(errand, static_cast<std::uint32_t>(Errand::under_way))) {
+    return;
+  }
+  try {
+    process_->prepare_rendezvous(errand_user_);
+  } catch (const std::exception&) {
+    process_->log.debug("no memory to make the place of user {}", errand_user_);
+  }
+  errand_.store(static_cast<std::uint32_t>(Errand::done));
+  real_sys().futex(&errand_, FUTEX_WAKE_PRIVATE, 1, nullptr);
+}
+
 void Agent::step() {
   constexpr Nanoseconds deputy_look = second;
   constexpr Nanoseconds rare_look = 30 * second;
+  do_errand();
   switch (process_->page->current_phase()) {
     case GenerationPhase::starting:
     case GenerationPhase::asking:

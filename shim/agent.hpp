@@ -34,6 +34,7 @@ class ProcessOwner : public Program, public LocalOwner {
   void note_reviving(int fd) override;
   void note_revived(int fd) override;
   void note_settled() override;
+  bool clear_sends(int fd, Nanoseconds deadline) override;
   bool clear_accepts(std::span<const int> fds, Nanoseconds deadline) override;
 
  private:
@@ -41,6 +42,7 @@ class ProcessOwner : public Program, public LocalOwner {
 
   Process* process_;
   OwnedFd revived_;
+  OwnedFd bed_;
 };
 
 class Agent {
@@ -57,6 +59,10 @@ class Agent {
   // The same where this process leads, or is about to; otherwise nothing. Its agent
   // could not: the slow path is the caller's. True: there was nothing else to do.
   bool announce_if_leading();
+
+  // Process::prepare_rendezvous in the agent's thread, which may have rights that the
+  // calling one has given up. The caller is in the slow path. False: it has no time.
+  bool prepare_rendezvous(uid_t user);
 
   // No other process of the generation has an agent.
   [[nodiscard]] bool is_last() const { return generation_.is_alone(); }
@@ -77,6 +83,7 @@ class Agent {
 
  private:
   Agent(Process& process, OwnedFd wake, OwnedFd bells);
+  void do_errand();
   static void* run(void* self);
   void say_started(std::uint32_t how);
   void step();
@@ -97,6 +104,9 @@ class Agent {
   static constexpr std::uint32_t started = 1;
   static constexpr std::uint32_t failed = 2;
 
+  enum class Errand : std::uint32_t { none, asked, under_way, done };
+  std::atomic<std::uint32_t> errand_{0};  // an Errand; a futex
+  uid_t errand_user_ = 0;
   std::atomic<pid_t> thread_{0};
   std::atomic<std::uint32_t> started_{0};
   Process* process_;
@@ -123,6 +133,8 @@ void wake_sleepers(int fd) noexcept;
 // The descriptor that is readable once what was retired last has been given
 // back; -1 if there is none.
 int revival_number() noexcept;
+// Where threads sleep that would receive from a retired datagram listener; -1: none.
+int bed_number() noexcept;
 // How often listeners have been given back.
 std::uint32_t revivals() noexcept;
 
@@ -130,7 +142,6 @@ std::uint32_t revivals() noexcept;
 void forget_moving() noexcept;
 // Blocks until the last stand-in is in place, if numbers are moving just now.
 void wait_until_settled() noexcept;
-[[nodiscard]] bool is_settled() noexcept;
 // Counts retirements, so that a thread can tell a stale readiness.
 std::uint32_t retire_epoch() noexcept;
 

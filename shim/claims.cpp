@@ -33,7 +33,19 @@ bool may_become_listener(int fd, const Address& address) {
   const bool named = address.is_unix() ? address.length > sizeof(sa_family_t) : address.port() != 0;
   return address.is_supported() && named &&
          real().getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &size) == 0 &&
-         (type == SOCK_STREAM || type == SOCK_SEQPACKET);
+         (type == SOCK_STREAM || type == SOCK_SEQPACKET || type == SOCK_DGRAM);
+}
+
+// What a datagram listener is marked with besides.
+std::uint8_t kind_of(const Listener& listener) {
+  return listener.is_datagram() ? fd_flag::datagram : std::uint8_t{0};
+}
+
+// Sockets of a group share one address: one more may share one of the sockets.
+bool joins_group(int fd) {
+  int on = 0;
+  socklen_t size = sizeof on;
+  return real().getsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &on, &size) == 0 && on != 0;
 }
 
 // Whether anybody can hold it: without a file there is no UNIX listener.
@@ -82,7 +94,8 @@ bool install(Process& process, int fd, const Address& address, Taker::Claim clai
   note_private(process);
   process.has_bound = true;
   note_inherited(process, address.unix_path());
-  set_fd_flags(fd, fd_flag::claimed);
+  set_fd_flags(fd, static_cast<std::uint8_t>(
+                       fd_flag::claimed | kind_of(process.claims.back().listener)));
   process.set_gate(Gate::unsettled);
   return true;
 }
@@ -120,8 +133,8 @@ bool bind_stand_in(Process& process, int fd, const Address& address) {
     return false;
   }
   process.retired_names[fd] = address;
-  set_fd_flags(fd,
-               static_cast<std::uint8_t>(fd_flag::retired | (blocking ? fd_flag::blocking : 0)));
+  set_fd_flags(fd, static_cast<std::uint8_t>(fd_flag::retired | kind_of(*listener) |
+                                             (blocking ? fd_flag::blocking : 0)));
   return true;
 }
 
@@ -135,7 +148,8 @@ Taker::Found try_claim(Process& process, int fd, const Address& address) {
       !process.start_watching()) {
     return Taker::Found::nothing;
   }
-  Taker::Claim claim = process.own_taker().claim(*process.rendezvous(), *wanted);
+  Taker::Claim claim =
+      process.own_taker().claim(*process.rendezvous(), *wanted, joins_group(fd));
   if (claim.found == Taker::Found::claimed) {
     return install(process, fd, address, std::move(claim)) ? Taker::Found::claimed
                                                            : Taker::Found::refused;
@@ -159,9 +173,11 @@ void note_bound(Process& process, int fd, const Address& address) {
 void note_listening(int fd) {
   const SlowPath process(Process::get());
   int domain = 0;
+  int type = 0;
   socklen_t size = sizeof domain;
   if (!process || is_ours(fd) ||
       real().getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &size) != 0 ||
+      real().getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &size) != 0 ||
       (domain != AF_INET && domain != AF_INET6 && domain != AF_UNIX)) {
     return;
   }
@@ -169,7 +185,8 @@ void note_listening(int fd) {
     return;
   }
   remove_fd_flags(fd, fd_flag::bound);
-  add_fd_flags(fd, fd_flag::listening);
+  add_fd_flags(fd, static_cast<std::uint8_t>(
+                       fd_flag::listening | (type == SOCK_DGRAM ? fd_flag::datagram : 0)));
   note_private(*process);
   if (process->agent == nullptr) {
     process->set_gate(Gate::unsettled);
@@ -199,7 +216,7 @@ int stand_for(int fd) {
 
 bool is_unknown_listener(int fd) noexcept {
   const ErrnoGuard guard;
-  if ((fd_flags(fd) & ~fd_flag::bound) != 0 || !is_listening(real_sys(), fd)) {
+  if ((fd_flags(fd) & ~fd_flag::bound) != 0 || !receives_work(real_sys(), fd)) {
     return false;
   }
   try {
@@ -284,10 +301,16 @@ int bind_socket(int fd, const sockaddr* address, socklen_t length) noexcept {
   }
   const int result = real().bind(fd, address, length);
   if (result == 0 && interesting) {
+    const ErrnoGuard guard;
     try {
-      const SlowPath process(Process::get());
-      if (process) {
-        note_bound(*process, fd, wanted);
+      {
+        const SlowPath process(Process::get());
+        if (process) {
+          note_bound(*process, fd, wanted);
+        }
+      }
+      if (receives_work(real_sys(), fd)) {
+        note_listening(fd);  // a datagram socket needs no more
       }
     } catch (...) {
     }
@@ -425,9 +448,11 @@ int shut_down(int fd, int how) noexcept {
     return 0;  // a vfork child: not its listener
   }
   int domain = AF_INET;
+  int type = SOCK_STREAM;
   socklen_t size = sizeof domain;
   real().getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &size);
-  const OwnedFd deaf(real_sys(), real_sys().socket(domain, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  real().getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &size);
+  const OwnedFd deaf(real_sys(), real_sys().socket(domain, type | SOCK_CLOEXEC, 0));
   const int marks = real().fcntl(fd, F_GETFD);
   if (deaf.is_open()) {
     const DescriptorsHeld held;
@@ -439,10 +464,41 @@ int shut_down(int fd, int how) noexcept {
   return 0;
 }
 
+namespace {
+
+// Nobody may ask any more whether it is readable. What is left of the question is
+// asked; if there is nothing left, the epoll does not know the socket at all.
+int control_retired_datagrams(int epoll, int operation, int fd, epoll_event* event) {
+  wait_until_settled();
+  if (operation == EPOLL_CTL_DEL || event == nullptr) {
+    const int result = real().epoll_ctl(epoll, operation, fd, event);
+    return result != 0 && errno == ENOENT ? 0 : result;
+  }
+  epoll_event rest = *event;
+  rest.events &= ~about_reading;
+  if ((rest.events & about_writing) == 0) {
+    real().epoll_ctl(epoll, EPOLL_CTL_DEL, fd, nullptr);
+    return 0;
+  }
+  if (operation == EPOLL_CTL_MOD &&
+      (real().epoll_ctl(epoll, EPOLL_CTL_MOD, fd, &rest) == 0 || errno != ENOENT)) {
+    return 0;
+  }
+  const int result = real().epoll_ctl(epoll, EPOLL_CTL_ADD, fd, &rest);
+  return result != 0 && errno == EEXIST ? real().epoll_ctl(epoll, EPOLL_CTL_MOD, fd, &rest)
+                                        : result;
+}
+
+}  // namespace
+
 int control_epoll(int epoll, int operation, int fd, epoll_event* event) noexcept {
   if (is_ours(fd)) {
     errno = EBADF;
     return -1;
+  }
+  constexpr std::uint8_t gone = fd_flag::retired | fd_flag::datagram;
+  if ((fd_flags(fd) & gone) == gone) {
+    return control_retired_datagrams(epoll, operation, fd, event);
   }
   const int result = real().epoll_ctl(epoll, operation, fd, event);
   if (result != 0 && is_retired(fd) && (errno == ENOENT || errno == EEXIST)) {

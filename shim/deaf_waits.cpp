@@ -3,7 +3,8 @@
 // Who goes to sleep on a stand-in sleeps on a file that will never wake it, and
 // the kernel looks a number up again only when something does. So one more
 // descriptor is waited for, which becomes readable when the listeners are given
-// back; then the wait begins again, for the rest of its time.
+// back; then the wait begins again, for the rest of its time. A retired datagram
+// listener is there still, and is not asked whether it is readable.
 #include "core/clock.hpp"
 #include "shim/agent.hpp"
 #include "shim/hooks.hpp"
@@ -22,6 +23,11 @@ namespace {
 
 bool is_retired(int fd) {
   return (fd_flags(fd) & fd_flag::retired) != 0;
+}
+
+bool is_retired_datagram(int fd) {
+  constexpr std::uint8_t gone = fd_flag::retired | fd_flag::datagram;
+  return (fd_flags(fd) & gone) == gone;
 }
 
 // What is left of a time-out that began with `began`.
@@ -99,6 +105,13 @@ int ppoll_deaf(pollfd* fds, nfds_t count, const timespec* timeout, const sigset_
   const std::uint32_t epoch = revivals();
   std::array<pollfd, most> entries;  // NOLINT: filled as far as it is used
   std::copy_n(fds, count, entries.begin());
+  for (nfds_t i = 0; i < count; ++i) {
+    if (is_retired_datagram(entries[i].fd)) {
+      constexpr short about_writing = POLLOUT | POLLWRNORM | POLLWRBAND;
+      entries[i].events &= about_writing;
+      entries[i].fd = entries[i].events == 0 ? -1 : entries[i].fd;
+    }
+  }
   entries[count] = {.fd = revived, .events = POLLIN, .revents = 0};
   const int ready = real().ppoll(entries.data(), count + 1, timeout, mask);
   const bool given_back = ready > 0 && entries[count].revents != 0;
@@ -127,6 +140,11 @@ int pselect_deaf(int count, fd_set* readable, fd_set* writable, fd_set* special,
   Remaining remaining(timeout);
   const std::uint32_t epoch = revivals();
   Sets sets(count, readable, writable, special);
+  for (int fd = 0; fd < count; ++fd) {
+    if (is_retired_datagram(fd)) {
+      FD_CLR(fd, &sets.readable);
+    }
+  }
   FD_SET(revived, &sets.readable);
   const int ready = real().pselect(std::max(count, revived + 1), &sets.readable, &sets.writable,
                                    &sets.special, timeout, mask);

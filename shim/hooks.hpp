@@ -30,6 +30,14 @@ int pselect_deaf(int count, fd_set* readable, fd_set* writable, fd_set* special,
 constexpr int listener_is_back = -2;
 int accept_retired(int fd, sockaddr* address, socklen_t* length, int flags);
 
+// A receive from a datagram listener that has been retired: true if it is so no more.
+// Otherwise nothing is received, and errno says so. `waits`: the call may sleep.
+bool is_back_after(int fd, bool waits) noexcept;
+void before_receive(int fd) noexcept;
+// Whether the number holds another socket for a moment; and until it does not.
+bool are_numbers_moving() noexcept;
+void wait_until_settled() noexcept;
+
 // An accept on a number we know nothing of: whether it is a listener, which came
 // over exec or from another process.
 bool is_unknown_listener(int fd) noexcept;
@@ -59,6 +67,8 @@ void before_passing(const msghdr* message) noexcept;
 
 // Before root becomes `user`: what only root may do for it is done now.
 void before_user_change(uid_t user) noexcept;
+// Before root gives up what makes it root, and keeps the right to become another user.
+void before_capability_change() noexcept;
 
 // While files are hidden: what the program is shown instead of `path`, most often
 // the same. Another one is good until the call that it is for has returned.

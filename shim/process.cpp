@@ -531,7 +531,7 @@ void Process::lock_settled_descriptors() noexcept {
   for (;;) {
     wait_until_settled();
     lock_descriptors();
-    if (is_settled()) {
+    if (!are_numbers_moving()) {
       return;
     }
     unlock_descriptors();
@@ -648,8 +648,23 @@ void before_user_change(uid_t user) noexcept {
   }
   try {
     const SlowPath process(Process::get());
-    if (process) {
+    if (process && (process->agent == nullptr || !process->agent->prepare_rendezvous(user))) {
       process->prepare_rendezvous(user);
+    }
+  } catch (...) {
+  }
+}
+
+// Capabilities are a thread's own: the agent keeps what the program's gives up
+// (dnsmasq, all but CAP_SETUID), until all of them become another user.
+void before_capability_change() noexcept {
+  if (::geteuid() != 0) {
+    return;
+  }
+  try {
+    const SlowPath process(Process::existing());
+    if (process && process->agent == nullptr && Process::holds_listeners()) {
+      process->agent = Agent::start(*process);
     }
   } catch (...) {
   }

@@ -64,6 +64,7 @@ struct Ties {
   OwnedFd offers;    // where the leader takes listeners that only others have
   OwnedFd offering;  // its other end
   OwnedFd door;      // the rendezvous socket: refuses once all of them are dead
+  OwnedFd old_door{};  // of the user we were: the agent may be listening there still
 };
 
 class Process {

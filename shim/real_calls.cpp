@@ -34,6 +34,9 @@ int raw_open(const char* path, int flags, mode_t mode) {
 int raw_openat(int directory, const char* path, int flags, mode_t mode) {
   return static_cast<int>(::syscall(SYS_openat, directory, path, flags, mode));
 }
+ssize_t raw_read(int fd, void* buffer, std::size_t size) {
+  return ::syscall(SYS_read, fd, buffer, size);
+}
 int raw_access(const char* path, int mode) {
   return static_cast<int>(::syscall(SYS_faccessat, AT_FDCWD, path, mode));
 }
@@ -52,6 +55,8 @@ void* raw_call(Call call) {
     case Call::openat:
     case Call::openat64:
       return reinterpret_cast<void*>(&raw_openat);
+    case Call::read:
+      return reinterpret_cast<void*>(&raw_read);
     case Call::access:
       return reinterpret_cast<void*>(&raw_access);
     case Call::readlink:

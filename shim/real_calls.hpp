@@ -17,20 +17,28 @@
 #include <sys/select.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/uio.h>
 #include <type_traits>
 #include <unistd.h>
 
 // NOLINTBEGIN(readability-identifier-naming): libc's names
-// What a fortified program calls instead of poll, ppoll and open. libc's headers
+// What a fortified program calls instead of poll, recv, open and the like. libc's headers
 // declare them only when compiling with fortification.
 extern "C" {
 int __poll_chk(pollfd* fds, nfds_t count, int timeout, std::size_t room);
 int __ppoll_chk(pollfd* fds, nfds_t count, const timespec* timeout, const sigset_t* mask,
                 std::size_t room);
+ssize_t __recv_chk(int fd, void* buffer, std::size_t size, std::size_t room, int flags);
+ssize_t __recvfrom_chk(int fd, void* buffer, std::size_t size, std::size_t room, int flags,
+                       sockaddr* address, socklen_t* length);
+ssize_t __read_chk(int fd, void* buffer, std::size_t size, std::size_t room);
 int __open_2(const char* path, int flags);
 int __open64_2(const char* path, int flags);
 int __openat_2(int directory, const char* path, int flags);
 int __openat64_2(int directory, const char* path, int flags);
+
+// In libc, but in none of its headers (libcap's sys/capability.h has it).
+int capset(void* header, const void* data) noexcept;
 
 // What programs call that were built with a glibc before 2.33.
 int __xstat(int version, const char* path, struct stat* status) noexcept;

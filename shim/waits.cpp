@@ -247,8 +247,17 @@ void settle(Process& process, bool for_others = false) {
   process.set_gate(settled_gate());
 }
 
+// Work that it waits for on a claimed listener, or on one of its own. Not on a datagram
+// socket of its own while there are claims: that may be a client's.
 bool is_unsettled_listener(int fd) {
-  return (fd_flags(fd) & (fd_flag::listening | fd_flag::claimed)) != 0;
+  const std::uint8_t flags = fd_flags(fd);
+  if ((flags & fd_flag::listening) == 0 || (flags & fd_flag::datagram) == 0) {
+    return (flags & (fd_flag::listening | fd_flag::claimed)) != 0;
+  }
+  const Process* process = Process::existing();
+  return process == nullptr || process->page == nullptr ||
+         process->page->current_phase() != GenerationPhase::starting ||
+         process->page->claims.load() == 0;
 }
 
 bool watches_listener(Process& process, int epoll) {
@@ -359,6 +368,10 @@ void before_accept(int fd) noexcept {
   settle_if(is_unsettled_listener(fd));
 }
 
+void before_receive(int fd) noexcept {
+  settle_if(is_unsettled_listener(fd));
+}
+
 void before_epoll_wait(int epoll) noexcept {
   if (gate() != Gate::unsettled) {
     return;
@@ -448,6 +461,36 @@ int accept_retired(int fd, sockaddr* address, socklen_t* length, int flags) {
     }
   }
   return result;
+}
+
+// As accept_retired, for receives.
+bool is_back_after(int fd, bool waits) noexcept {
+  __attribute__((tls_model("initial-exec"))) static thread_local std::uint32_t t_told = 0;
+  wait_until_settled();
+  const std::uint8_t known = fd_flags(fd);
+  if ((known & fd_flag::retired) == 0) {
+    return true;
+  }
+  const int bed = bed_number();
+  const bool told_readable = (known & fd_flag::polled) != 0 && t_told != retire_epoch();
+  if ((known & fd_flag::blocking) == 0 || !waits || told_readable || bed < 0) {
+    t_told = retire_epoch();
+    errno = EAGAIN;
+    return false;
+  }
+  // What to sleep on is not the listener: who sleeps there would be woken by what
+  // is not meant for it. The kernel knows the program's time-out and its handlers.
+  timeval timeout{};
+  socklen_t size = sizeof timeout;
+  real().getsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &timeout, &size);
+  real().setsockopt(bed, SOL_SOCKET, SO_RCVTIMEO, &timeout, size);
+  char nothing = 0;
+  if ((fd_flags(fd) & fd_flag::retired) == 0) {
+    return true;
+  }
+  const bool ended = real().recv(bed, &nothing, sizeof nothing, 0) >= 0;
+  // The bed is not there any more either once the listener has come back.
+  return ended || errno == EBADF || (fd_flags(fd) & fd_flag::retired) == 0;
 }
 
 }  // namespace continuity::shim

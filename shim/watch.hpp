@@ -49,6 +49,7 @@ constexpr std::uint8_t retired = 8;    // a stand-in: an accept finds nothing
 constexpr std::uint8_t blocking = 16;  // the retired listener was in blocking mode
 constexpr std::uint8_t polled = 32;    // has been seen in poll, select or an epoll
 constexpr std::uint8_t bound = 64;     // may listen one day, here or in a child
+constexpr std::uint8_t datagram = 128; // with one of the listener's: receives are its accepts
 constexpr std::uint8_t listener = listening | claimed | retired;
 }  // namespace fd_flag
 
@@ -89,14 +90,17 @@ inline bool hides() {
 // ---- Threads inside accept ----------------------------------------------------------
 
 // Where a thread is: in accept on a listener, asleep in accept on a stand-in,
-// or in neither. Retiring waits until nobody is in the first.
+// or in neither. Retiring waits until nobody is in the first. A receive from a
+// datagram listener is like an accept; while its number has another socket nobody
+// may be sending from it.
 struct alignas(64) AcceptSlot {
   // Zero, so that the slots cost no memory before they are used.
   static constexpr std::int64_t outside = 0;
   static constexpr std::int64_t parked = std::int64_t{1} << 32;
+  static constexpr std::int64_t sends = std::int64_t{1} << 33;
   static constexpr std::int64_t inside(int fd) { return std::int64_t{fd} + 1; }
 
-  std::atomic<std::int64_t> where{outside};  // outside, inside(fd), inside(fd) | parked
+  std::atomic<std::int64_t> where{outside};  // outside, or inside(fd), maybe parked or sends
   std::atomic<pid_t> thread{0};
   std::atomic<bool> woken{false};  // by us: an EINTR may not be the program's
   // The gate has been looked at, and the thread needs no barrier: who retires

@@ -1,4 +1,4 @@
-// The wrapped calls, all of them.
+// The wrapped calls, all but those that send and receive (datagram_wrappers.cpp).
 //
 // Rules: in the steady state a wrapper is a test of one word or one byte and a
 // tail call; the caller sees the result and the errno of the real call.
@@ -8,6 +8,7 @@
 #include "shim/hooks.hpp"
 #include "shim/real_calls.hpp"
 #include "shim/watch.hpp"
+#include "shim/wrapped.hpp"
 
 #include <cerrno>
 #include <climits>
@@ -16,15 +17,6 @@
 #include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
-
-#ifdef CONTINUITY_WRAP
-#define WRAPPED(name) __wrap_##name
-#else
-#define WRAPPED(name) name
-#endif
-// What comes before a wait at times, so that a wrapper at all others is a tail call.
-#define NOT_INLINED __attribute__((noinline))
-#define CONTINUITY_EXPORT extern "C" __attribute__((visibility("default")))
 
 namespace continuity::shim {
 namespace {
@@ -394,11 +386,9 @@ CONTINUITY_EXPORT int WRAPPED(posix_spawnp)(pid_t* pid, const char* file,
   return real().posix_spawnp(pid, file, actions, attributes, arguments, environment);
 }
 
-CONTINUITY_EXPORT ssize_t WRAPPED(sendmsg)(int fd, const msghdr* message, int flags) {
-  if (message != nullptr && message->msg_controllen > 0) [[unlikely]] {
-    before_passing(message);
-  }
-  return real().sendmsg(fd, message, flags);
+CONTINUITY_EXPORT int WRAPPED(capset)(void* header, const void* data) noexcept {
+  before_capability_change();
+  return real().capset(header, data);
 }
 
 CONTINUITY_EXPORT int WRAPPED(setuid)(uid_t user) noexcept {
