@@ -23,6 +23,8 @@ constexpr Nanoseconds longest_interval = 5 * second;
 constexpr Nanoseconds signal_time = 100 * millisecond;
 // Who is told to end tells its own processes, and they have this long to do so.
 constexpr Nanoseconds leave_look = second;
+// What is left over of a group is kept for processes that come for it.
+constexpr Nanoseconds left_over_time = second;
 // A program that has read the end of its connections has this long for goodbyes.
 constexpr Nanoseconds goodbye_time = second;
 constexpr Nanoseconds report_interval = 60 * second;
@@ -812,10 +814,22 @@ void Holder::note_unclaimed() {
     return;
   }
   for (const std::uint32_t id : unclaimed()) {
-    unclaimed_deadline_ = after(*sys_, options_->unclaimed);
+    const Nanoseconds time =
+        is_left_over(id) ? std::min(options_->unclaimed, left_over_time) : options_->unclaimed;
+    unclaimed_deadline_ = std::min(unclaimed_deadline_, after(*sys_, time));
     log_->info("pid {} did not claim {}; it is served here for {} s more", successor_,
-               to_string(find_item(items_, id)->listener.address), in_seconds(options_->unclaimed));
+               to_string(find_item(items_, id)->listener.address), in_seconds(time));
   }
+}
+
+// One more member of a group than the successor has. It has the address, and is the
+// one to answer there; others of its processes may come for it within a moment.
+bool Holder::is_left_over(std::uint32_t id) const {
+  const Listener& listener = find_item(items_, id)->listener;
+  return std::any_of(items_.begin(), items_.end(), [&](const Owner::Item& other) {
+    return other.listener.id != id && !is_among(served_, other.listener.id) &&
+           matches(other.listener, listener);
+  });
 }
 
 void Holder::send_retired(Conversation& successor) {
@@ -827,7 +841,12 @@ void Holder::send_retired(Conversation& successor) {
 }
 
 void Holder::close_unclaimed() {
-  const auto ids = unclaimed();
+  auto ids = unclaimed();
+  const bool all = now(*sys_) >= retired_at_ + options_->unclaimed;
+  std::erase_if(ids, [&](std::uint32_t id) { return !all && !is_left_over(id); });
+  if (!all) {
+    unclaimed_deadline_ = retired_at_ + options_->unclaimed;
+  }
   if (ids.empty()) {
     return;  // claimed since
   }

@@ -193,6 +193,7 @@ class Holder {
   [[nodiscard]] std::string addresses_of(std::span<const std::uint32_t> ids) const;
   void note_unclaimed();
   void close_unclaimed();
+  [[nodiscard]] bool is_left_over(std::uint32_t id) const;
 
   const Sys* sys_;
   Log* log_;

@@ -10,6 +10,19 @@ namespace {
 // The longest time in which nobody accepts, if a thread cannot be woken.
 constexpr Nanoseconds retire_time = 200 * millisecond;
 
+// Connections to be accepted, or datagrams to be received.
+bool has_queued(const Sys& sys, int fd) {
+  tcp_info info{};
+  socklen_t size = sizeof info;
+  // For a listener this is the length of its queue (tcp_get_info).
+  if (sys.getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &size) == 0) {
+    return info.tcpi_unacked > 0;
+  }
+  pollfd entry{.fd = fd, .events = POLLIN, .revents = 0};
+  const timespec at_once{};
+  return fd >= 0 && sys.ppoll(&entry, 1, &at_once) > 0 && (entry.revents & POLLIN) != 0;
+}
+
 }  // namespace
 
 LocalOwner::LocalOwner(const Sys& sys, Log& log, int proc, int directory, Program& program,
@@ -103,24 +116,23 @@ void LocalOwner::forget_listeners(std::span<const std::uint32_t> ids) {
 
 void LocalOwner::close_to_newcomers(std::span<const std::uint32_t> ids) {
   constexpr Nanoseconds longest = second;
+  constexpr Nanoseconds pause_time = millisecond;
+  constexpr int still = 50;  // who has begun to connect is in the queue by then
   const Nanoseconds deadline = after(*sys_, longest);
   for (const std::uint32_t id : ids) {
     const int fd = retirement_.copy_of(id);
     const auto listener = describe_socket(*sys_, fd);
-    if (!listener || listener->address.is_unix() ||
-        !continuity::close_to_newcomers(*sys_, fd, listener->address.family())) {
+    if (!listener || !continuity::close_to_newcomers(*sys_, fd, *listener)) {
       log_->debug("a listener nobody claimed cannot be closed to newcomers first");
     }
   }
-  for (const std::uint32_t id : ids) {
-    tcp_info info{};
-    socklen_t size = sizeof info;
-    // For a listener this is the length of its queue (tcp_get_info).
-    while (sys_->getsockopt(retirement_.copy_of(id), IPPROTO_TCP, TCP_INFO, &info, &size) == 0 &&
-           info.tcpi_unacked > 0 && now(*sys_) < deadline) {
-      const timespec pause = to_timespec(millisecond);
-      sys_->ppoll(nullptr, 0, &pause);
-    }
+  for (int dry = 0; dry < still && now(*sys_) < deadline; ++dry) {
+    const bool queued = std::any_of(ids.begin(), ids.end(), [&](std::uint32_t id) {
+      return has_queued(*sys_, retirement_.copy_of(id));
+    });
+    dry = queued ? -1 : dry;
+    const timespec pause = to_timespec(pause_time);
+    sys_->ppoll(nullptr, 0, &pause);
   }
 }
 

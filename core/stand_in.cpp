@@ -2,18 +2,41 @@
 
 #include "core/log.hpp"
 
+#include <array>
 #include <cstring>
 #include <fcntl.h>
 #include <linux/filter.h>
 #include <netinet/in.h>
+#include <span>
 #include <sys/un.h>
 
 namespace continuity {
 namespace {
 
+// What passes is what the kernel sees of a packet from its TCP header on.
+Status filter_packets(const Sys& sys, int fd, int family, std::span<sock_filter> program) {
+  const sock_fprog filter{.len = static_cast<unsigned short>(program.size()),
+                          .filter = program.data()};
+  if (sys.setsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, &filter, sizeof filter) == 0) {
+    const int on = 1;
+    sys.setsockopt(fd, SOL_SOCKET, SO_LOCK_FILTER, &on, sizeof on);
+    return Done{};
+  }
+  // Some kernels leave filters to root. A packet that has not passed a single
+  // hop and began with the highest hop count there is, is not to be expected.
+  constexpr int most_hops = 255;
+  const bool is_v6 = family == AF_INET6;
+  if (sys.setsockopt(fd, is_v6 ? IPPROTO_IPV6 : IPPROTO_IP, is_v6 ? IPV6_MINHOPCOUNT : IP_MINTTL,
+                     &most_hops, sizeof most_hops) != 0) {
+    return last_error("close a socket to everybody");
+  }
+  return Done{};
+}
+
 // A port of the loopback that nobody can reach, even before it has an address.
 Status bind_unreachable(const Sys& sys, int fd, int family) {
-  if (auto closed = close_to_newcomers(sys, fd, family); !closed) {
+  std::array drop{sock_filter{.code = BPF_RET | BPF_K, .jt = 0, .jf = 0, .k = 0}};
+  if (auto closed = filter_packets(sys, fd, family, drop); !closed) {
     return closed;
   }
   sockaddr_in6 v6{};
@@ -48,23 +71,45 @@ Status bind_unlinked(const Sys& sys, int fd, int directory) {
 
 }  // namespace
 
-Status close_to_newcomers(const Sys& sys, int fd, int family) {
-  sock_filter drop{.code = BPF_RET | BPF_K, .jt = 0, .jf = 0, .k = 0};
-  const sock_fprog nobody{.len = 1, .filter = &drop};
-  if (sys.setsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, &nobody, sizeof nobody) == 0) {
-    const int on = 1;
-    sys.setsockopt(fd, SOL_SOCKET, SO_LOCK_FILTER, &on, sizeof on);
-    return Done{};
+namespace {
+
+// The kernel passes a member of a group over that has a peer (5.4,
+// reuseport_select_sock_by_hash in net/core/sock_reuseport.c): itself will do.
+Status leave_group(const Sys& sys, int fd, const Address& address) {
+  int grouped = 0;
+  socklen_t size = sizeof grouped;
+  if (sys.getsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &grouped, &size) != 0 || grouped == 0) {
+    return Error{"take a datagram socket out of its group", ENOTSUP};
   }
-  // Some kernels leave filters to root. A packet that has not passed a single
-  // hop and began with the highest hop count there is, is not to be expected.
-  constexpr int most_hops = 255;
-  const bool is_v6 = family == AF_INET6;
-  if (sys.setsockopt(fd, is_v6 ? IPPROTO_IPV6 : IPPROTO_IP, is_v6 ? IPV6_MINHOPCOUNT : IP_MINTTL,
-                     &most_hops, sizeof most_hops) != 0) {
-    return last_error("close a socket to everybody");
+  if (sys.connect(fd, address.get(), address.length) != 0) {
+    return last_error("take a datagram socket out of its group");
   }
   return Done{};
+}
+
+}  // namespace
+
+Status close_to_newcomers(const Sys& sys, int fd, const Listener& listener) {
+  const int family = listener.address.family();
+  if (listener.address.is_unix()) {
+    return Error{"close a UNIX socket to newcomers", ENOTSUP};
+  }
+  if (listener.is_datagram()) {
+    return leave_group(sys, fd, listener.address);
+  }
+  // Of a connection only the first packet has SYN and no ACK. What follows is let
+  // through: who has begun is still to be served.
+  constexpr unsigned flags_at = 13;
+  constexpr unsigned syn = 0x02;
+  constexpr unsigned ack = 0x10;
+  constexpr unsigned everything = 0xffffffff;
+  std::array first_packets{
+      sock_filter{.code = BPF_LD | BPF_B | BPF_ABS, .jt = 0, .jf = 0, .k = flags_at},
+      sock_filter{.code = BPF_ALU | BPF_AND | BPF_K, .jt = 0, .jf = 0, .k = syn | ack},
+      sock_filter{.code = BPF_JMP | BPF_JEQ | BPF_K, .jt = 0, .jf = 1, .k = syn},
+      sock_filter{.code = BPF_RET | BPF_K, .jt = 0, .jf = 0, .k = 0},
+      sock_filter{.code = BPF_RET | BPF_K, .jt = 0, .jf = 0, .k = everything}};
+  return filter_packets(sys, fd, family, first_packets);
 }
 
 Result<OwnedFd> StandIns::make(int family, int type) const {

@@ -49,8 +49,9 @@ class StandIns {
   std::vector<Made> made_;
 };
 
-// From now on nobody can connect to this TCP socket, whether it listens
-// already or not; what its queue holds stays there.
-Status close_to_newcomers(const Sys& sys, int fd, int family);
+// From now on nobody new comes to this listener; what its queue holds, and who has
+// begun to connect, is still to be served. Nothing can be done for a UNIX socket, nor for a
+// datagram socket that is in no group: ENOTSUP.
+Status close_to_newcomers(const Sys& sys, int fd, const Listener& listener);
 
 }  // namespace continuity

@@ -28,10 +28,11 @@ bool descends_from(pid_t process, pid_t elder) {
 }
 
 // Of a process that has ended and was not waited for, this cannot be read.
-bool is_tiny_server(pid_t process) {
+bool is_server_of_ours(pid_t process) {
   std::error_code gone;
-  return std::filesystem::read_symlink("/proc/" + std::to_string(process) + "/exe", gone) ==
-         TINY_SERVER;
+  const auto program =
+      std::filesystem::read_symlink("/proc/" + std::to_string(process) + "/exe", gone);
+  return program == TINY_SERVER || program == DATAGRAM_SERVER;
 }
 
 }  // namespace
@@ -59,7 +60,7 @@ std::set<pid_t> family_of(pid_t elder) {
       continue;
     }
     const auto process = static_cast<pid_t>(std::stol(name));
-    if (is_tiny_server(process) && descends_from(process, elder)) {
+    if (is_server_of_ours(process) && descends_from(process, elder)) {
       family.insert(process);
     }
   }

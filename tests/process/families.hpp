@@ -20,7 +20,7 @@ struct FamilyPlace : Place {
   ~FamilyPlace();
 };
 
-// All processes of tiny servers that descend from this test.
+// All processes of servers of ours that descend from this test.
 std::set<pid_t> server_processes();
 // Those of them that descend from this one, and itself.
 std::set<pid_t> family_of(pid_t elder);
