@@ -155,8 +155,7 @@ void Retirement::refresh() {
       std::erase_if(registrations_, [&](const Registration& one) {
         return one.epoll == epoll && !is_retired_seat(one.fd);
       });
-      std::erase_if(current,
-                    [&](const Registration& one) { return is_retired_seat(one.fd); });
+      std::erase_if(current, [&](const Registration& one) { return is_retired_seat(one.fd); });
       registrations_.insert(registrations_.end(), current.begin(), current.end());
     }
   }

@@ -89,7 +89,7 @@ class Taker {
   // A listener a predecessor has offered.
   struct Offer {
     Listener listener;
-    OwnedFd fd;  // once granted
+    OwnedFd fd;           // once granted
     unsigned claims = 0;  // of sockets of the program's
   };
   struct Conversation {

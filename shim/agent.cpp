@@ -3,6 +3,7 @@
 #include "core/directory.hpp"
 #include "core/wake.hpp"
 #include "shim/hiding.hpp"
+#include "shim/hooks.hpp"
 #include "shim/own_descriptors.hpp"
 #include "shim/real_calls.hpp"
 #include "shim/waits.hpp"
@@ -103,8 +104,7 @@ std::vector<Owner::Item> ProcessOwner::inventory() {
   const DescriptorsHeld held;
   const Sys& sys = real_sys();
   for (int fd = 0; fd <= g_highest_fd.load(); ++fd) {
-    if ((fd_flags(fd) & (fd_flag::listening | fd_flag::bound)) == 0 ||
-        !receives_work(sys, fd)) {
+    if ((fd_flags(fd) & (fd_flag::listening | fd_flag::bound)) == 0 || !receives_work(sys, fd)) {
       continue;
     }
     const std::uint64_t inode = socket_inode(sys, fd);

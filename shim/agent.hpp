@@ -140,8 +140,6 @@ std::uint32_t revivals() noexcept;
 
 // In a forked child: numbers of its parent's do not move here.
 void forget_moving() noexcept;
-// Blocks until the last stand-in is in place, if numbers are moving just now.
-void wait_until_settled() noexcept;
 // Counts retirements, so that a thread can tell a stale readiness.
 std::uint32_t retire_epoch() noexcept;
 

@@ -94,8 +94,8 @@ bool install(Process& process, int fd, const Address& address, Taker::Claim clai
   note_private(process);
   process.has_bound = true;
   note_inherited(process, address.unix_path());
-  set_fd_flags(fd, static_cast<std::uint8_t>(
-                       fd_flag::claimed | kind_of(process.claims.back().listener)));
+  set_fd_flags(
+      fd, static_cast<std::uint8_t>(fd_flag::claimed | kind_of(process.claims.back().listener)));
   process.set_gate(Gate::unsettled);
   return true;
 }
@@ -148,8 +148,7 @@ Taker::Found try_claim(Process& process, int fd, const Address& address) {
       !process.start_watching()) {
     return Taker::Found::nothing;
   }
-  Taker::Claim claim =
-      process.own_taker().claim(*process.rendezvous(), *wanted, joins_group(fd));
+  Taker::Claim claim = process.own_taker().claim(*process.rendezvous(), *wanted, joins_group(fd));
   if (claim.found == Taker::Found::claimed) {
     return install(process, fd, address, std::move(claim)) ? Taker::Found::claimed
                                                            : Taker::Found::refused;
@@ -185,8 +184,8 @@ void note_listening(int fd) {
     return;
   }
   remove_fd_flags(fd, fd_flag::bound);
-  add_fd_flags(fd, static_cast<std::uint8_t>(
-                       fd_flag::listening | (type == SOCK_DGRAM ? fd_flag::datagram : 0)));
+  add_fd_flags(fd, static_cast<std::uint8_t>(fd_flag::listening |
+                                             (type == SOCK_DGRAM ? fd_flag::datagram : 0)));
   note_private(*process);
   if (process->agent == nullptr) {
     process->set_gate(Gate::unsettled);

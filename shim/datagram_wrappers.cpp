@@ -149,9 +149,8 @@ CONTINUITY_EXPORT int WRAPPED(recvmmsg)(int fd, mmsghdr* messages, unsigned coun
   if (!is_datagram_listener(fd)) [[likely]] {
     return real().recvmmsg(fd, messages, count, flags, timeout);
   }
-  return receive_from_listener(fd, may_sleep(flags), [=] {
-    return real().recvmmsg(fd, messages, count, flags, timeout);
-  });
+  return receive_from_listener(
+      fd, may_sleep(flags), [=] { return real().recvmmsg(fd, messages, count, flags, timeout); });
 }
 
 CONTINUITY_EXPORT ssize_t WRAPPED(read)(int fd, void* buffer, std::size_t size) {
@@ -186,8 +185,8 @@ CONTINUITY_EXPORT ssize_t WRAPPED(sendto)(int fd, const void* data, std::size_t 
   if (!is_datagram_listener(fd)) [[likely]] {
     return real().sendto(fd, data, size, flags, address, length);
   }
-  return send_from_listener(
-      fd, [=] { return real().sendto(fd, data, size, flags, address, length); });
+  return send_from_listener(fd,
+                            [=] { return real().sendto(fd, data, size, flags, address, length); });
 }
 
 CONTINUITY_EXPORT ssize_t WRAPPED(sendmsg)(int fd, const msghdr* message, int flags) {

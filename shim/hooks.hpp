@@ -34,7 +34,8 @@ int accept_retired(int fd, sockaddr* address, socklen_t* length, int flags);
 // Otherwise nothing is received, and errno says so. `waits`: the call may sleep.
 bool is_back_after(int fd, bool waits) noexcept;
 void before_receive(int fd) noexcept;
-// Whether the number holds another socket for a moment; and until it does not.
+// Whether numbers hold another socket for a moment; and until the last stand-in is in
+// place.
 bool are_numbers_moving() noexcept;
 void wait_until_settled() noexcept;
 

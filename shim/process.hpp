@@ -60,10 +60,10 @@ static_assert(sizeof(ForkSensitive) <= sizeof(AcceptSlot));
 // What processes forked from each other inherit, besides the page. Made before
 // the first fork of a process that has listeners.
 struct Ties {
-  OwnedFd bell;      // an eventfd: the page has changed
-  OwnedFd offers;    // where the leader takes listeners that only others have
-  OwnedFd offering;  // its other end
-  OwnedFd door;      // the rendezvous socket: refuses once all of them are dead
+  OwnedFd bell;        // an eventfd: the page has changed
+  OwnedFd offers;      // where the leader takes listeners that only others have
+  OwnedFd offering;    // its other end
+  OwnedFd door;        // the rendezvous socket: refuses once all of them are dead
   OwnedFd old_door{};  // of the user we were: the agent may be listening there still
 };
 

@@ -42,14 +42,14 @@ inline bool gate_is_open() {
 
 // What we know of a descriptor number: hints, except for `ours`.
 namespace fd_flag {
-constexpr std::uint8_t ours = 1;       // the library's own: does not exist for the program
-constexpr std::uint8_t listening = 2;  // a listener the program made
-constexpr std::uint8_t claimed = 4;    // a predecessor's listener, before the take-over
-constexpr std::uint8_t retired = 8;    // a stand-in: an accept finds nothing
-constexpr std::uint8_t blocking = 16;  // the retired listener was in blocking mode
-constexpr std::uint8_t polled = 32;    // has been seen in poll, select or an epoll
-constexpr std::uint8_t bound = 64;     // may listen one day, here or in a child
-constexpr std::uint8_t datagram = 128; // with one of the listener's: receives are its accepts
+constexpr std::uint8_t ours = 1;        // the library's own: does not exist for the program
+constexpr std::uint8_t listening = 2;   // a listener the program made
+constexpr std::uint8_t claimed = 4;     // a predecessor's listener, before the take-over
+constexpr std::uint8_t retired = 8;     // a stand-in: an accept finds nothing
+constexpr std::uint8_t blocking = 16;   // the retired listener was in blocking mode
+constexpr std::uint8_t polled = 32;     // has been seen in poll, select or an epoll
+constexpr std::uint8_t bound = 64;      // may listen one day, here or in a child
+constexpr std::uint8_t datagram = 128;  // with one of the listener's: receives are its accepts
 constexpr std::uint8_t listener = listening | claimed | retired;
 }  // namespace fd_flag
 

@@ -46,7 +46,7 @@ void nothing_went_astray(DatagramLoad& load, std::uint64_t least) {
 }
 
 void restarts_without_loss(const DatagramPlace& place, const Arguments& arguments,
-                           int restarts = 5) {
+                           int restarts = 3) {
   constexpr std::uint64_t some = 200;
   Process server = place.start(arguments);
   DatagramLoad load(place.address());

@@ -61,8 +61,8 @@ struct Question {
 
 }  // namespace
 
-DatagramLoad::DatagramLoad(const std::string& address, unsigned clients, unsigned window)
-    : address_(address) {
+DatagramLoad::DatagramLoad(std::string address, unsigned clients, unsigned window)
+    : address_(std::move(address)) {
   for (unsigned client = 0; client < clients; ++client) {
     threads_.emplace_back([this, client, window] { run(client, window); });
   }

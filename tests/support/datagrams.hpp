@@ -24,7 +24,7 @@ class DatagramLoad {
   };
 
   // Each client has so many questions on their way at a time.
-  explicit DatagramLoad(const std::string& address, unsigned clients = 4, unsigned window = 4);
+  explicit DatagramLoad(std::string address, unsigned clients = 4, unsigned window = 4);
   ~DatagramLoad();
   DatagramLoad(const DatagramLoad&) = delete;
   DatagramLoad& operator=(const DatagramLoad&) = delete;
