@@ -34,8 +34,15 @@ bool take(std::string_view& line, std::string_view label, int base, Number& numb
   return true;
 }
 
+std::vector<std::uint64_t> sorted(std::span<const std::uint64_t> inodes) {
+  std::vector<std::uint64_t> result(inodes.begin(), inodes.end());
+  std::sort(result.begin(), result.end());
+  return result;
+}
+
+// Among sorted ones.
 bool contains(std::span<const std::uint64_t> inodes, std::uint64_t inode) {
-  return std::find(inodes.begin(), inodes.end(), inode) != inodes.end();
+  return std::binary_search(inodes.begin(), inodes.end(), inode);
 }
 
 // Files without a place in a file system: epolls, eventfds, timers.
@@ -95,8 +102,9 @@ OwnedFd Descriptors::open_own(const char* path) const {
   return {*sys_, sys_->openat(proc_, relative.c_str(), O_RDONLY | O_CLOEXEC, 0)};
 }
 
-Result<std::size_t> Descriptors::find_in_epoll(int epoll, std::span<const std::uint64_t> inodes,
+Result<std::size_t> Descriptors::find_in_epoll(int epoll, std::span<const std::uint64_t> wanted,
                                                std::vector<Registration>& found) {
+  const auto inodes = sorted(wanted);
   const OwnedFd info = open_own(("fdinfo/" + std::to_string(epoll)).c_str());
   if (!info.is_open()) {
     return last_error("open the list of an epoll");
@@ -136,7 +144,8 @@ Result<std::size_t> Descriptors::find_in_epoll(int epoll, std::span<const std::u
   }
 }
 
-Result<Holdings> Descriptors::find(std::span<const std::uint64_t> inodes, bool (*ours)(int fd)) {
+Result<Holdings> Descriptors::find(std::span<const std::uint64_t> wanted, bool (*ours)(int fd)) {
+  const auto inodes = sorted(wanted);
   const OwnedFd directory = open_own("fd");
   if (!directory.is_open()) {
     return last_error("open the list of descriptors");

@@ -234,12 +234,11 @@ void Generation::serve_again() {
 int Generation::retire_claimed(const State& state, bool& any) {
   std::vector<std::uint32_t> news;
   for (const Seen& one : state.listeners) {
-    if (one.claimed && std::find(retired_.begin(), retired_.end(), one.id) == retired_.end()) {
+    if (one.claimed && retired_.insert(one.id).second) {
       news.push_back(one.id);
     }
   }
   any = !news.empty();
-  retired_.insert(retired_.end(), news.begin(), news.end());
   return !any || local_->retire(news, after(*sys_, follow_time)) ? 0 : ETIMEDOUT;
 }
 
@@ -593,11 +592,12 @@ int Generation::descriptor(std::uint32_t id) {
 }
 
 bool Generation::retire(std::span<const std::uint32_t> ids, Nanoseconds deadline) {
+  const std::set<std::uint32_t> wanted(ids.begin(), ids.end());
   change([&] {
     const std::uint32_t count = page_->listener_count.load();
     for (std::uint32_t i = 0; i < count; ++i) {
       PageListener& entry = page_->listeners.at(i);
-      if (std::find(ids.begin(), ids.end(), entry.id.load()) != ids.end()) {
+      if (wanted.contains(entry.id.load())) {
         entry.claimed.store(1);
       }
     }

@@ -144,7 +144,7 @@ class Generation : public Owner {
   Ties ties_;
   Member* self_ = nullptr;
   Stage stage_ = Stage::serving;  // of this process
-  std::vector<std::uint32_t> retired_;
+  std::set<std::uint32_t> retired_;
   std::vector<Offered> offered_;
   std::uint32_t offer_round_ = 0;
   std::uint32_t attempt_ = 0;  // whose inventory this process has prepared

@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <set>
 #include <utility>
 
 namespace continuity {
@@ -96,9 +97,11 @@ Status Retirement::prepare_item(Item item) {
   socklen_t size = sizeof info;
   // For a listener tcpi_sacked is the length its queue may have (tcp_get_info).
   const bool told = sys_->getsockopt(item.fd, IPPROTO_TCP, TCP_INFO, &info, &size) == 0;
+  kept_by_inode_[item.inode] = kept_.size();
   kept_.push_back({.item = std::move(item),
                    .copy = std::move(copy),
                    .stand_in = *deaf,
+                   .stand_in_inode = socket_inode(*sys_, *deaf),
                    .last_stand_in = *last,
                    .status_flags = flags,
                    .backlog = told ? static_cast<int>(info.tcpi_sacked) : -1});
@@ -125,6 +128,7 @@ Status Retirement::prepare(std::vector<Item> items) {
 void Retirement::abandon() {
   stand_ins_.clear();
   kept_.clear();
+  kept_by_inode_.clear();
   seats_.clear();
   registrations_.clear();
   small_epolls_.clear();
@@ -132,44 +136,63 @@ void Retirement::abandon() {
 
 void Retirement::adopt(const Holdings& holdings) {
   for (const Copy& copy : holdings.copies) {
-    const auto kept = std::find_if(kept_.begin(), kept_.end(),
-                                   [&](const Kept& one) { return one.item.inode == copy.inode; });
+    const std::size_t item = kept_by_inode_.at(copy.inode);
     seats_.push_back({.fd = copy.fd,
-                      .item = static_cast<std::size_t>(kept - kept_.begin()),
-                      .blocking = (kept->status_flags & O_NONBLOCK) == 0,
+                      .item = item,
+                      .blocking = (kept_[item].status_flags & O_NONBLOCK) == 0,
                       .fd_flags = sys_->fcntl(copy.fd, F_GETFD, 0),
                       .retired = false,
                       .settled = false});
   }
-  registrations_.insert(registrations_.end(), holdings.registrations.begin(),
-                        holdings.registrations.end());
+  for (const Registration& registration : holdings.registrations) {
+    registrations_.emplace(registration.fd, registration);
+  }
   small_epolls_ = holdings.small_epolls;
+}
+
+std::unordered_set<int> Retirement::retired_numbers() const {
+  std::unordered_set<int> numbers;
+  for (const Seat& seat : seats_) {
+    if (seat.retired) {
+      numbers.insert(seat.fd);
+    }
+  }
+  return numbers;
+}
+
+// Calls visit(registration) for each epoll that watches, or did, the listener under
+// this number; where it returns true, that is forgotten.
+template <typename Visit>
+void Retirement::for_each_watch(const Seat& seat, Visit visit) {
+  const std::uint64_t inode = kept_[seat.item].item.inode;
+  const auto [begin, end] = registrations_.equal_range(seat.fd);
+  for (auto at = begin; at != end;) {
+    at = at->second.inode == inode && visit(at->second) ? registrations_.erase(at) : std::next(at);
+  }
 }
 
 // The program may have changed events and data since prepare. A long list is
 // taken as it was then: reading it would cost more than all the rest.
 void Retirement::refresh() {
+  const auto retired = retired_numbers();
   for (const int epoll : small_epolls_) {
     std::vector<Registration> current;
     if (descriptors_.find_in_epoll(epoll, inodes(false), current)) {
-      std::erase_if(registrations_, [&](const Registration& one) {
-        return one.epoll == epoll && !is_retired_seat(one.fd);
+      std::erase_if(registrations_, [&](const auto& one) {
+        return one.second.epoll == epoll && !retired.contains(one.first);
       });
-      std::erase_if(current, [&](const Registration& one) { return is_retired_seat(one.fd); });
-      registrations_.insert(registrations_.end(), current.begin(), current.end());
+      for (const Registration& registration : current) {
+        if (!retired.contains(registration.fd)) {
+          registrations_.emplace(registration.fd, registration);
+        }
+      }
     }
   }
 }
 
-bool Retirement::is_retired_seat(int fd) const {
-  return std::any_of(seats_.begin(), seats_.end(),
-                     [&](const Seat& seat) { return seat.fd == fd && seat.retired; });
-}
-
 bool Retirement::is_datagram(std::uint64_t inode) const {
-  return std::any_of(kept_.begin(), kept_.end(), [&](const Kept& kept) {
-    return kept.item.inode == inode && kept.item.listener.is_datagram();
-  });
+  const auto found = kept_by_inode_.find(inode);
+  return found != kept_by_inode_.end() && kept_[found->second].item.listener.is_datagram();
 }
 
 void Retirement::replace(Seat& seat, int by) {
@@ -179,12 +202,13 @@ void Retirement::replace(Seat& seat, int by) {
 
 // Makes the epolls that watched what was under this number watch what is.
 void Retirement::watch_again(const Seat& seat) {
-  for (const Registration& registration : registrations_) {
-    const Kept& kept = kept_[seat.item];
-    if (registration.fd == seat.fd && registration.inode == kept.item.inode) {
-      watch(registration, !seat.retired || inode_under(*sys_, seat.fd) != kept.item.inode);
-    }
-  }
+  const Kept& kept = kept_[seat.item];
+  const bool readable = !seat.retired || !kept.item.listener.is_datagram() ||
+                        inode_under(*sys_, seat.fd) != kept.item.inode;
+  for_each_watch(seat, [&](const Registration& registration) {
+    watch(registration, readable);
+    return false;
+  });
 }
 
 // `readable`: whether it may say so. A datagram socket that has been retired is
@@ -207,15 +231,15 @@ void Retirement::swap(Seat& seat, Nanoseconds deadline) {
   if (inode_under(*sys_, seat.fd) != kept.item.inode) {
     return;  // closed or replaced by the program meanwhile
   }
-  const auto watches = [&](const Registration& registration) {
-    return registration.fd == seat.fd && registration.inode == kept.item.inode;
-  };
-  program_->note_retired(seat.fd, kept.item.listener, seat.blocking,
-                         std::any_of(registrations_.begin(), registrations_.end(), watches));
-  std::erase_if(registrations_, [&](const Registration& registration) {
+  bool watched = false;
+  for_each_watch(seat, [&](const Registration&) {
+    watched = true;
+    return false;
+  });
+  program_->note_retired(seat.fd, kept.item.listener, seat.blocking, watched);
+  for_each_watch(seat, [&](const Registration& registration) {
     // Gone meanwhile by the program's own doing: then it stays gone.
-    return watches(registration) &&
-           sys_->epoll_ctl(registration.epoll, EPOLL_CTL_DEL, seat.fd, nullptr) != 0;
+    return sys_->epoll_ctl(registration.epoll, EPOLL_CTL_DEL, seat.fd, nullptr) != 0;
   });
   // Who never sleeps in a receive comes back from it by itself.
   if (!kept.item.listener.is_datagram() ||
@@ -233,7 +257,7 @@ void Retirement::settle() {
       const Kept& kept = kept_[seat.item];
       const bool datagrams = kept.item.listener.is_datagram();
       const std::uint64_t inode = inode_under(*sys_, seat.fd);
-      const bool replaced = inode == inode_under(*sys_, kept.stand_in);
+      const bool replaced = inode == kept.stand_in_inode;
       // The program may have closed the number meanwhile.
       if (!seat.retired || seat.settled ||
           (!replaced && !(datagrams && inode == kept.item.inode))) {
@@ -254,9 +278,8 @@ void Retirement::settle() {
 bool Retirement::retire(std::span<const std::uint32_t> ids, Nanoseconds deadline) {
   std::vector<int> numbers;
   numbers.reserve(seats_.size());
-  const auto named = [&](const Kept& kept) {
-    return std::find(ids.begin(), ids.end(), kept.item.listener.id) != ids.end();
-  };
+  const std::set<std::uint32_t> wanted(ids.begin(), ids.end());
+  const auto named = [&](const Kept& kept) { return wanted.contains(kept.item.listener.id); };
   for (Kept& kept : kept_) {
     kept.retired = kept.retired || named(kept);  // whether or not a number of it is known
   }
@@ -298,18 +321,16 @@ void Retirement::repair(const Registration& registration) {
     replace(*seat, kept.last_stand_in);
   }
   watch(registration, !datagrams);
-  std::erase_if(registrations_, [&](const Registration& one) {
-    return one.epoll == registration.epoll && one.fd == registration.fd &&
-           one.inode == registration.inode;
-  });
-  registrations_.push_back(registration);
+  for_each_watch(*seat, [&](const Registration& one) { return one.epoll == registration.epoll; });
+  registrations_.emplace(registration.fd, registration);
 }
 
 // A retired datagram socket under a number that is known, and watched by nobody who
 // wants to read, is as it should be.
 void Retirement::leave_to_itself(Holdings& holdings) const {
+  const auto retired = retired_numbers();
   std::erase_if(holdings.copies, [&](const Copy& copy) {
-    return is_datagram(copy.inode) && is_retired_seat(copy.fd);
+    return is_datagram(copy.inode) && retired.contains(copy.fd);
   });
   std::erase_if(holdings.registrations, [&](const Registration& one) {
     return is_datagram(one.inode) && (one.events & about_reading) == 0;
@@ -366,15 +387,14 @@ void Retirement::revive() {
     const std::uint64_t inode = seat.retired ? inode_under(*sys_, seat.fd) : 0;
     const bool kept_its_place = kept.item.listener.is_datagram() && inode == kept.item.inode;
     if (inode == 0 || !kept.copy.is_open() ||
-        (!kept_its_place && inode != inode_under(*sys_, kept.stand_in) &&
+        (!kept_its_place && inode != kept.stand_in_inode &&
          inode != inode_under(*sys_, kept.last_stand_in))) {
       continue;  // the program has closed it, and may have something else there
     }
-    for (const Registration& registration : registrations_) {
-      if (registration.fd == seat.fd && registration.inode == kept.item.inode) {
-        sys_->epoll_ctl(registration.epoll, EPOLL_CTL_DEL, seat.fd, nullptr);
-      }
-    }
+    for_each_watch(seat, [&](const Registration& registration) {
+      sys_->epoll_ctl(registration.epoll, EPOLL_CTL_DEL, seat.fd, nullptr);
+      return false;
+    });
     program_->note_reviving(seat.fd);
     if (!kept_its_place) {
       replace(seat, kept.copy.get());
@@ -388,19 +408,18 @@ void Retirement::revive() {
 
 // Answers have had their time: whoever has the address next must be able to close it.
 void Retirement::let_go_of_datagrams(std::span<const std::uint32_t> ids) {
+  const std::set<std::uint32_t> wanted(ids.begin(), ids.end());
   const DescriptorLock lock(*program_);
   for (Seat& seat : seats_) {
     const Kept& kept = kept_[seat.item];
     if (!seat.retired || !kept.item.listener.is_datagram() ||
-        std::find(ids.begin(), ids.end(), kept.item.listener.id) == ids.end() ||
-        inode_under(*sys_, seat.fd) != kept.item.inode) {
+        !wanted.contains(kept.item.listener.id) || inode_under(*sys_, seat.fd) != kept.item.inode) {
       continue;
     }
-    for (const Registration& registration : registrations_) {
-      if (registration.fd == seat.fd && registration.inode == kept.item.inode) {
-        sys_->epoll_ctl(registration.epoll, EPOLL_CTL_DEL, seat.fd, nullptr);
-      }
-    }
+    for_each_watch(seat, [&](const Registration& registration) {
+      sys_->epoll_ctl(registration.epoll, EPOLL_CTL_DEL, seat.fd, nullptr);
+      return false;
+    });
     replace(seat, kept.stand_in);
     watch_again(seat);
   }
@@ -408,8 +427,9 @@ void Retirement::let_go_of_datagrams(std::span<const std::uint32_t> ids) {
 
 void Retirement::forget_listeners(std::span<const std::uint32_t> ids) {
   let_go_of_datagrams(ids);
+  const std::set<std::uint32_t> wanted(ids.begin(), ids.end());
   for (Kept& kept : kept_) {
-    if (std::find(ids.begin(), ids.end(), kept.item.listener.id) != ids.end()) {
+    if (wanted.contains(kept.item.listener.id)) {
       kept.copy.reset();
     }
   }

@@ -25,9 +25,12 @@
 #include "core/stand_in.hpp"
 
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <span>
 #include <string>
+#include <unordered_map>
+#include <unordered_set>
 #include <vector>
 
 namespace continuity {
@@ -113,7 +116,8 @@ class Retirement {
   struct Kept {
     Item item;
     OwnedFd copy;
-    int stand_in = -1;       // non-blocking
+    int stand_in = -1;  // non-blocking
+    std::uint64_t stand_in_inode = 0;
     int last_stand_in = -1;  // as the program left the listener
     int status_flags = 0;    // of the listener, to be put back by a revival
     int backlog = -1;        // likewise; -1: not to be known
@@ -123,7 +127,9 @@ class Retirement {
   Status prepare_item(Item item);
   void adopt(const Holdings& holdings);
   void refresh();
-  [[nodiscard]] bool is_retired_seat(int fd) const;
+  [[nodiscard]] std::unordered_set<int> retired_numbers() const;
+  template <typename Visit>
+  void for_each_watch(const Seat& seat, Visit visit);
   [[nodiscard]] bool is_datagram(std::uint64_t inode) const;
   void leave_to_itself(Holdings& holdings) const;
   void let_go_of_datagrams(std::span<const std::uint32_t> ids);
@@ -143,7 +149,8 @@ class Retirement {
   StandIns stand_ins_;
   std::vector<Kept> kept_;
   std::vector<Seat> seats_;
-  std::vector<Registration> registrations_;
+  std::multimap<int, Registration> registrations_;  // by number
+  std::unordered_map<std::uint64_t, std::size_t> kept_by_inode_;
   std::vector<int> small_epolls_;
 };
 

@@ -28,22 +28,29 @@ constexpr int highest_own = 1023;
 // Core never sees the numbers of its descriptors but handles for them, so that
 // one can be moved when the program wants its number: dup2 onto it is allowed.
 constexpr int first_handle = 1 << 24;
-constexpr std::size_t handles = 16'384;
+constexpr std::size_t handles = 65'536;
 constexpr int no_number = -1;
 
 // By handle, the number plus one: zero is a free handle.
 constinit std::array<std::atomic<int>, handles> g_numbers{};
 // No handle at or above it has ever been given out.
 constinit std::atomic<int> g_handle_limit{0};
+// Below it handles are likely to be in use, and numbers above the other not to be free:
+// where to begin to look, so that many descriptors are not looked through for each.
+constinit std::atomic<std::size_t> g_next_handle{0};
+constinit std::atomic<int> g_next_number{highest_own};
 
 bool is_handle(int fd) {
   return fd >= first_handle;
 }
 
 int handle_for(int number) {
-  for (std::size_t i = 0; i < handles; ++i) {
+  const std::size_t begin = g_next_handle.load();
+  for (std::size_t step = 0; step < handles; ++step) {
+    const std::size_t i = (begin + step) % handles;
     int free = 0;
     if (g_numbers[i].compare_exchange_strong(free, number + 1)) {
+      g_next_handle.store(i + 1);
       int limit = g_handle_limit.load();
       while (limit <= static_cast<int>(i) &&
              !g_handle_limit.compare_exchange_weak(limit, static_cast<int>(i) + 1)) {
@@ -75,21 +82,45 @@ bool is_free(int number) {
   return real().fcntl(number, F_GETFD) < 0;
 }
 
-// A copy at the highest free number, marked as ours; or -1.
-int copy_high(int number) {
-  int wanted = highest_allowed();
-  while (wanted > 2 && (is_ours(wanted) || !is_free(wanted))) {
-    --wanted;
+// The highest free number from this one downwards; the lowest that there is: none.
+constexpr int lowest_own = 2;
+int find_free(int from) {
+  while (from > lowest_own && (is_ours(from) || !is_free(from))) {
+    --from;
   }
-  const int copy = real().fcntl(number, F_DUPFD_CLOEXEC, wanted);
+  return from;
+}
+
+// A copy at the highest free number, marked as ours; or -1. Where the program has all
+// of those, at one above them.
+int copy_high(int number) {
+  const int highest = highest_allowed();
+  int wanted = find_free(std::min(highest, g_next_number.load()));
+  g_next_number.store(wanted);
+  int copy = wanted > lowest_own || highest < highest_own
+                 ? -1
+                 : real().fcntl(number, F_DUPFD_CLOEXEC, highest_own + 1);
+  if (copy < 0) {
+    wanted = wanted > lowest_own ? wanted : find_free(highest);
+    copy = real().fcntl(number, F_DUPFD_CLOEXEC, wanted);
+  }
   if (copy >= 0) {
     set_fd_flags(copy, fd_flag::ours);
   }
   return copy;
 }
 
+// Its number is free again.
+void look_from(int number) {
+  int next = g_next_number.load();
+  while (number > next && number <= highest_own &&
+         !g_next_number.compare_exchange_weak(next, number)) {
+  }
+}
+
 void close_number(int number) {
   remove_fd_flags(number, fd_flag::ours);
+  look_from(number);
   real().close(number);
 }
 
@@ -147,8 +178,12 @@ int close(int fd) {
   if (!is_handle(fd)) {
     return real().close(fd);
   }
-  const int number = slot_of(fd).exchange(0) - 1;
+  std::atomic<int>& slot = slot_of(fd);
+  const int number = slot.exchange(0) - 1;
+  const auto index = static_cast<std::size_t>(&slot - g_numbers.data());
+  g_next_handle.store(std::min(g_next_handle.load(), index));
   remove_fd_flags(number, fd_flag::ours);
+  look_from(number);
   return real().close(number);
 }
 int connect(int fd, const sockaddr* address, socklen_t length) {

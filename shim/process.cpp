@@ -379,12 +379,11 @@ bool Process::is_this() const {
   return !bystander_ && pid_ == ::getpid();
 }
 
+// The last first: a program most often asks for what it has just bound.
 ClaimedListener* Process::claim_of(int fd) {
-  for (ClaimedListener& claim : claims) {
-    for (const int number : claim.fds) {
-      if (number == fd) {
-        return &claim;
-      }
+  for (auto claim = claims.rbegin(); claim != claims.rend(); ++claim) {
+    if (std::find(claim->fds.begin(), claim->fds.end(), fd) != claim->fds.end()) {
+      return &*claim;
     }
   }
   return nullptr;
