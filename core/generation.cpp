@@ -283,7 +283,8 @@ bool Generation::follow() {
   if (retired_any) {
     local_->sweep();
   }
-  if (forgets) {
+  // Also what is closed, or handed over, after the rest has been forgotten.
+  if (forgets || (retired_any && state.stage >= Stage::forgotten)) {
     local_->forget_listeners();
     look_interval_ = member_look;
   }
@@ -682,14 +683,24 @@ Owner::Holding Generation::holding() {
   return held;
 }
 
+bool Generation::is_scattered() {
+  return page_->private_listeners.load() > 0;
+}
+
+void Generation::shut_out(std::span<const std::uint32_t> ids) {
+  local_->shut_out(ids);
+}
+
 void Generation::note_drain(Nanoseconds until) {
   page_->drain_ends.store(until);
 }
 
 void Generation::close_listeners(std::span<const std::uint32_t> ids) {
-  local_->close_to_newcomers(ids);
+  local_->shut_out(ids);
+  local_->wait_until_dry(ids);
   retire(ids, after(*sys_, follow_time));
   local_->sweep();
+  local_->stop_listening(ids);
   local_->forget_listeners(ids);
 }
 

@@ -78,6 +78,8 @@ class Generation : public Owner {
   void finish_idle() override;
   Holding holding() override;
   void note_drain(Nanoseconds until) override;
+  bool is_scattered() override;
+  void shut_out(std::span<const std::uint32_t> ids) override;
   void close_listeners(std::span<const std::uint32_t> ids) override;
   void send_signal(int signal) override;
   std::vector<std::string> program_names() override;

@@ -23,8 +23,6 @@ constexpr Nanoseconds longest_interval = 5 * second;
 constexpr Nanoseconds signal_time = 100 * millisecond;
 // Who is told to end tells its own processes, and they have this long to do so.
 constexpr Nanoseconds leave_look = second;
-// What is left over of a group is kept for processes that come for it.
-constexpr Nanoseconds left_over_time = second;
 // A program that has read the end of its connections has this long for goodbyes.
 constexpr Nanoseconds goodbye_time = second;
 constexpr Nanoseconds report_interval = 60 * second;
@@ -787,6 +785,9 @@ void Holder::go_deaf(Conversation& successor) {
     phase_deadline_ = ended + options_->probation;
   }
   std::erase_if(served_, [&](std::uint32_t id) { return is_among(ids, id); });
+  if (!owner_->is_scattered()) {
+    owner_->shut_out(left_over());
+  }
   successor.retired.insert(successor.retired.end(), successor.claimed.begin(),
                            successor.claimed.end());
   successor.claimed.clear();
@@ -814,6 +815,7 @@ void Holder::note_unclaimed() {
     return;
   }
   for (const std::uint32_t id : unclaimed()) {
+    const Nanoseconds left_over_time = owner_->is_scattered() ? second : 0;
     const Nanoseconds time =
         is_left_over(id) ? std::min(options_->unclaimed, left_over_time) : options_->unclaimed;
     unclaimed_deadline_ = std::min(unclaimed_deadline_, after(*sys_, time));
@@ -823,13 +825,19 @@ void Holder::note_unclaimed() {
 }
 
 // One more member of a group than the successor has. It has the address, and is the
-// one to answer there; others of its processes may come for it within a moment.
+// one to answer there: if no other process of it can come for the member, at once.
 bool Holder::is_left_over(std::uint32_t id) const {
   const Listener& listener = find_item(items_, id)->listener;
   return std::any_of(items_.begin(), items_.end(), [&](const Owner::Item& other) {
     return other.listener.id != id && !is_among(served_, other.listener.id) &&
            matches(other.listener, listener);
   });
+}
+
+std::vector<std::uint32_t> Holder::left_over() const {
+  auto ids = unclaimed();
+  std::erase_if(ids, [&](std::uint32_t id) { return !is_left_over(id); });
+  return ids;
 }
 
 void Holder::send_retired(Conversation& successor) {

@@ -52,6 +52,11 @@ class Owner {
   virtual Holding holding() = 0;
   // Until when it drains: for who leads if this process dies.
   virtual void note_drain(Nanoseconds /*until*/) {}
+  // Whether several processes have listeners that the others have not. Then those of a
+  // successor may come for theirs one by one.
+  virtual bool is_scattered() { return false; }
+  // Nobody new comes to these from now on.
+  virtual void shut_out(std::span<const std::uint32_t> /*ids*/) {}
   // Closes what nobody claimed, without losing what it has queued.
   virtual void close_listeners(std::span<const std::uint32_t> ids) = 0;
   // Tells the generation's main process something.
@@ -194,6 +199,7 @@ class Holder {
   void note_unclaimed();
   void close_unclaimed();
   [[nodiscard]] bool is_left_over(std::uint32_t id) const;
+  [[nodiscard]] std::vector<std::uint32_t> left_over() const;
 
   const Sys* sys_;
   Log* log_;

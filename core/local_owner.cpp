@@ -104,9 +104,11 @@ Owner::Holding LocalOwner::holding() {
 // An address nobody claimed. What its queue holds has been promised an answer:
 // no newcomer is let in, and the program accepts until the queue is empty.
 void LocalOwner::close_listeners(std::span<const std::uint32_t> ids) {
-  close_to_newcomers(ids);
+  shut_out(ids);
+  wait_until_dry(ids);
   retirement_.retire(ids, after(*sys_, retire_time));
   retirement_.sweep();
+  stop_listening(ids);
   forget_listeners(ids);
 }
 
@@ -114,11 +116,7 @@ void LocalOwner::forget_listeners(std::span<const std::uint32_t> ids) {
   retirement_.forget_listeners(ids);
 }
 
-void LocalOwner::close_to_newcomers(std::span<const std::uint32_t> ids) {
-  constexpr Nanoseconds longest = second;
-  constexpr Nanoseconds pause_time = millisecond;
-  constexpr int still = 50;  // who has begun to connect is in the queue by then
-  const Nanoseconds deadline = after(*sys_, longest);
+void LocalOwner::shut_out(std::span<const std::uint32_t> ids) {
   for (const std::uint32_t id : ids) {
     const int fd = retirement_.copy_of(id);
     const auto listener = describe_socket(*sys_, fd);
@@ -126,6 +124,23 @@ void LocalOwner::close_to_newcomers(std::span<const std::uint32_t> ids) {
       log_->debug("a listener nobody claimed cannot be closed to newcomers first");
     }
   }
+}
+
+// A helper of the program's may have it too, and so have the other processes of the
+// generation for a while: closed to newcomers and alive, it would swallow them.
+void LocalOwner::stop_listening(std::span<const std::uint32_t> ids) {
+  for (const std::uint32_t id : ids) {
+    if (const int fd = retirement_.copy_of(id); is_listening(*sys_, fd)) {
+      sys_->shutdown(fd, SHUT_RDWR);
+    }
+  }
+}
+
+void LocalOwner::wait_until_dry(std::span<const std::uint32_t> ids) {
+  constexpr Nanoseconds longest = second;
+  constexpr Nanoseconds pause_time = millisecond;
+  constexpr int still = 50;  // who has begun to connect is in the queue by then
+  const Nanoseconds deadline = after(*sys_, longest);
   for (int dry = 0; dry < still && now(*sys_) < deadline; ++dry) {
     const bool queued = std::any_of(ids.begin(), ids.end(), [&](std::uint32_t id) {
       return has_queued(*sys_, retirement_.copy_of(id));

@@ -28,7 +28,10 @@ class LocalOwner : public Owner {
   void send_signal(int signal) override;
 
   // No newcomer is let in to these any more; returns when their queues are empty.
-  void close_to_newcomers(std::span<const std::uint32_t> ids);
+  void shut_out(std::span<const std::uint32_t> ids) override;
+  void wait_until_dry(std::span<const std::uint32_t> ids);
+  // Whoever has a copy: the kernel gives it nothing any more.
+  void stop_listening(std::span<const std::uint32_t> ids);
   void forget_listeners(std::span<const std::uint32_t> ids);
   [[nodiscard]] std::vector<Address> retired_addresses() const { return retirement_.addresses(); }
 

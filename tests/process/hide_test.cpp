@@ -210,6 +210,8 @@ TEST_CASE("hidden files follow a server through its forks") {
     Process successor = place.restart(place.with(shape));
     CHECK(place.comes_to_name(successor));
     server.await_log("no connection left; leaving (SIGTERM)");
+    server.wait_exit();
+    CHECK(read_file(place.pid_file) == place.naming(successor));  // still
     server = std::move(successor);
     CHECK(is_clean(place));
   }

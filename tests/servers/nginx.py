@@ -41,6 +41,25 @@ def _nginx(title: str, main: str, listen: str, **rest) -> Server:
         **rest)
 
 
+# One more generation, another number of workers, each with a socket of its own.
+_workers = [4, 2, 4, 1]
+
+
+def _reuseport() -> Server:
+    conf = _configuration.replace("LISTEN", "127.0.0.1:@PORT@ reuseport")
+    files = {f"nginx-{n}.conf": conf.replace("worker_processes 2", f"worker_processes {_workers[(n - 1) % 4]}")
+             for n in range(1, 102)}
+    return Server(
+        title="nginx, a socket for each of 4, 2, 4, 1 ... workers (`reuseport`)",
+        packages=["nginx"],
+        version=["/usr/sbin/nginx", "-v"],
+        command=["/usr/sbin/nginx", "-e", "@DIR@/nginx.errors", "-c", "@DIR@/nginx-@GENERATION@.conf",
+                 "-g", "daemon off;"],
+        files={**files, "site/index.html": "hello\n"},
+        pid_file="@DIR@/nginx.pid",
+        **{key: value for key, value in _tcp.items() if key != "listen"})
+
+
 _tcp = {"listen": "127.0.0.1:@PORT@", "url": "http://127.0.0.1:@PORT@/",
         "in_flight": [Download("/large", "site/large")]}
 
@@ -48,6 +67,7 @@ SERVERS = {
     "nginx": _nginx("nginx", "daemon off;", **_tcp),
     "nginx-daemon": _nginx("nginx, a daemon", "daemon on;", **_tcp),
     "nginx-one-process": _nginx("nginx, one process", "daemon off; master_process off;", **_tcp),
+    "nginx-reuseport": _reuseport(),
     "nginx-unix": _nginx("nginx on a UNIX socket", "daemon off;", listen="unix:@DIR@/nginx.sock",
                          connect="@DIR@/nginx.sock", url_path="/"),
 }
