@@ -65,6 +65,11 @@ void deploys_without_loss(const Arguments& arguments) {
     chain.await_leaving(before);
     CHECK(have_ended(old_ones));
   }
+  std::string log;
+  for (const std::string& line : chain.first().log()) {
+    log += line + "\n";
+  }
+  INFO(log);
   check_nothing_was_lost(load, times);
 }
 

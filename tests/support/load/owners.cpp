@@ -54,9 +54,15 @@ std::vector<pid_t> children_of(pid_t pid) {
   return children;
 }
 
-bool has_descendant_that_holds(pid_t pid, const std::string& link) {
+// `others` have been asked for themselves. One of them that had not got its number for
+// the connection yet, and is a child of this process, may have it by now.
+bool has_descendant_that_holds(pid_t pid, const std::string& link,
+                               const std::vector<pid_t>& others) {
   std::vector<pid_t> family = children_of(pid);
   for (std::size_t i = 0; i < family.size(); ++i) {
+    if (std::find(others.begin(), others.end(), family[i]) != others.end()) {
+      continue;
+    }
     if (holds(family[i], link)) {
       return true;
     }
@@ -182,8 +188,9 @@ pid_t Watched::holder_of(SocketInode socket) {
   if (holder != pids.end()) {
     return *holder;
   }
-  const auto elder = std::find_if(pids.begin(), pids.end(),
-                                  [&](pid_t pid) { return has_descendant_that_holds(pid, link); });
+  const auto elder = std::find_if(pids.begin(), pids.end(), [&](pid_t pid) {
+    return has_descendant_that_holds(pid, link, pids);
+  });
   return elder != pids.end() ? *elder : 0;
 }
 
