@@ -441,9 +441,15 @@ void Generation::take_leave() {
   }
 }
 
+// What it was forked from may be about to end, and leave it to us as its parent.
+std::set<pid_t> Generation::successors() const {
+  return {page_->successor_pid.load(), page_->successor_self.load()};
+}
+
 // The successor may be a child of ours, or of one of our children: then it, what
 // it was forked from and all below that are not ours.
 void Generation::meet(pid_t successor) {
+  page_->successor_self.store(successor);
   const pid_t known = page_->successor_pid.load();
   if (successor != 0 && known != 0 && is_running(*sys_, known) &&
       (successor == known || processes_.is_below(successor, {known}))) {
@@ -499,7 +505,7 @@ std::vector<int> Generation::ties() {
 
 // Who holds a listener without our being there would go on accepting. 0: nobody.
 pid_t Generation::find_stranger(std::span<const std::uint64_t> inodes) const {
-  const auto holders = processes_.find_holders(inodes, members(), page_->successor_pid);
+  const auto holders = processes_.find_holders(inodes, members(), successors());
   // Whatever it is called here: a file of that name.
   const std::string library =
       holders.empty() ? "" : processes_.file_at(reinterpret_cast<std::uintptr_t>(&is_agent_alive));
@@ -650,7 +656,7 @@ unsigned Generation::connections() {
 
 Processes::Held Generation::find_in_children() const {
   const auto addresses = local_->retired_addresses();
-  return processes_.find_connections(addresses, members(), page_->successor_pid);
+  return processes_.find_connections(addresses, members(), successors());
 }
 
 // Children that are no members know nothing of it.

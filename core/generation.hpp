@@ -134,6 +134,7 @@ class Generation : public Owner {
   void take_offers(std::vector<Item>& items);
   void ask_for_offers(const std::vector<Item>& items);
   [[nodiscard]] std::set<pid_t> members() const;
+  [[nodiscard]] std::set<pid_t> successors() const;
   [[nodiscard]] pid_t main_process() const;
   [[nodiscard]] pid_t find_stranger(std::span<const std::uint64_t> inodes) const;
   [[nodiscard]] Status find_strangers(std::span<const Item> items) const;

@@ -106,6 +106,7 @@ struct Page {
   std::atomic<std::uint32_t> listener_count;
   std::atomic<std::uint64_t> successor;  // the generation that takes over, or did
   std::atomic<pid_t> successor_pid;      // what it was forked from; 0: there is none
+  std::atomic<pid_t> successor_self;     // who of it spoke last
 
   // Who led the generations we took over from: if it executes itself and binds
   // again, it is not our successor.

@@ -311,7 +311,8 @@ pid_t Processes::topmost(pid_t process) const {
   return process;
 }
 
-std::vector<pid_t> Processes::below(const std::set<pid_t>& roots, pid_t except) const {
+std::vector<pid_t> Processes::below(const std::set<pid_t>& roots,
+                                    const std::set<pid_t>& except) const {
   const auto all = parents();
   std::vector<pid_t> found;
   for (const auto& [process, parent] : all) {
@@ -319,7 +320,7 @@ std::vector<pid_t> Processes::below(const std::set<pid_t>& roots, pid_t except) 
       continue;
     }
     for (pid_t above = process;;) {
-      if (above == except) {
+      if (except.contains(above)) {
         break;
       }
       const auto next = all.find(above);
@@ -466,7 +467,8 @@ Processes::Held Processes::find_connections_of(pid_t process,
 }
 
 Processes::Held Processes::find_connections(std::span<const Address> addresses,
-                                            const std::set<pid_t>& roots, pid_t except) const {
+                                            const std::set<pid_t>& roots,
+                                            const std::set<pid_t>& except) const {
   Held held;
   const auto processes = below(roots, except);
   if (processes.empty()) {
@@ -495,7 +497,8 @@ bool Processes::still_holds(const Held& held) const {
 }
 
 std::vector<pid_t> Processes::find_holders(std::span<const std::uint64_t> inodes,
-                                           const std::set<pid_t>& roots, pid_t except) const {
+                                           const std::set<pid_t>& roots,
+                                           const std::set<pid_t>& except) const {
   std::vector<pid_t> holders;
   for (const pid_t process : below(roots, except)) {
     bool holds = false;

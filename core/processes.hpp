@@ -62,7 +62,8 @@ class Processes {
   // Connections that came through listeners at `addresses`, in processes below
   // the `roots` that are not themselves in `roots`.
   [[nodiscard]] Held find_connections(std::span<const Address> addresses,
-                                      const std::set<pid_t>& roots, pid_t except) const;
+                                      const std::set<pid_t>& roots,
+                                      const std::set<pid_t>& except) const;
   // The same in one process.
   [[nodiscard]] Held find_connections_of(pid_t process, std::span<const Address> addresses) const;
   // Whether what has been found is there still.
@@ -71,7 +72,8 @@ class Processes {
   // Processes below `roots`, and neither in them nor below `except`, that hold one
   // of these sockets.
   [[nodiscard]] std::vector<pid_t> find_holders(std::span<const std::uint64_t> inodes,
-                                                const std::set<pid_t>& roots, pid_t except) const;
+                                                const std::set<pid_t>& roots,
+                                                const std::set<pid_t>& except) const;
 
   // The name of the file that is mapped at this address of the calling process, with
   // the slash before it; empty: none that has a name.
@@ -81,7 +83,8 @@ class Processes {
 
  private:
   [[nodiscard]] std::string read(const std::string& path) const;
-  [[nodiscard]] std::vector<pid_t> below(const std::set<pid_t>& roots, pid_t except) const;
+  [[nodiscard]] std::vector<pid_t> below(const std::set<pid_t>& roots,
+                                         const std::set<pid_t>& except) const;
   // By inode, with the address of the peer.
   using Connections = std::map<std::uint64_t, Address>;
   [[nodiscard]] Connections connections_through(std::span<const Address> addresses) const;

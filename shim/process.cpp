@@ -381,12 +381,10 @@ bool Process::is_this() const {
 
 // The last first: a program most often asks for what it has just bound.
 ClaimedListener* Process::claim_of(int fd) {
-  for (auto claim = claims.rbegin(); claim != claims.rend(); ++claim) {
-    if (std::find(claim->fds.begin(), claim->fds.end(), fd) != claim->fds.end()) {
-      return &*claim;
-    }
-  }
-  return nullptr;
+  const auto claim = std::find_if(claims.rbegin(), claims.rend(), [&](const ClaimedListener& one) {
+    return std::find(one.fds.begin(), one.fds.end(), fd) != one.fds.end();
+  });
+  return claim == claims.rend() ? nullptr : &*claim;
 }
 
 // Forked with our handlers around it, a child has its parent's state, whole, and

@@ -31,7 +31,7 @@ struct Scene {
 
   [[nodiscard]] Processes::Held find(const Address& address, pid_t except = 0) const {
     const std::array<Address, 1> addresses{address};
-    return processes.find_connections(addresses, self, except);
+    return processes.find_connections(addresses, self, {except});
   }
 };
 
@@ -355,9 +355,9 @@ TEST_CASE("a child that holds a listener is found, once, and not when it has clo
     ::close(listener.get());
     ::close(copy.get());
   });
-  CHECK(scene.processes.find_holders(inodes, scene.self, 0) == std::vector<pid_t>{holder.pid()});
-  CHECK(scene.processes.find_holders(inodes, {::getpid(), holder.pid()}, 0).empty());
-  CHECK(scene.processes.find_holders(inodes, scene.self, holder.pid()).empty());
+  CHECK(scene.processes.find_holders(inodes, scene.self, {}) == std::vector<pid_t>{holder.pid()});
+  CHECK(scene.processes.find_holders(inodes, {::getpid(), holder.pid()}, {}).empty());
+  CHECK(scene.processes.find_holders(inodes, scene.self, {holder.pid()}).empty());
 }
 
 TEST_CASE("whatever call fails while others are looked at, nothing stays open", "[processes]") {
@@ -372,7 +372,7 @@ TEST_CASE("whatever call fails while others are looked at, nothing stays open", 
     CAPTURE(code, n);
     scene.sys.fail_nth(n, code);
     const auto held = scene.find(handed.name);
-    static_cast<void>(scene.processes.find_holders(inodes, scene.self, 0));
+    static_cast<void>(scene.processes.find_holders(inodes, scene.self, {}));
     static_cast<void>(scene.processes.topmost(handed.child.pid()));
     CHECK(scene.sys.has_failed());
     scene.sys.stop_failing();
