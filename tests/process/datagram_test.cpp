@@ -118,7 +118,7 @@ TEST_CASE("what a predecessor still has to answer leaves from the address it was
   const std::string loop = GENERATE("recvfrom", "threads", "epoll");
   CAPTURE(loop);
   DatagramPlace place;
-  place.environment = {"CONTINUITY_PROBATION=2s"};  // it does not wait longer for answers
+  place.environment = {"CONTINUITY_PROBATION=800ms"};  // it does not wait longer for answers
   Process server = place.start({loop});
   std::string answer;
   std::thread client([&] { answer = ask_by_datagram(place.address(), "slow 300 question"); });
@@ -200,7 +200,7 @@ TEST_CASE("without the library a datagram server cannot be started twice", "[dat
   DatagramLoad load(place.address(), 1, 1);
   std::this_thread::sleep_for(std::chrono::milliseconds(1));  // asked, and refused
   const Process third = place.start({"epoll"});
-  CHECK(load.finish().lost > 0);
+  CHECK(load.finish(std::chrono::milliseconds(200)).lost > 0);
 }
 
 }  // namespace continuity::test

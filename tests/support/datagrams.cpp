@@ -96,7 +96,7 @@ void DatagramLoad::run(unsigned client, unsigned window) {
       }
     }
     if (ends_.load() && gives_up == Clock::time_point::max()) {
-      gives_up = Clock::now() + patience;
+      gives_up = Clock::now() + std::chrono::milliseconds(longest_end_.load());
     }
     const std::string answer = socket.receive(std::chrono::milliseconds(100));
     if (answer.empty()) {
@@ -147,7 +147,8 @@ bool DatagramLoad::await_answers(std::uint64_t more) const {
   return wait_until([&] { return answered_.load() >= wanted; });
 }
 
-DatagramLoad::Totals DatagramLoad::finish() {
+DatagramLoad::Totals DatagramLoad::finish(std::chrono::milliseconds longest) {
+  longest_end_.store(longest.count());
   ends_.store(true);
   for (std::thread& thread : threads_) {
     thread.join();

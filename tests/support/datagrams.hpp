@@ -1,7 +1,10 @@
 // Clients of a datagram server that ask without a pause and account for every answer.
 #pragma once
 
+#include "support/waiting.hpp"
+
 #include <atomic>
+#include <chrono>
 #include <cstdint>
 #include <mutex>
 #include <set>
@@ -33,14 +36,15 @@ class DatagramLoad {
   void only(std::set<pid_t> processes);
   // Waits for so many answers more.
   [[nodiscard]] bool await_answers(std::uint64_t more) const;
-  // Asks no more, waits for what is still to come, and tells.
-  Totals finish();
+  // Asks no more, waits for what is still to come, but not longer, and tells.
+  Totals finish(std::chrono::milliseconds longest = patience);
 
  private:
   void run(unsigned client, unsigned window);
 
   std::string address_;
   std::atomic<bool> ends_{false};
+  std::atomic<std::int64_t> longest_end_{0};  // in milliseconds
   std::atomic<std::uint64_t> answered_{0};
   std::mutex mutex_;  // of what follows
   Totals totals_;
