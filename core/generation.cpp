@@ -702,12 +702,9 @@ void Generation::note_drain(Nanoseconds until) {
 }
 
 void Generation::close_listeners(std::span<const std::uint32_t> ids) {
-  local_->shut_out(ids);
-  local_->wait_until_dry(ids);
+  local_->serve_dry(ids);
   retire(ids, after(*sys_, follow_time));
-  local_->sweep();
-  local_->stop_listening(ids);
-  local_->forget_listeners(ids);
+  local_->end_listeners(ids);
 }
 
 pid_t Generation::main_process() const {

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <csignal>
+#include <map>
 
 namespace continuity {
 namespace {
@@ -785,15 +786,15 @@ void Holder::go_deaf(Conversation& successor) {
     phase_deadline_ = ended + options_->probation;
   }
   std::erase_if(served_, [&](std::uint32_t id) { return is_among(ids, id); });
-  if (!owner_->is_scattered()) {
-    owner_->shut_out(left_over());
-  }
   successor.retired.insert(successor.retired.end(), successor.claimed.begin(),
                            successor.claimed.end());
   successor.claimed.clear();
   send_retired(successor);
   if (phase_ != phase) {
     return;  // it was gone before it could hear of it
+  }
+  if (!owner_->is_scattered()) {
+    owner_->shut_out(left_over());
   }
   log_->info("handed {} over to pid {} in {} ms", addresses_of(ids), successor.peer.pid,
              in_milliseconds(ended - began));
@@ -814,29 +815,38 @@ void Holder::note_unclaimed() {
   if (retired_at_ == 0 || unclaimed_deadline_ != never) {
     return;
   }
+  const Nanoseconds left_over_time = owner_->is_scattered() ? second : 0;
+  const auto left = left_over();
   for (const std::uint32_t id : unclaimed()) {
-    const Nanoseconds left_over_time = owner_->is_scattered() ? second : 0;
     const Nanoseconds time =
-        is_left_over(id) ? std::min(options_->unclaimed, left_over_time) : options_->unclaimed;
+        is_among(left, id) ? std::min(options_->unclaimed, left_over_time) : options_->unclaimed;
     unclaimed_deadline_ = std::min(unclaimed_deadline_, after(*sys_, time));
     log_->info("pid {} did not claim {}; it is served here for {} s more", successor_,
                to_string(find_item(items_, id)->listener.address), in_seconds(time));
   }
 }
 
-// One more member of a group than the successor has. It has the address, and is the
-// one to answer there: if no other process of it can come for the member, at once.
-bool Holder::is_left_over(std::uint32_t id) const {
-  const Listener& listener = find_item(items_, id)->listener;
-  return std::any_of(items_.begin(), items_.end(), [&](const Owner::Item& other) {
-    return other.listener.id != id && !is_among(served_, other.listener.id) &&
-           matches(other.listener, listener);
-  });
-}
-
+// More members of groups than the successor has. It has the address, and is the one to
+// answer there: if no other process of it can come for the member, at once.
 std::vector<std::uint32_t> Holder::left_over() const {
   auto ids = unclaimed();
-  std::erase_if(ids, [&](std::uint32_t id) { return !is_left_over(id); });
+  if (ids.empty()) {
+    return ids;
+  }
+  // By port, since there may be thousands of them. UNIX sockets are in no group.
+  std::multimap<std::uint16_t, const Listener*> handed_over;
+  for (const Owner::Item& item : items_) {
+    if (!std::binary_search(served_.begin(), served_.end(), item.listener.id)) {
+      handed_over.emplace(item.listener.address.port(), &item.listener);
+    }
+  }
+  std::erase_if(ids, [&](std::uint32_t id) {
+    const Listener& listener = find_item(items_, id)->listener;
+    const auto [begin, end] = handed_over.equal_range(listener.address.port());
+    return listener.address.is_unix() || std::none_of(begin, end, [&](const auto& one) {
+             return matches(*one.second, listener);
+           });
+  });
   return ids;
 }
 
@@ -849,9 +859,8 @@ void Holder::send_retired(Conversation& successor) {
 }
 
 void Holder::close_unclaimed() {
-  auto ids = unclaimed();
   const bool all = now(*sys_) >= retired_at_ + options_->unclaimed;
-  std::erase_if(ids, [&](std::uint32_t id) { return !all && !is_left_over(id); });
+  const auto ids = all ? unclaimed() : left_over();
   if (!all) {
     unclaimed_deadline_ = retired_at_ + options_->unclaimed;
   }

@@ -198,7 +198,6 @@ class Holder {
   [[nodiscard]] std::string addresses_of(std::span<const std::uint32_t> ids) const;
   void note_unclaimed();
   void close_unclaimed();
-  [[nodiscard]] bool is_left_over(std::uint32_t id) const;
   [[nodiscard]] std::vector<std::uint32_t> left_over() const;
 
   const Sys* sys_;

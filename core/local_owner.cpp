@@ -104,9 +104,17 @@ Owner::Holding LocalOwner::holding() {
 // An address nobody claimed. What its queue holds has been promised an answer:
 // no newcomer is let in, and the program accepts until the queue is empty.
 void LocalOwner::close_listeners(std::span<const std::uint32_t> ids) {
+  serve_dry(ids);
+  retirement_.retire(ids, after(*sys_, retire_time));
+  end_listeners(ids);
+}
+
+void LocalOwner::serve_dry(std::span<const std::uint32_t> ids) {
   shut_out(ids);
   wait_until_dry(ids);
-  retirement_.retire(ids, after(*sys_, retire_time));
+}
+
+void LocalOwner::end_listeners(std::span<const std::uint32_t> ids) {
   retirement_.sweep();
   stop_listening(ids);
   forget_listeners(ids);

@@ -27,11 +27,11 @@ class LocalOwner : public Owner {
   void close_listeners(std::span<const std::uint32_t> ids) override;
   void send_signal(int signal) override;
 
-  // No newcomer is let in to these any more; returns when their queues are empty.
   void shut_out(std::span<const std::uint32_t> ids) override;
-  void wait_until_dry(std::span<const std::uint32_t> ids);
-  // Whoever has a copy: the kernel gives it nothing any more.
-  void stop_listening(std::span<const std::uint32_t> ids);
+  // Closing them, before and after they are retired: no newcomer is let in, and their
+  // queues are empty; then they end, whoever has a copy.
+  void serve_dry(std::span<const std::uint32_t> ids);
+  void end_listeners(std::span<const std::uint32_t> ids);
   void forget_listeners(std::span<const std::uint32_t> ids);
   [[nodiscard]] std::vector<Address> retired_addresses() const { return retirement_.addresses(); }
 
@@ -39,6 +39,9 @@ class LocalOwner : public Owner {
   [[nodiscard]] const Sys& sys() const { return *sys_; }
 
  private:
+  void wait_until_dry(std::span<const std::uint32_t> ids);
+  void stop_listening(std::span<const std::uint32_t> ids);
+
   const Sys* sys_;
   Log* log_;
   bool (*ours_)(int fd);

@@ -18,8 +18,6 @@ Status filter_packets(const Sys& sys, int fd, int family, std::span<sock_filter>
   const sock_fprog filter{.len = static_cast<unsigned short>(program.size()),
                           .filter = program.data()};
   if (sys.setsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, &filter, sizeof filter) == 0) {
-    const int on = 1;
-    sys.setsockopt(fd, SOL_SOCKET, SO_LOCK_FILTER, &on, sizeof on);
     return Done{};
   }
   // Some kernels leave filters to root. A packet that has not passed a single
@@ -39,6 +37,8 @@ Status bind_unreachable(const Sys& sys, int fd, int family) {
   if (auto closed = filter_packets(sys, fd, family, drop); !closed) {
     return closed;
   }
+  const int on = 1;
+  sys.setsockopt(fd, SOL_SOCKET, SO_LOCK_FILTER, &on, sizeof on);
   sockaddr_in6 v6{};
   v6.sin6_family = AF_INET6;
   v6.sin6_addr = in6addr_loopback;

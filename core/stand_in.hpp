@@ -50,8 +50,8 @@ class StandIns {
 };
 
 // From now on nobody new comes to this listener; what its queue holds, and who has
-// begun to connect, is still to be served. Nothing can be done for a UNIX socket, nor for a
-// datagram socket that is in no group: ENOTSUP.
+// begun to connect, is still to be served. To do it again changes nothing. Nothing can be done for
+// a UNIX socket, nor for a datagram socket that is in no group: ENOTSUP.
 Status close_to_newcomers(const Sys& sys, int fd, const Listener& listener);
 
 }  // namespace continuity

@@ -7,6 +7,7 @@
 #include <catch2/catch.hpp>
 
 #include <fcntl.h>
+#include <netinet/in.h>
 #include <sys/un.h>
 #include <unistd.h>
 
@@ -52,6 +53,25 @@ TEST_CASE("nobody can connect to a stand-in for TCP", "[stand-in]") {
   CHECK_FALSE(can_connect(name_of(fd)));
   CHECK(::accept4(fd, nullptr, nullptr, SOCK_CLOEXEC) < 0);
   CHECK(errno == EAGAIN);
+}
+
+// Dropping every packet instead would cut off who has begun to connect.
+TEST_CASE("a listener that is closed to newcomers twice is so in the same way", "[stand-in]") {
+  const auto least_hops = [](int fd) {
+    int hops = 0;
+    socklen_t size = sizeof hops;
+    ::getsockopt(fd, IPPROTO_IP, IP_MINTTL, &hops, &size);
+    return hops;
+  };
+  const OwnedFd listener = listen_at("127.0.0.1:0");
+  const Listener what = described(listener.get());
+  REQUIRE(close_to_newcomers(libc_sys(), listener.get(), what).has_value());
+  const int once = least_hops(listener.get());
+
+  CHECK(close_to_newcomers(libc_sys(), listener.get(), what).has_value());
+
+  CHECK(least_hops(listener.get()) == once);
+  CHECK_FALSE(can_connect(name_of(listener.get())));
 }
 
 TEST_CASE("the filter of a stand-in cannot be taken off again", "[stand-in]") {
