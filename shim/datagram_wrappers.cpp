@@ -8,8 +8,6 @@
 #include "shim/watch.hpp"
 #include "shim/wrapped.hpp"
 
-#include <cerrno>
-#include <sys/syscall.h>
 #include <sys/uio.h>
 
 namespace continuity::shim {
@@ -17,13 +15,6 @@ namespace {
 
 inline bool is_datagram_listener(int fd) {
   return (fd_flags(fd) & fd_flag::datagram) != 0;
-}
-
-// Woken because the listener has gone from a thread that slept in the call.
-bool must_look_again(int fd, AcceptSlot* slot) {
-  constexpr std::uint8_t went_away = fd_flag::retired | fd_flag::blocking;
-  return (fd_flags(fd) & went_away) == went_away &&
-         (errno == EAGAIN || (errno == EINTR && slot != nullptr && slot->woken.exchange(false)));
 }
 
 // A handler of the program's may interrupt the call and make one of its own.
@@ -67,7 +58,7 @@ template <typename Receive>
     }
     const auto result = receive();
     where.leave();
-    if (result < 0 && must_look_again(fd, slot)) [[unlikely]] {
+    if (result < 0 && has_gone(fd) && must_look_again(slot)) [[unlikely]] {
       continue;
     }
     return result;

@@ -8,6 +8,7 @@
 
 #include <array>
 #include <atomic>
+#include <cerrno>
 #include <cstddef>
 #include <cstdint>
 #include <span>
@@ -107,6 +108,18 @@ struct alignas(64) AcceptSlot {
   // has one executed in all threads.
   std::atomic<bool> short_way{false};
 };
+
+// A listener that its threads may have been asleep on has been retired.
+inline bool has_gone(int fd) {
+  constexpr std::uint8_t went_away = fd_flag::retired | fd_flag::blocking;
+  return (fd_flags(fd) & went_away) == went_away;
+}
+
+// After an accept or a receive from one that has gone: the stand-in was there
+// already, or we woke the thread for it. (Anything else is the program's.)
+inline bool must_look_again(AcceptSlot* slot) {
+  return errno == EAGAIN || (errno == EINTR && slot != nullptr && slot->woken.exchange(false));
+}
 
 // The slots live beside the gate, in memory that a forked child finds zeroed:
 // its threads have none, and go the long way. Null until there is a listener.

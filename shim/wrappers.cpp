@@ -28,17 +28,6 @@ inline int real_accept(AcceptCall call, int fd, sockaddr* address, socklen_t* le
                                     : real().accept4(fd, address, length, flags);
 }
 
-// After an accept on a listener that has gone: the stand-in was there already,
-// or we woke the thread for it. (Anything else is the program's.)
-bool must_look_again(AcceptSlot* slot) {
-  return errno == EAGAIN || (errno == EINTR && slot != nullptr && slot->woken.exchange(false));
-}
-
-bool has_gone(int fd) {
-  constexpr std::uint8_t went_away = fd_flag::retired | fd_flag::blocking;
-  return (fd_flags(fd) & went_away) == went_away;
-}
-
 // The thread says where it is before it looks whether the listener has been
 // retired, and whoever retires it does so the other way round: one of the two
 // sees the other.
