@@ -5,6 +5,8 @@ starts, and removes that and its UNIX path when it ends. As a daemon, the
 process that has bound leaves at once.
 """
 
+from dataclasses import replace
+
 from harness.in_flight import Download
 from harness.server import Server
 
@@ -46,18 +48,13 @@ _workers = [4, 2, 4, 1]
 
 
 def _reuseport() -> Server:
-    conf = _configuration.replace("LISTEN", "127.0.0.1:@PORT@ reuseport")
+    server = _nginx("nginx, a socket for each of 4, 2, 4, 1 ... workers (`reuseport`)", "daemon off;",
+                    **{**_tcp, "listen": "127.0.0.1:@PORT@ reuseport"})
+    conf = server.files["nginx.conf"]
     files = {f"nginx-{n}.conf": conf.replace("worker_processes 2", f"worker_processes {_workers[(n - 1) % 4]}")
              for n in range(1, 102)}
-    return Server(
-        title="nginx, a socket for each of 4, 2, 4, 1 ... workers (`reuseport`)",
-        packages=["nginx"],
-        version=["/usr/sbin/nginx", "-v"],
-        command=["/usr/sbin/nginx", "-e", "@DIR@/nginx.errors", "-c", "@DIR@/nginx-@GENERATION@.conf",
-                 "-g", "daemon off;"],
-        files={**files, "site/index.html": "hello\n"},
-        pid_file="@DIR@/nginx.pid",
-        **{key: value for key, value in _tcp.items() if key != "listen"})
+    return replace(server, files={**server.files, **files},
+                   command=[word.replace("nginx.conf", "nginx-@GENERATION@.conf") for word in server.command])
 
 
 _tcp = {"listen": "127.0.0.1:@PORT@", "url": "http://127.0.0.1:@PORT@/",

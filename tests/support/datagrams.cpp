@@ -55,10 +55,6 @@ class DatagramSocket {
   int fd_;
 };
 
-struct Question {
-  std::uint64_t epoch;
-};
-
 }  // namespace
 
 DatagramLoad::DatagramLoad(std::string address, unsigned clients, unsigned window)
@@ -79,7 +75,7 @@ DatagramLoad::~DatagramLoad() {
 
 void DatagramLoad::run(unsigned client, unsigned window) {
   DatagramSocket socket(address_);
-  std::map<std::string, Question> open;
+  std::map<std::string, std::uint64_t> open;  // what is asked, and when: the epoch
   Totals totals;
   std::uint64_t number = 0;
   auto gives_up = Clock::time_point::max();
@@ -88,12 +84,13 @@ void DatagramLoad::run(unsigned client, unsigned window) {
       const std::string text = std::to_string(client) + "-" + std::to_string(++number);
       {
         const std::lock_guard lock(mutex_);
-        open[text] = {epoch_};
+        open[text] = epoch_;
       }
       ++totals.asked;
       if (!socket.send(text)) {
         break;  // counts as lost
       }
+      has_asked_.store(true);
     }
     if (ends_.load() && gives_up == Clock::time_point::max()) {
       gives_up = Clock::now() + std::chrono::milliseconds(longest_end_.load());
@@ -116,8 +113,7 @@ void DatagramLoad::run(unsigned client, unsigned window) {
     {
       const std::lock_guard lock(mutex_);
       totals.stale +=
-          question->second.epoch == epoch_ && !allowed_.empty() && !allowed_.contains(pid) ? 1U
-                                                                                           : 0U;
+          question->second == epoch_ && !allowed_.empty() && !allowed_.contains(pid) ? 1U : 0U;
     }
     open.erase(question);
     ++totals.answered;
@@ -140,6 +136,10 @@ void DatagramLoad::only(std::set<pid_t> processes) {
   const std::lock_guard lock(mutex_);
   allowed_ = std::move(processes);
   ++epoch_;
+}
+
+bool DatagramLoad::await_question() const {
+  return wait_until([&] { return has_asked_.load(); });
 }
 
 bool DatagramLoad::await_answers(std::uint64_t more) const {

@@ -34,6 +34,8 @@ class DatagramLoad {
 
   // What is asked from now on may be answered by these processes alone.
   void only(std::set<pid_t> processes);
+  // Waits until something has been asked.
+  [[nodiscard]] bool await_question() const;
   // Waits for so many answers more.
   [[nodiscard]] bool await_answers(std::uint64_t more) const;
   // Asks no more, waits for what is still to come, but not longer, and tells.
@@ -46,6 +48,7 @@ class DatagramLoad {
   std::atomic<bool> ends_{false};
   std::atomic<std::int64_t> longest_end_{0};  // in milliseconds
   std::atomic<std::uint64_t> answered_{0};
+  std::atomic<bool> has_asked_{false};
   std::mutex mutex_;  // of what follows
   Totals totals_;
   std::set<pid_t> allowed_;

@@ -2,7 +2,8 @@
 //
 //   datagram-server [--workers N] [--sockets N] [--end N] LOOP ADDRESS
 //
-// It answers "TEXT" by "TEXT pid=PID", and "slow MILLISECONDS TEXT" as much later. With
+// It answers "TEXT" by "TEXT pid=PID", and "slow MILLISECONDS TEXT" as much later; that
+// it has been asked it says on its standard output. With
 // workers the socket is bound before they are forked, and with sockets each thread has
 // one of its own, in a group. It says "listening pid=PID" when its sockets are bound;
 // then, with --end, it ends by that signal, or with 0 it hangs.
@@ -51,6 +52,8 @@ static void answer(int fd, struct request* request, ssize_t size) {
   int milliseconds = 0;
   request->text[size] = '\0';
   if (sscanf(request->text, "slow %d", &milliseconds) == 1) {
+    printf("asked pid=%d\n", getpid());
+    fflush(stdout);
     usleep((useconds_t)milliseconds * 1000);
   }
   int length = snprintf(text, sizeof text, "%s pid=%d", request->text, getpid());
