@@ -104,11 +104,20 @@ SleepingCall find_call(const Sys& sys, int proc, pid_t thread) {
 
 int find_accept(const Sys& sys, int proc, pid_t thread) {
   const SleepingCall call = find_call(sys, proc, thread);
-  if (call.number == running) {
-    return running;
+  switch (call.number) {
+    case running:
+      return running;
+    case SYS_accept:
+    case SYS_accept4:
+    case SYS_recvfrom:  // what an accept is to another, to a datagram listener
+    case SYS_recvmsg:
+    case SYS_recvmmsg:
+    case SYS_read:
+    case SYS_readv:
+      return static_cast<int>(call.first_argument);
+    default:
+      return not_in_accept;
   }
-  const bool inside = call.number == SYS_accept || call.number == SYS_accept4;
-  return inside ? static_cast<int>(call.first_argument) : not_in_accept;
 }
 
 }  // namespace continuity

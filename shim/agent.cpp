@@ -286,11 +286,13 @@ bool ProcessOwner::clear_accepts(std::span<const int> fds, Nanoseconds deadline)
                        [&](int fd) { return where == AcceptSlot::inside(fd); })) {
         continue;
       }
-      // A thread that left accept by siglongjmp never said so.
-      if (now(sys) - began > doubt_after &&
-          find_accept(sys, process_->proc.get(), slot.thread.load()) == not_in_accept) {
-        slot.where.store(AcceptSlot::outside);
-        continue;
+      // A thread that left the call by siglongjmp never said so.
+      if (now(sys) - began > doubt_after) {
+        const int found = find_accept(sys, process_->proc.get(), slot.thread.load());
+        if (found != running && AcceptSlot::inside(found) != where) {
+          slot.where.store(AcceptSlot::outside);
+          continue;
+        }
       }
       clear = false;
       wake(slot);
