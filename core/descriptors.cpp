@@ -159,7 +159,9 @@ Result<Holdings> Descriptors::find(std::span<const std::uint64_t> wanted, bool (
       return;
     }
     if (sys_->fstat(fd, &status) != 0) {
-      failure = errno == EBADF ? failure : errno;  // EBADF: closed meanwhile
+      // EBADF: closed meanwhile. ENOENT: a directory in /proc of a process that has
+      // ended (proc_fd_getattr in fs/proc/fd.c).
+      failure = errno == EBADF || errno == ENOENT ? failure : errno;
       return;
     }
     if (S_ISSOCK(status.st_mode) && contains(inodes, status.st_ino)) {

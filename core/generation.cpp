@@ -62,7 +62,7 @@ bool Generation::join() {
     // for no work until it has read the page.
     member.connections.store(0);
     member.looked.store(0);
-    member.failed.store(0);
+    member.failed.store({});
     member.done.store(0);
     self_ = &member;
     return true;
@@ -244,7 +244,7 @@ int Generation::retire_claimed(const State& state, bool& any) {
 
 void Generation::say_followed(const State& state, int failed) {
   stage_ = state.stage;
-  self_->failed.store(failed);
+  self_->failed.store({.thread = sys_->gettid(), .code = failed});
   self_->done.store(state.sequence);
   page_->done.fetch_add(1);
   sys_->futex(&page_->done, FUTEX_WAKE, INT_MAX, nullptr);
@@ -333,11 +333,12 @@ bool Generation::await_others(Nanoseconds deadline, Error* failure, std::vector<
     const std::uint32_t seen = page_->done.load();
     std::vector<pid_t> missing;
     for_each_other([&](const Member& member, pid_t process) {
+      const Failure failed = member.failed.load();
       if (member.done.load() != wanted) {
         missing.push_back(process);
-      } else if (member.failed.load() != 0 && failure != nullptr &&
-                 !processes_.is_ending(process)) {  // its files go before its agent does
-        *failure = Error{"get ready to hand over in another process", member.failed.load()};
+      } else if (failed.code != 0 && failed.thread == member.agent.load().thread &&
+                 failure != nullptr && !processes_.is_ending(process)) {
+        *failure = Error{"get ready to hand over in another process", failed.code};
       }
     });
     if (missing.empty()) {

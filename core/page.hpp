@@ -48,11 +48,18 @@ struct alignas(8) AgentId {
 };
 static_assert(std::atomic<AgentId>::is_always_lock_free);
 
+// Whose it is stands beside it: a place is taken first and cleared afterwards.
+struct alignas(8) Failure {
+  pid_t thread = 0;
+  std::int32_t code = 0;  // errno
+};
+static_assert(std::atomic<Failure>::is_always_lock_free);
+
 // A process with an agent.
 struct Member {
   std::atomic<AgentId> agent;              // nobody: a free place
   std::atomic<std::uint32_t> done;         // the sequence it has followed last
-  std::atomic<std::int32_t> failed;        // errno of what it could not do then
+  std::atomic<Failure> failed;             // what it could not do then
   std::atomic<std::uint32_t> connections;  // live ones, when it looked last
   std::atomic<std::uint32_t> looked;       // how often it has looked since it was forgotten
 };

@@ -148,6 +148,20 @@ int place(int number) {
   return hand_out(high);
 }
 
+class OwnHeld {
+ public:
+  OwnHeld() noexcept { lock_own_descriptors(); }
+  ~OwnHeld() { unlock_own_descriptors(); }
+  OwnHeld(const OwnHeld&) = delete;
+  OwnHeld& operator=(const OwnHeld&) = delete;
+};
+
+template <typename Make>
+int make(Make make_number) {
+  const OwnHeld held;
+  return place(make_number());
+}
+
 // Calls change(fd) for every descriptor that travels with a message.
 template <typename Change>
 void change_fds(msghdr& message, Change change) {
@@ -169,7 +183,7 @@ void change_fds(msghdr& message, Change change) {
 
 namespace placed {
 int accept4(int fd, sockaddr* address, socklen_t* length, int flags) {
-  return place(real().accept4(number_of(fd), address, length, flags));
+  return make([&] { return real().accept4(number_of(fd), address, length, flags); });
 }
 int bind(int fd, const sockaddr* address, socklen_t length) {
   return real().bind(number_of(fd), address, length);
@@ -178,6 +192,7 @@ int close(int fd) {
   if (!is_handle(fd)) {
     return real().close(fd);
   }
+  const OwnHeld held;
   std::atomic<int>& slot = slot_of(fd);
   const int number = slot.exchange(0) - 1;
   const auto index = static_cast<std::size_t>(&slot - g_numbers.data());
@@ -196,13 +211,13 @@ int epoll_ctl(int epoll, int operation, int fd, epoll_event* event) {
   return real().epoll_ctl(number_of(epoll), operation, number_of(fd), event);
 }
 int epoll_create1(int flags) {
-  return place(::epoll_create1(flags));
+  return make([&] { return ::epoll_create1(flags); });
 }
 int epoll_wait(int epoll, epoll_event* events, int room, int timeout) {
   return real().epoll_wait(number_of(epoll), events, room, timeout);
 }
 int eventfd(unsigned value, int flags) {
-  return place(::eventfd(value, flags));
+  return make([&] { return ::eventfd(value, flags); });
 }
 int fchmodat(int directory, const char* path, mode_t mode) {
   return real().fchmodat(number_of(directory), path, mode, 0);
@@ -212,6 +227,7 @@ int fchown(int fd, uid_t user, gid_t group) {
 }
 int fcntl(int fd, int command, long argument) {
   if (command == F_DUPFD_CLOEXEC) {
+    const OwnHeld held;
     return hand_out(copy_high(number_of(fd)));
   }
   return real().fcntl(number_of(fd), command, argument);
@@ -247,7 +263,7 @@ int listen(int fd, int backlog) {
   return real().listen(number_of(fd), backlog);
 }
 int memfd_create(const char* name, unsigned flags) {
-  return place(::memfd_create(name, flags));
+  return make([&] { return ::memfd_create(name, flags); });
 }
 int mkdirat(int directory, const char* path, mode_t mode) {
   return ::mkdirat(number_of(directory), path, mode);
@@ -256,10 +272,10 @@ int number(int fd) {
   return number_of(fd);
 }
 int openat(int directory, const char* path, int flags, mode_t mode) {
-  return place(real().openat(number_of(directory), path, flags, mode));
+  return make([&] { return real().openat(number_of(directory), path, flags, mode); });
 }
 int pidfd_open(pid_t pid, unsigned flags) {
-  return place(static_cast<int>(real().syscall(SYS_pidfd_open, pid, flags)));
+  return make([&] { return static_cast<int>(real().syscall(SYS_pidfd_open, pid, flags)); });
 }
 int pidfd_send_signal(int pidfd, int signal) {
   return libc_sys().pidfd_send_signal(number_of(pidfd), signal);
@@ -284,6 +300,7 @@ ssize_t readlinkat(int directory, const char* path, char* buffer, std::size_t si
   return real().readlinkat(number_of(directory), path, buffer, size);
 }
 ssize_t recvmsg(int fd, msghdr* message, int flags) {
+  const OwnHeld held;
   const ssize_t size = ::recvmsg(number_of(fd), message, flags);
   if (size >= 0 && message->msg_controllen > 0) {
     change_fds(*message, place);
@@ -318,9 +335,10 @@ int shutdown(int fd, int how) {
   return real().shutdown(number_of(fd), how);
 }
 int socket(int family, int type, int protocol) {
-  return place(::socket(family, type, protocol));
+  return make([&] { return ::socket(family, type, protocol); });
 }
 int socketpair(int family, int type, int protocol, int* pair) {
+  const OwnHeld held;
   const int result = ::socketpair(family, type, protocol, pair);
   if (result == 0) {
     pair[0] = place(pair[0]);
@@ -407,6 +425,7 @@ void close_own_descriptors(std::span<const int> kept) noexcept {
 }
 
 bool move_own_descriptor(int number) noexcept {
+  const OwnHeld held;
   const int moved = copy_high(number);
   for (std::atomic<int>& slot : g_numbers) {
     int expected = number + 1;

@@ -14,6 +14,12 @@ namespace continuity::shim {
 // number of one.
 const Sys& real_sys();
 
+// Between making a descriptor of ours and knowing it as ours, and between forgetting
+// and closing it, the process must not be forked: the child would have it without
+// knowing. Taken after all other locks, for a few calls.
+void lock_own_descriptors() noexcept;
+void unlock_own_descriptors() noexcept;
+
 // In a forked child: what belonged to its parent's agent is closed. `kept`:
 // handles that the child goes on using.
 void close_own_descriptors(std::span<const int> kept) noexcept;

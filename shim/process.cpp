@@ -48,6 +48,7 @@ constexpr std::size_t page_size = 4096;
 struct alignas(page_size) State {
   alignas(Process) std::byte process[sizeof(Process)];
   pthread_mutex_t descriptors = PTHREAD_MUTEX_INITIALIZER;
+  pthread_mutex_t own_descriptors = PTHREAD_MUTEX_INITIALIZER;
   std::atomic<bool> is_forked{false};
 };
 constinit State g_state{};
@@ -397,6 +398,7 @@ void Process::settle_in_forked_child(bool noticed) noexcept {
   holds_agent.store(0);
   ::pthread_mutex_init(&mutex_, nullptr);
   ::pthread_mutex_init(&g_state.descriptors, nullptr);
+  ::pthread_mutex_init(&g_state.own_descriptors, nullptr);
   forget_accept_slots();
   forget_moving();
   if (agent == nullptr) {
@@ -519,6 +521,7 @@ void Process::before_fork() noexcept {
   } catch (...) {  // no memory: parent and child do not know of each other
   }
   lock_settled_descriptors();
+  lock_own_descriptors();
 }
 
 // The kernel copies descriptors first and memory afterwards. A listener that moved
@@ -557,6 +560,7 @@ void Process::after_fork_in_parent() noexcept {
   if (process->holds_agent.exchange(0) != 0) {
     real_sys().futex(&process->holds_agent, FUTEX_WAKE_PRIVATE, 1, nullptr);
   }
+  unlock_own_descriptors();
   unlock_descriptors();
   ::pthread_mutex_unlock(&process->mutex_);
   ::pthread_sigmask(SIG_SETMASK, &mask, nullptr);
@@ -578,6 +582,7 @@ void Process::after_fork_in_child() noexcept {
     return;
   }
   const sigset_t mask = process->fork_mask_;
+  unlock_own_descriptors();
   // Most children execute another program or end, and many more are made than ever
   // wait for work: what is written to here is copied, page by page. But who has an
   // end of a conversation keeps it open, and a successor waits for the end of that.
@@ -679,6 +684,13 @@ void lock_descriptors() noexcept {
 }
 void unlock_descriptors() noexcept {
   ::pthread_mutex_unlock(&g_state.descriptors);
+}
+
+void lock_own_descriptors() noexcept {
+  ::pthread_mutex_lock(&g_state.own_descriptors);
+}
+void unlock_own_descriptors() noexcept {
+  ::pthread_mutex_unlock(&g_state.own_descriptors);
 }
 
 DescriptorsHeld::DescriptorsHeld() noexcept {
