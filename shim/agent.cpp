@@ -377,6 +377,10 @@ void Agent::watch(std::vector<Channel> predecessors, Nanoseconds until) {
   ring(real_sys(), wake_.get());
 }
 
+void Agent::notice_lifelines() noexcept {
+  ring(real_sys(), wake_.get());
+}
+
 void Agent::take_arrivals() {
   const DescriptorsHeld held;
   for (Channel& channel : arrivals_) {

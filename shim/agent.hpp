@@ -70,6 +70,9 @@ class Agent {
   // Who we took over from just now watches us from now on.
   void watch(std::vector<Channel> predecessors, Nanoseconds until);
 
+  // This process has a connection to a predecessor: its end is to be noticed.
+  void notice_lifelines() noexcept;
+
   // A descriptor of ours has another number: what sleeps in poll on the old one
   // would never hear of it.
   void notice_moved() noexcept;

@@ -243,6 +243,9 @@ void settle(Process& process, bool for_others = false) {
   }
   if (process.taker) {
     take_lifelines(process);
+    if (process.agent != nullptr) {
+      process.agent->notice_lifelines();  // it may have looked already, and be asleep
+    }
   }
   process.set_gate(settled_gate());
 }

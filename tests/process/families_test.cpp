@@ -395,14 +395,12 @@ struct Inventory {
   std::multiset<std::size_t> descriptors;
   std::size_t files = 0;
   bool operator==(const Inventory&) const = default;
-  // What is under way may be counted at first, and have ended at last. And one
-  // more in each process: now and then the lifeline to a predecessor stays open
-  // when that has gone. A defect, but one that does not grow.
+  // What is under way may be counted at first, and have ended at last.
   [[nodiscard]] bool is_no_more_than(const Inventory& other) const {
     return processes == other.processes && files == other.files &&
            descriptors.size() == other.descriptors.size() &&
            std::equal(descriptors.begin(), descriptors.end(), other.descriptors.begin(),
-                      [](std::size_t now, std::size_t before) { return now <= before + 1; });
+                      [](std::size_t now, std::size_t before) { return now <= before; });
   }
 };
 
