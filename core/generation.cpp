@@ -65,6 +65,10 @@ bool Generation::join() {
     member.failed.store({});
     member.done.store(0);
     self_ = &member;
+    for (std::atomic<pid_t>& one : page_->newcomers) {
+      pid_t own = self.process;
+      one.compare_exchange_strong(own, 0);
+    }
     return true;
   }
   return false;
@@ -332,6 +336,10 @@ bool Generation::await_others(Nanoseconds deadline, Error* failure, std::vector<
   for (;;) {
     const std::uint32_t seen = page_->done.load();
     std::vector<pid_t> missing;
+    // Before the members: who has joined meanwhile is one of them.
+    if (const pid_t expected = offers != nullptr ? newcomer() : 0; expected != 0) {
+      missing.push_back(expected);
+    }
     for_each_other([&](const Member& member, pid_t process) {
       const Failure failed = member.failed.load();
       if (member.done.load() != wanted) {
@@ -364,7 +372,7 @@ bool Generation::await_others(Nanoseconds deadline, Error* failure, std::vector<
 // program's own would keep a queue that nobody serves.
 std::vector<Owner::Item> Generation::inventory() {
   auto items = local_->inventory();
-  if (page_->private_listeners.load() > 0 &&
+  if ((page_->private_listeners.load() > 0 || newcomer() != 0) &&
       static_cast<Stage>(page_->stage.load()) == Stage::serving) {
     // Conversations under way have been told of what was offered before.
     for (const Offered& one : offered_) {
@@ -498,6 +506,29 @@ bool Generation::holds(std::span<const std::uint64_t> inodes) {
     }
   }
   return local_->holds(inodes);
+}
+
+void Generation::expect(pid_t process) {
+  if (process <= 0) {  // it lives in a namespace that we cannot see
+    return;
+  }
+  for (std::atomic<pid_t>& one : page_->newcomers) {
+    pid_t who = one.load();
+    if ((who == 0 || who == process || !is_running(*sys_, who)) &&
+        one.compare_exchange_strong(who, process)) {
+      return;
+    }
+  }
+}
+
+// One that lives, and has not joined yet. 0: none.
+pid_t Generation::newcomer() const {
+  for (const std::atomic<pid_t>& one : page_->newcomers) {
+    if (const pid_t who = one.load(); who != 0 && is_running(*sys_, who)) {
+      return who;
+    }
+  }
+  return 0;
 }
 
 std::vector<int> Generation::ties() {

@@ -92,6 +92,7 @@ class Generation : public Owner {
   bool is_forked(pid_t process) override;
   bool is_outlived(pid_t process) override;
   bool holds(std::span<const std::uint64_t> inodes) override;
+  void expect(pid_t process) override;
   std::vector<int> ties() override;
 
  private:
@@ -123,6 +124,7 @@ class Generation : public Owner {
                     std::vector<Item>* offers = nullptr);
   template <typename Visit>
   void for_each_other(Visit visit) const;
+  [[nodiscard]] pid_t newcomer() const;
   [[nodiscard]] AgentId own_agent() const;
   [[nodiscard]] Processes::Held find_in_children() const;
   Status prepare_here(const State& state);

@@ -361,6 +361,7 @@ void Holder::on_join(Conversation& conversation, const Message& join) {
     reply(conversation, no);
   } else {
     log_->debug("pid {} belongs to this generation", conversation.peer.pid);
+    owner_->expect(conversation.peer.pid);
     Message welcome{.type = MessageType::welcome};
     welcome.generation = self_.generation;
     welcome.pid = sys_->getpid();

@@ -86,6 +86,8 @@ class Owner {
   // Whether a listener of this generation, or one that it has handed over, is
   // among these; by their inodes.
   virtual bool holds(std::span<const std::uint64_t> /*inodes*/) { return false; }
+  // It is about to join: what it listens on belongs to the next inventory.
+  virtual void expect(pid_t /*process*/) {}
   // What ties a process to the generation; nothing where it is one process only.
   virtual std::vector<int> ties() { return {}; }
 };

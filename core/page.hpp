@@ -78,6 +78,7 @@ struct Outlived {
   std::atomic<std::uint64_t> started;
 };
 
+constexpr std::size_t max_newcomers = 64;
 constexpr std::uint32_t max_outlived = 8;
 constexpr std::uint32_t max_noted_claims = 256;
 constexpr std::size_t max_members = 4096;
@@ -120,6 +121,9 @@ struct Page {
   std::array<Outlived, max_outlived> outlived;
   std::atomic<std::uint32_t> outlived_count;
 
+  // Processes that have been told where the generation is, and have no agent yet:
+  // what they listen on belongs to an inventory. 0: a free place.
+  std::array<std::atomic<pid_t>, max_newcomers> newcomers;
   std::atomic<std::uint32_t> private_listeners;  // made by members after they were forked
   std::atomic<std::uint32_t> member_limit;       // slots at and above it have never been used
   std::array<Member, max_members> members;

@@ -458,6 +458,43 @@ TEST_CASE("a process that dies while it is waited for is not waited for any long
   CHECK(waits < 10);
 }
 
+TEST_CASE("an inventory waits for a process that is about to join", "[generation]") {
+  Scene scene;
+  REQUIRE(scene.at(0).generation.join());
+  REQUIRE(scene.at(0).generation.try_to_lead());
+  scene.at(0).generation.expect(scene.at(1).pid);
+  scene.at(0).generation.expect(scene.at(2).pid);
+  scene.at(2).alive = false;  // not for one that has died
+  const auto wait = scene.at(0).kernel.hooks.futex;
+  int waits = 0;
+  scene.at(0).kernel.hooks.futex = [&](std::atomic<std::uint32_t>* word, int operation,
+                                       std::uint32_t value, const timespec* timeout) {
+    if (timeout != nullptr && ++waits == 3) {
+      REQUIRE(scene.at(1).generation.join());
+    }
+    return wait(word, operation, value, timeout);
+  };
+
+  scene.at(0).generation.inventory();
+
+  CHECK(waits >= 3);
+  CHECK(scene.has_joined(scene.at(1)));
+  const int before = waits;
+  scene.at(0).generation.inventory();
+  CHECK(waits == before);  // nobody is expected any more
+}
+
+TEST_CASE("an inventory does not wait for ever for a process that does not join", "[generation]") {
+  Scene scene;
+  REQUIRE(scene.at(0).generation.join());
+  REQUIRE(scene.at(0).generation.try_to_lead());
+  scene.at(0).generation.expect(scene.at(1).pid);
+  const Nanoseconds began = scene.time;
+  scene.at(0).generation.inventory();
+  CHECK(scene.time - began >= 200 * millisecond);
+  CHECK(scene.time - began < 300 * millisecond);
+}
+
 // Between the look that finds a member dead and the step that frees its place,
 // somebody else takes it: that one is a member all the same.
 TEST_CASE("a place that is taken again is not freed by who saw its owner dead", "[generation]") {
