@@ -36,6 +36,19 @@ bool take_turn(const Sys& sys, std::atomic<AgentId>& turn) {
          (!is_agent_alive(sys, who) && turn.compare_exchange_strong(who, self));
 }
 
+void note_newcomer(const Sys& sys, Page& page, pid_t process) {
+  if (process <= 0) {  // it lives in a namespace that we cannot see
+    return;
+  }
+  for (std::atomic<pid_t>& one : page.newcomers) {
+    pid_t who = one.load();
+    if ((who == 0 || who == process || !is_running(sys, who)) &&
+        one.compare_exchange_strong(who, process)) {
+      return;
+    }
+  }
+}
+
 Generation::Generation(const Sys& sys, Log& log, Page& page, LocalOwner& local, int proc, Ties ties)
     : sys_(&sys), log_(&log), page_(&page), local_(&local), processes_(sys, proc), ties_(ties) {}
 
@@ -57,7 +70,7 @@ bool Generation::join() {
     while (limit < i + 1 &&
            !page_->member_limit.compare_exchange_weak(limit, static_cast<std::uint32_t>(i + 1))) {
     }
-    offer_round_ = page_->offer_round.load();
+    offer_round_ = page_->offer_round.load() & ~1U;  // a round that is under way is its own, too
     // What is read of the one before meanwhile does no harm: this process waits
     // for no work until it has read the page.
     member.connections.store(0);
@@ -261,7 +274,8 @@ bool Generation::follow() {
   bool retired_any = false;
   if (state.stage == Stage::serving) {
     serve_again();
-    if (state.offer_round != std::exchange(offer_round_, state.offer_round)) {
+    if (state.offer_round != std::exchange(offer_round_, state.offer_round) &&
+        state.offer_round % 2 == 1) {
       offer_own(state);
     }
   } else {
@@ -380,6 +394,7 @@ std::vector<Owner::Item> Generation::inventory() {
     }
     ask_for_offers(items);
     await_others(after(*sys_, follow_time), nullptr, &items);
+    page_->offer_round.fetch_add(1);
     take_offers(items);
     // In one order whoever offers first: each conversation numbers them anew.
     std::sort(items.begin(), items.end(),
@@ -398,7 +413,7 @@ void Generation::ask_for_offers(const std::vector<Item>& items) {
       }
     }
     page_->listener_count.store(count);
-    page_->offer_round.fetch_add(1);
+    page_->offer_round.store(page_->offer_round.load() | 1U);  // or one has died in the middle
   });
 }
 
@@ -509,16 +524,7 @@ bool Generation::holds(std::span<const std::uint64_t> inodes) {
 }
 
 void Generation::expect(pid_t process) {
-  if (process <= 0) {  // it lives in a namespace that we cannot see
-    return;
-  }
-  for (std::atomic<pid_t>& one : page_->newcomers) {
-    pid_t who = one.load();
-    if ((who == 0 || who == process || !is_running(*sys_, who)) &&
-        one.compare_exchange_strong(who, process)) {
-      return;
-    }
-  }
+  note_newcomer(*sys_, *page_, process);
 }
 
 // One that lives, and has not joined yet. 0: none.

@@ -25,6 +25,9 @@ bool is_agent_alive(const Sys& sys, AgentId agent);
 // in the middle of it.
 bool take_turn(const Sys& sys, std::atomic<AgentId>& turn);
 
+// The process will join: what it listens on belongs to the next inventory.
+void note_newcomer(const Sys& sys, Page& page, pid_t process);
+
 class Generation : public Owner {
  public:
   // `bell` is an eventfd on which all agents of the generation are woken,

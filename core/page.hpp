@@ -109,7 +109,7 @@ struct Page {
   std::atomic<std::uint32_t> sequence;
   std::atomic<std::uint32_t> done;  // a futex: some member has followed
   std::atomic<std::uint32_t> stage;
-  std::atomic<std::uint32_t> offer_round;  // counts inventories that the leader asks for
+  std::atomic<std::uint32_t> offer_round;  // odd while the leader asks for an inventory
   std::atomic<std::uint32_t> attempt;      // counts inventories
   std::atomic<std::uint32_t> listener_count;
   std::atomic<std::uint64_t> successor;  // the generation that takes over, or did

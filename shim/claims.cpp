@@ -64,6 +64,9 @@ bool find_file(Listener& wanted) {
 void note_private(const Process& process) {
   if (process.page->main.load() != ::getpid()) {
     process.page->private_listeners.fetch_add(1);
+    if (process.agent == nullptr) {
+      note_newcomer(real_sys(), *process.page, ::getpid());
+    }
   }
 }
 

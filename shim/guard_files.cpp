@@ -39,7 +39,7 @@ bool names_somebody_else(int directory, const char* path, const struct stat& sta
   const bool only_a_number =
       std::all_of(rest, end, [](char c) { return c == '\n' || c == ' ' || c == '\0'; });
   return error == std::errc{} && only_a_number && pid > 1 && pid != ::getpid() &&
-         (::kill(pid, 0) == 0 || errno == EPERM);
+         (real().kill(pid, 0) == 0 || errno == EPERM);
 }
 
 // One of ours that has gone to a successor.

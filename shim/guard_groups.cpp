@@ -51,7 +51,7 @@ class Proc {
     std::copy_n("/stat", sizeof "/stat", end);
     std::array<char, 1024> text{};
     const int file = real().openat(directory_, path.data(), O_RDONLY | O_CLOEXEC);
-    const ssize_t size = file >= 0 ? ::read(file, text.data(), text.size()) : 0;
+    const ssize_t size = file >= 0 ? real().read(file, text.data(), text.size()) : 0;
     if (file >= 0) {
       real().close(file);
     }

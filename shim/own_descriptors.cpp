@@ -294,14 +294,14 @@ int ppoll(pollfd* fds, nfds_t count, const timespec* timeout) {
   return result;
 }
 ssize_t read(int fd, void* buffer, std::size_t size) {
-  return ::read(number_of(fd), buffer, size);
+  return real().read(number_of(fd), buffer, size);
 }
 ssize_t readlinkat(int directory, const char* path, char* buffer, std::size_t size) {
   return real().readlinkat(number_of(directory), path, buffer, size);
 }
 ssize_t recvmsg(int fd, msghdr* message, int flags) {
   const OwnHeld held;
-  const ssize_t size = ::recvmsg(number_of(fd), message, flags);
+  const ssize_t size = real().recvmsg(number_of(fd), message, flags);
   if (size >= 0 && message->msg_controllen > 0) {
     change_fds(*message, place);
   }
@@ -326,7 +326,7 @@ ssize_t sendmsg(int fd, const msghdr* message, int flags) {
     numbered.msg_control = control.data();
     change_fds(numbered, number_of);
   }
-  return ::sendmsg(number_of(fd), &numbered, flags);
+  return real().sendmsg(number_of(fd), &numbered, flags);
 }
 int setsockopt(int fd, int level, int name, const void* value, socklen_t length) {
   return real().setsockopt(number_of(fd), level, name, value, length);

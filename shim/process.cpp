@@ -263,7 +263,7 @@ void Process::notice_forks() noexcept {
 bool Process::open_page() {
   page_memory_ = OwnedFd(real_sys(), real_sys().memfd_create("continuity", MFD_CLOEXEC));
   const int number = page_memory_.is_open() ? real_sys().number(page_memory_.get()) : -1;
-  if (number < 0 || ::ftruncate(number, sizeof(Page)) != 0) {
+  if (number < 0 || real().ftruncate(number, off_t{sizeof(Page)}) != 0) {
     return false;
   }
   if (!map_page()) {
