@@ -387,6 +387,20 @@ bool Taker::is_dead(Rendezvous& rendezvous, const Conversation& conversation) {
   return process.is_open() ? sys_->ppoll(&entry, 1, &moment) > 0 : errno == ESRCH;
 }
 
+// Nobody answers what could not be sent: want of memory passes.
+Status Taker::say_ready(Channel& channel, const Message& ready) {
+  const Nanoseconds deadline = after(*sys_, send_time);
+  for (;;) {
+    auto sent = channel.send(ready, after(*sys_, answer_time));
+    if (sent || sent.error().code == ECONNRESET || sent.error().code == EPIPE ||
+        now(*sys_) >= deadline) {
+      return sent;
+    }
+    const timespec pause = to_timespec(millisecond);
+    sys_->ppoll(nullptr, 0, &pause);
+  }
+}
+
 // One predecessor's answer to READY. False: we must not become owners.
 bool Taker::ask(Rendezvous& rendezvous, Conversation& conversation, Outcome& outcome) {
   Message ready{.type = MessageType::ready};
@@ -403,7 +417,7 @@ bool Taker::ask(Rendezvous& rendezvous, Conversation& conversation, Outcome& out
   const Nanoseconds began = now(*sys_);
   conversation.phase = step(conversation.phase, TakerEvent::wait).next;
   // A channel that was closed may hold the reason still: listen in any case.
-  if (const auto sent = conversation.channel.send(ready, after(*sys_, answer_time)); !sent) {
+  if (const auto sent = say_ready(conversation.channel, ready); !sent) {
     log_->debug("pid {}: {}: {}", pid, sent.error().step, error_text(sent.error().code));
   }
   const auto received = conversation.channel.receive(after(*sys_, answer_time));

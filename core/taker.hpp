@@ -114,6 +114,7 @@ class Taker {
   bool receive_grant(Conversation& conversation, Claim& claim);
   bool is_dead(Rendezvous& rendezvous, const Conversation& conversation);
   void log_stranger(const Conversation& conversation, const Listener& wanted);
+  Status say_ready(Channel& channel, const Message& ready);
   bool ask(Rendezvous& rendezvous, Conversation& conversation, Outcome& outcome);
 
   const Sys* sys_;

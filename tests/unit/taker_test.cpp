@@ -591,6 +591,22 @@ TEST_CASE("a predecessor that is stopped makes no owner", "[taker]") {
   CHECK(predecessor.accepts());
 }
 
+TEST_CASE("READY that could not be sent for want of memory is sent again", "[taker]") {
+  const auto code = GENERATE(ENOMEM, ENOBUFS);
+  World world;
+  Predecessor predecessor(world);
+  Rendezvous rendezvous = world.open_rendezvous(world.taker_sys);
+  Taker taker = world.make_taker(2);
+  REQUIRE(taker.claim(rendezvous, predecessor.wanted()).found == Found::claimed);
+  world.taker_sys.fail_next(Call::sendmsg, code);
+  const Nanoseconds began = world.time();
+
+  CHECK(taker.become_owner(rendezvous).owner);
+
+  CHECK(world.time() - began < 100 * millisecond);
+  CHECK_FALSE(predecessor.accepts());
+}
+
 TEST_CASE("a stranger that is stopped costs a tenth of a second and a line", "[taker]") {
   World world;
   Predecessor frozen(world, {"127.0.0.1:0"}, 1, "stranger");
