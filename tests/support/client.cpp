@@ -8,6 +8,7 @@
 #include <cstddef>
 #include <cstring>
 #include <netinet/in.h>
+#include <random>
 #include <stdexcept>
 #include <unistd.h>
 
@@ -97,16 +98,39 @@ std::string answer_from(const std::string& address, const std::string& line) {
   return Connection(address).ask(line);
 }
 
+namespace {
+
+// Below those that the kernel gives to clients (ip_local_port_range): a client's
+// datagram socket may get a port on which only a TCP socket is bound.
+int some_port() {
+  constexpr int lowest = 20'000;
+  constexpr int highest = 32'000;
+  static std::mt19937 random{std::random_device{}()};
+  return std::uniform_int_distribution(lowest, highest)(random);
+}
+
+bool binds(int fd, const SocketAddress& address) {
+  return ::bind(fd, address.get(), address.length) == 0;
+}
+
+}  // namespace
+
 ReservedPort::ReservedPort(int family) : fd_(::socket(family, SOCK_STREAM | SOCK_CLOEXEC, 0)) {
-  const int on = 1;
-  ::setsockopt(fd_, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
+  constexpr int attempts = 1000;
   const std::string host = family == AF_INET6 ? "[::1]:" : "127.0.0.1:";
-  SocketAddress any(host + "0");
-  if (::bind(fd_, any.get(), any.length) != 0 ||
-      ::getsockname(fd_, reinterpret_cast<sockaddr*>(&any.storage), &any.length) != 0) {
+  for (int i = 0; i < attempts && number_ == 0; ++i) {
+    const int number = some_port();
+    const SocketAddress address(host + std::to_string(number));
+    const int datagrams = ::socket(family, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    number_ = binds(datagrams, address) && binds(fd_, address) ? number : 0;
+    ::close(datagrams);
+  }
+  if (number_ == 0) {
     throw std::runtime_error("no port: " + error_name());
   }
-  number_ = ntohs(reinterpret_cast<const sockaddr_in&>(any.storage).sin_port);
+  // Only now: another one that is looking for a port must not get this one.
+  const int on = 1;
+  ::setsockopt(fd_, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
   address_ = host + std::to_string(number_);
 }
 

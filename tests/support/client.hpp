@@ -39,8 +39,8 @@ class Connection {
 // The answer to one line on a connection of its own.
 std::string answer_from(const std::string& address, const std::string& line = "hello");
 
-// A port that the kernel picked and, as long as this lives, gives to nobody who
-// does not ask for it by number: bound, with SO_REUSEADDR, and not listening.
+// A port that was free for TCP and UDP and that, as long as this lives, nobody gets
+// who does not ask for it by number: bound, with SO_REUSEADDR, and not listening.
 class ReservedPort {
  public:
   explicit ReservedPort(int family = AF_INET);
