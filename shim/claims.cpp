@@ -498,15 +498,20 @@ int control_epoll(int epoll, int operation, int fd, epoll_event* event) noexcept
     errno = EBADF;
     return -1;
   }
-  constexpr std::uint8_t gone = fd_flag::retired | fd_flag::datagram;
-  if ((fd_flags(fd) & gone) == gone) {
+  const auto is_gone = [fd] {
+    constexpr std::uint8_t gone = fd_flag::retired | fd_flag::datagram;
+    return (fd_flags(fd) & gone) == gone;
+  };
+  if (is_gone()) {
     return control_retired_datagrams(epoll, operation, fd, event);
   }
   const int result = real().epoll_ctl(epoll, operation, fd, event);
   if (result != 0 && is_retired(fd) && (errno == ENOENT || errno == EEXIST)) {
-    // In the middle of a swap the epoll knows it under neither name.
+    // In the middle of a swap the epoll knows it under neither name, and a datagram
+    // socket that has been retired since perhaps not at all.
     wait_until_settled();
-    return real().epoll_ctl(epoll, operation, fd, event);
+    return is_gone() ? control_retired_datagrams(epoll, operation, fd, event)
+                     : real().epoll_ctl(epoll, operation, fd, event);
   }
   return result;
 }

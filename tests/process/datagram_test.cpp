@@ -74,6 +74,10 @@ TEST_CASE("no datagram is lost or answered twice", "[datagram]") {
   restarts_without_loss(DatagramPlace(), {loop});
 }
 
+TEST_CASE("a change of what an epoll asks of a datagram socket meets a restart", "[datagram]") {
+  restarts_without_loss(DatagramPlace(), {"epoll-changing"}, 20);
+}
+
 TEST_CASE("no datagram is lost or answered twice: a socket for each thread", "[datagram]") {
   const std::string loop = GENERATE("recvfrom", "epoll");
   CAPTURE(loop);

@@ -199,6 +199,36 @@ static void serve_by_epoll_edge(int fd) {
   serve_by_epoll_with(fd, EPOLLET);
 }
 
+static int watched_epoll = -1;
+
+static void* change_for_ever(void* fd) {
+  struct epoll_event again = {.events = EPOLLIN, .data.fd = *(int*)fd};
+  while (epoll_ctl(watched_epoll, EPOLL_CTL_MOD, *(int*)fd, &again) == 0) {
+  }
+  fail("epoll_ctl");
+  return NULL;
+}
+
+// Other threads change all the time what is waited for: more than there are processors,
+// so that some are always stopped between a look and a system call.
+static void serve_by_changing_epoll(int fd) {
+  enum { threads = 4 };
+  do_not_block(fd);
+  watched_epoll = epoll_create1(EPOLL_CLOEXEC);
+  struct epoll_event event = {.events = EPOLLIN, .data.fd = fd};
+  epoll_ctl(watched_epoll, EPOLL_CTL_ADD, fd, &event);
+  for (int i = 0; i < threads; ++i) {
+    pthread_t thread;
+    pthread_create(&thread, NULL, change_for_ever, &fd);
+  }
+  for (;;) {
+    if (epoll_wait(watched_epoll, &event, 1, -1) > 0) {
+      while (by_recvmmsg(fd)) {
+      }
+    }
+  }
+}
+
 static void (*loop)(int fd);
 
 static void* run_loop(void* fd) {
@@ -228,6 +258,7 @@ static const struct {
              {"select", serve_by_select},
              {"epoll", serve_by_epoll},
              {"epoll-edge", serve_by_epoll_edge},
+             {"epoll-changing", serve_by_changing_epoll},
              {"threads", serve_by_threads}};
 
 // ---- Starting --------------------------------------------------------------------------------
