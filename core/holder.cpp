@@ -617,10 +617,28 @@ void Holder::on_ready(Conversation& conversation, const Message& ready) {
     hang_up(conversation, "is ready with nothing claimed");
     return;
   }
+  note_overlapped(conversation, ready);
   apply(HolderEvent::ready, &conversation);
   if (conversation.same_numbers && ready.pid != 0 && generation_ == conversation.generation) {
     owner_->meet(ready.pid);  // after RETIRED: it takes a look at /proc
   }
+}
+
+// What it has a listener of its own beside stays here until it is closed: it is not
+// claimed, since nobody will accept from it there.
+void Holder::note_overlapped(Conversation& conversation, const Message& ready) {
+  const auto is_overlapped = [&](std::uint32_t id) {
+    return is_among(ready.replaced, id) || is_among(ready.narrowed, id);
+  };
+  for (const std::uint32_t id : conversation.claimed) {
+    if (is_overlapped(id)) {
+      conversation.overlapped.push_back(id);
+    }
+    if (is_among(ready.replaced, id)) {
+      replaced_.push_back(id);
+    }
+  }
+  std::erase_if(conversation.claimed, is_overlapped);
 }
 
 void Holder::on_gone(Conversation& conversation, HolderEvent event) {
@@ -767,6 +785,7 @@ void Holder::end_attempt() {
   owner_->meet(0);
   items_.clear();
   served_.clear();
+  replaced_.clear();
   retired_at_ = 0;
   next_look_ = unclaimed_deadline_ = never;
   end_of_own_probation();
@@ -789,6 +808,10 @@ void Holder::go_deaf(Conversation& successor) {
   std::erase_if(served_, [&](std::uint32_t id) { return is_among(ids, id); });
   successor.retired.insert(successor.retired.end(), successor.claimed.begin(),
                            successor.claimed.end());
+  successor.retired.insert(successor.retired.end(), successor.overlapped.begin(),
+                           successor.overlapped.end());
+  const auto beside = std::move(successor.overlapped);
+  successor.overlapped.clear();
   successor.claimed.clear();
   send_retired(successor);
   if (phase_ != phase) {
@@ -797,8 +820,14 @@ void Holder::go_deaf(Conversation& successor) {
   if (!owner_->is_scattered()) {
     owner_->shut_out(left_over());
   }
-  log_->info("handed {} over to pid {} in {} ms", addresses_of(ids), successor.peer.pid,
-             in_milliseconds(ended - began));
+  if (!ids.empty()) {
+    log_->info("handed {} over to pid {} in {} ms", addresses_of(ids), successor.peer.pid,
+               in_milliseconds(ended - began));
+  }
+  if (!beside.empty()) {
+    log_->info("pid {} listens beside {}", successor.peer.pid, addresses_of(beside));
+    unclaimed_deadline_ = never;  // these have less time than what had been left until now
+  }
   if (!clear) {
     log_->warn(
         "a thread did not come back from accept within {} ms; it may take one more "
@@ -822,13 +851,15 @@ void Holder::note_unclaimed() {
     const Nanoseconds time =
         is_among(left, id) ? std::min(options_->unclaimed, left_over_time) : options_->unclaimed;
     unclaimed_deadline_ = std::min(unclaimed_deadline_, after(*sys_, time));
-    log_->info("pid {} did not claim {}; it is served here for {} s more", successor_,
+    log_->info("pid {} {} {}; it is served here for {} s more", successor_,
+               is_among(replaced_, id) ? "does not need" : "did not claim",
                to_string(find_item(items_, id)->listener.address), in_seconds(time));
   }
 }
 
-// More members of groups than the successor has. It has the address, and is the one to
-// answer there: if no other process of it can come for the member, at once.
+// More members of groups than the successor has, or what it has replaced. It has the
+// address, and is the one to answer there: if no other process of it can come for the
+// member, at once.
 std::vector<std::uint32_t> Holder::left_over() const {
   auto ids = unclaimed();
   if (ids.empty()) {
@@ -844,9 +875,10 @@ std::vector<std::uint32_t> Holder::left_over() const {
   std::erase_if(ids, [&](std::uint32_t id) {
     const Listener& listener = find_item(items_, id)->listener;
     const auto [begin, end] = handed_over.equal_range(listener.address.port());
-    return listener.address.is_unix() || std::none_of(begin, end, [&](const auto& one) {
-             return matches(*one.second, listener);
-           });
+    return !is_among(replaced_, id) &&
+           (listener.address.is_unix() || std::none_of(begin, end, [&](const auto& one) {
+              return matches(*one.second, listener);
+            }));
   });
   return ids;
 }
@@ -870,7 +902,10 @@ void Holder::close_unclaimed() {
   }
   owner_->close_listeners(ids);
   std::erase_if(served_, [&](std::uint32_t id) { return is_among(ids, id); });
-  log_->info("what pid {} did not claim is closed", successor_);
+  if (phase_ != HolderPhase::probation) {
+    owner_->forget_listeners();  // nothing takes them back any more
+  }
+  log_->info("what pid {} did not claim is closed: {}", successor_, addresses_of(ids));
   next_look_ = phase_ == HolderPhase::draining ? now(*sys_) : never;
 }
 

@@ -145,6 +145,9 @@ class Holder {
     std::size_t granted = 0;
     std::vector<std::uint32_t> claimed{};  // and not retired yet
     std::vector<std::uint32_t> retired{};  // for its READY
+    // Not claimed, but another listener of its lies beside it, and is why it is served
+    // here no longer than need be.
+    std::vector<std::uint32_t> overlapped{};
     bool over = false;
   };
   struct Predecessor {
@@ -173,6 +176,7 @@ class Holder {
   void hang_up(Conversation& conversation, const char* what);
   void apply(HolderEvent event, Conversation* who = nullptr);
   void act(HolderAction action, Conversation* who);
+  void note_overlapped(Conversation& conversation, const Message& ready);
   void go_deaf(Conversation& successor);
   void send_retired(Conversation& successor);
   void leave();
@@ -222,6 +226,9 @@ class Holder {
   pid_t successor_ = 0;
   std::vector<Owner::Item> items_;     // what was prepared, by id
   std::vector<std::uint32_t> served_;  // what of it is still served here, by id
+  // Of that, what is reached by nobody any more but for who has begun: the successor
+  // has a listener for all its peers.
+  std::vector<std::uint32_t> replaced_;
   Nanoseconds attempt_began_ = 0;
   Nanoseconds retired_at_ = 0;  // the first time in this attempt; 0: not yet
   Nanoseconds phase_deadline_ = never;

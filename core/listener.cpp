@@ -33,6 +33,41 @@ bool same_socket_file(const Listener& held, const Listener& wanted) {
          held.file.device == wanted.file.device;
 }
 
+// Whether what one of them is bound to says nothing to the other at all.
+bool are_apart(const Listener& held, const Listener& wanted) {
+  return held.type != wanted.type || held.protocol != wanted.protocol ||
+         held.net_namespace != wanted.net_namespace || held.bound_device != wanted.bound_device;
+}
+
+// A socket for IPv6 alone cannot have an IPv4-mapped address.
+bool is_impossible(const Listener& listener) {
+  return listener.address.family() == AF_INET6 && listener.v6only &&
+         without_mapping(listener.address).family() == AF_INET;
+}
+
+bool is_any(const Listener& listener) {
+  return without_mapping(listener.address).is_wildcard();
+}
+
+// How much the kernel prefers a listener for a peer of this family: compute_score() in
+// net/ipv4/inet_hashtables.c and net/ipv6/inet6_hashtables.c. 0: does not reach it.
+int preference(const Listener& listener, int family) {
+  constexpr int any_of_both = 1;
+  constexpr int any_of_this = 2;
+  constexpr int this_address = 3;
+  const int own = without_mapping(listener.address).family();
+  if (is_impossible(listener)) {
+    return 0;
+  }
+  if (!is_any(listener)) {
+    return own == family ? this_address : 0;
+  }
+  if (own == family) {
+    return listener.address.family() == AF_INET ? any_of_this : any_of_both;
+  }
+  return own == AF_INET6 && !effective_v6only(listener) ? any_of_both : 0;
+}
+
 }  // namespace
 
 Result<Listener> describe_socket(const Sys& sys, int fd, const Address* address) {
@@ -120,8 +155,7 @@ std::optional<SocketFile> find_socket_file(const Sys& sys, std::string_view path
 }
 
 bool matches(const Listener& held, const Listener& wanted) {
-  if (held.type != wanted.type || held.protocol != wanted.protocol ||
-      held.net_namespace != wanted.net_namespace || held.bound_device != wanted.bound_device) {
+  if (are_apart(held, wanted)) {
     return false;
   }
   if (held.address.is_unix() || wanted.address.is_unix()) {
@@ -131,17 +165,30 @@ bool matches(const Listener& held, const Listener& wanted) {
       !same_endpoint(held.address, wanted.address)) {
     return false;
   }
-  // A socket for IPv6 alone cannot have an IPv4-mapped address.
-  const auto impossible = [](const Listener& one) {
-    return one.address.family() == AF_INET6 && one.v6only &&
-           without_mapping(one.address).family() == AF_INET;
-  };
-  if (impossible(held) || impossible(wanted)) {
+  if (is_impossible(held) || is_impossible(wanted)) {
     return false;
   }
   // [::] takes IPv4 peers or not, by V6ONLY: two different sets of peers. A
   // specific IPv6 address takes IPv6 peers alone, whatever V6ONLY says.
   return !held.address.is_wildcard() || effective_v6only(held) == effective_v6only(wanted);
+}
+
+Overlap overlap(const Listener& held, const Listener& wanted) {
+  if (are_apart(held, wanted) || held.type != SOCK_STREAM || held.address.is_unix() ||
+      wanted.address.is_unix() || held.address.port() == 0 ||
+      held.address.port() != wanted.address.port() || matches(held, wanted)) {
+    return Overlap::none;
+  }
+  const bool specific = !is_any(held) && !is_any(wanted);
+  for (const int family : {AF_INET, AF_INET6}) {
+    const int to_held = preference(held, family);
+    const int to_wanted = preference(wanted, family);
+    if (to_held > 0 && to_wanted > 0 && !specific) {
+      // Of two that it likes alike it finds the older one first: [::] with V6ONLY and without.
+      return to_held >= to_wanted ? Overlap::held_first : Overlap::wanted_first;
+    }
+  }
+  return Overlap::none;
 }
 
 }  // namespace continuity

@@ -52,9 +52,17 @@ void LocalOwner::sweep() {
   retirement_.sweep();
 }
 void LocalOwner::revive() {
+  let_newcomers_in();
   retirement_.revive();
 }
 void LocalOwner::forget_listeners() {
+  for (const std::uint32_t id : shut_out_) {
+    if (const int fd = retirement_.copy_of(id);
+        retirement_.is_retired(id) && is_listening(*sys_, fd)) {
+      sys_->shutdown(fd, SHUT_RDWR);
+    }
+  }
+  std::erase_if(shut_out_, [&](std::uint32_t id) { return retirement_.is_retired(id); });
   retirement_.forget_listeners();
 }
 
@@ -117,28 +125,37 @@ void LocalOwner::serve_dry(std::span<const std::uint32_t> ids) {
 void LocalOwner::end_listeners(std::span<const std::uint32_t> ids) {
   retirement_.sweep();
   stop_listening(ids);
-  forget_listeners(ids);
-}
-
-void LocalOwner::forget_listeners(std::span<const std::uint32_t> ids) {
-  retirement_.forget_listeners(ids);
+  retirement_.forget_datagrams(ids);
 }
 
 void LocalOwner::shut_out(std::span<const std::uint32_t> ids) {
   for (const std::uint32_t id : ids) {
     const int fd = retirement_.copy_of(id);
     const auto listener = describe_socket(*sys_, fd);
-    if (!listener || !continuity::close_to_newcomers(*sys_, fd, *listener)) {
+    if (!listener || !close_to_newcomers(*sys_, fd, *listener, retirement_.is_grouped(id))) {
       log_->debug("a listener nobody claimed cannot be closed to newcomers first");
+    } else if (!listener->is_datagram()) {
+      shut_out_.push_back(id);
     }
   }
+}
+
+void LocalOwner::let_newcomers_in() {
+  for (const std::uint32_t id : shut_out_) {
+    const int fd = retirement_.copy_of(id);
+    if (const auto listener = describe_socket(*sys_, fd); listener) {
+      open_to_newcomers(*sys_, fd, *listener);
+    }
+  }
+  shut_out_.clear();
 }
 
 // A helper of the program's may have it too, and so have the other processes of the
 // generation for a while: closed to newcomers and alive, it would swallow them.
 void LocalOwner::stop_listening(std::span<const std::uint32_t> ids) {
   for (const std::uint32_t id : ids) {
-    if (const int fd = retirement_.copy_of(id); is_listening(*sys_, fd)) {
+    const int fd = retirement_.copy_of(id);
+    if (is_listening(*sys_, fd) && !is_passed_over(*sys_, fd)) {
       sys_->shutdown(fd, SHUT_RDWR);
     }
   }

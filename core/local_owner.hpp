@@ -29,16 +29,17 @@ class LocalOwner : public Owner {
 
   void shut_out(std::span<const std::uint32_t> ids) override;
   // Closing them, before and after they are retired: no newcomer is let in, and their
-  // queues are empty; then they end, whoever has a copy.
+  // queues are empty; then they end, whoever has a copy. Until they are forgotten, too, a
+  // revival makes them listen again.
   void serve_dry(std::span<const std::uint32_t> ids);
   void end_listeners(std::span<const std::uint32_t> ids);
-  void forget_listeners(std::span<const std::uint32_t> ids);
   [[nodiscard]] std::vector<Address> retired_addresses() const { return retirement_.addresses(); }
 
  protected:
   [[nodiscard]] const Sys& sys() const { return *sys_; }
 
  private:
+  void let_newcomers_in();
   void wait_until_dry(std::span<const std::uint32_t> ids);
   void stop_listening(std::span<const std::uint32_t> ids);
 
@@ -48,6 +49,7 @@ class LocalOwner : public Owner {
   Descriptors descriptors_;
   Retirement retirement_;
   Descriptors::Connections last_seen_;
+  std::vector<std::uint32_t> shut_out_;  // nobody new comes to these, by us
 };
 
 }  // namespace continuity

@@ -97,6 +97,10 @@ Status Retirement::prepare_item(Item item) {
   socklen_t size = sizeof info;
   // For a listener tcpi_sacked is the length its queue may have (tcp_get_info).
   const bool told = sys_->getsockopt(item.fd, IPPROTO_TCP, TCP_INFO, &info, &size) == 0;
+  int reuse_port = -1;
+  size = sizeof reuse_port;
+  const bool may_be_joined =
+      told && sys_->getsockopt(item.fd, SOL_SOCKET, SO_REUSEPORT, &reuse_port, &size) == 0;
   kept_by_inode_[item.inode] = kept_.size();
   kept_.push_back({.item = std::move(item),
                    .copy = std::move(copy),
@@ -104,7 +108,8 @@ Status Retirement::prepare_item(Item item) {
                    .stand_in_inode = socket_inode(*sys_, *deaf),
                    .last_stand_in = *last,
                    .status_flags = flags,
-                   .backlog = told ? static_cast<int>(info.tcpi_sacked) : -1});
+                   .backlog = told ? static_cast<int>(info.tcpi_sacked) : -1,
+                   .reuse_port = may_be_joined ? reuse_port : -1});
   return Done{};
 }
 
@@ -126,6 +131,9 @@ Status Retirement::prepare(std::vector<Item> items) {
 }
 
 void Retirement::abandon() {
+  for (const Kept& kept : kept_) {
+    restore_membership(kept);
+  }
   stand_ins_.clear();
   kept_.clear();
   kept_by_inode_.clear();
@@ -367,11 +375,27 @@ void Retirement::sweep() {
   }
 }
 
+// Who wanted to listen beside it has set this, and has not become ready, or has ended.
+void Retirement::restore_membership(const Kept& kept) {
+  int current = 0;
+  socklen_t size = sizeof current;
+  if (kept.reuse_port >= 0 && kept.copy.is_open() &&
+      sys_->getsockopt(kept.copy.get(), SOL_SOCKET, SO_REUSEPORT, &current, &size) == 0 &&
+      current != kept.reuse_port) {
+    sys_->setsockopt(kept.copy.get(), SOL_SOCKET, SO_REUSEPORT, &kept.reuse_port,
+                     sizeof kept.reuse_port);
+  }
+}
+
 // What the successor set in the meantime belongs to the listener, not to it.
 void Retirement::restore_shared_state(const Kept& kept) {
   sys_->fcntl(kept.copy.get(), F_SETFL, kept.status_flags);
-  if (kept.backlog >= 0) {
-    sys_->listen(kept.copy.get(), kept.backlog);
+  // It may have been closed, beside a listener of the successor's, which ends only now.
+  const Nanoseconds deadline = after(*sys_, second);
+  while (kept.backlog >= 0 && sys_->listen(kept.copy.get(), kept.backlog) != 0 &&
+         errno == EADDRINUSE && now(*sys_) < deadline) {
+    const timespec pause = to_timespec(millisecond);
+    sys_->ppoll(nullptr, 0, &pause);
   }
 }
 
@@ -425,7 +449,7 @@ void Retirement::let_go_of_datagrams(std::span<const std::uint32_t> ids) {
   }
 }
 
-void Retirement::forget_listeners(std::span<const std::uint32_t> ids) {
+void Retirement::let_go(std::span<const std::uint32_t> ids) {
   let_go_of_datagrams(ids);
   const std::set<std::uint32_t> wanted(ids.begin(), ids.end());
   for (Kept& kept : kept_) {
@@ -435,6 +459,16 @@ void Retirement::forget_listeners(std::span<const std::uint32_t> ids) {
   }
 }
 
+void Retirement::forget_datagrams(std::span<const std::uint32_t> ids) {
+  std::vector<std::uint32_t> datagrams(ids.begin(), ids.end());
+  std::erase_if(datagrams, [&](std::uint32_t id) {
+    return std::none_of(kept_.begin(), kept_.end(), [&](const Kept& kept) {
+      return kept.item.listener.id == id && kept.item.listener.is_datagram();
+    });
+  });
+  let_go(datagrams);
+}
+
 void Retirement::forget_listeners() {
   std::vector<std::uint32_t> ids;
   for (const Kept& kept : kept_) {
@@ -442,7 +476,7 @@ void Retirement::forget_listeners() {
       ids.push_back(kept.item.listener.id);
     }
   }
-  forget_listeners(ids);
+  let_go(ids);
 }
 
 int Retirement::copy_of(std::uint32_t id) const {
@@ -457,6 +491,12 @@ int Retirement::copy_of(std::uint32_t id) const {
 bool Retirement::is_retired(std::uint32_t id) const {
   return std::any_of(kept_.begin(), kept_.end(),
                      [&](const Kept& kept) { return kept.item.listener.id == id && kept.retired; });
+}
+
+bool Retirement::is_grouped(std::uint32_t id) const {
+  return std::any_of(kept_.begin(), kept_.end(), [&](const Kept& kept) {
+    return kept.item.listener.id == id && kept.reuse_port > 0;
+  });
 }
 
 std::vector<Address> Retirement::addresses() const {

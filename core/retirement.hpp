@@ -94,14 +94,16 @@ class Retirement {
 
   // Probation is over: lets go of the listeners that have been retired.
   void forget_listeners();
-  // The same for these alone.
-  void forget_listeners(std::span<const std::uint32_t> ids);
+  // The same for the datagram sockets among these, which nobody takes back.
+  void forget_datagrams(std::span<const std::uint32_t> ids);
 
   [[nodiscard]] bool any() const { return !seats_.empty(); }
   [[nodiscard]] std::vector<Address> addresses() const;
   // The kept copy of a prepared listener, -1 if there is none.
   [[nodiscard]] int copy_of(std::uint32_t id) const;
   [[nodiscard]] bool is_retired(std::uint32_t id) const;
+  // Whether the program made it one of several on its address.
+  [[nodiscard]] bool is_grouped(std::uint32_t id) const;
 
  private:
   // A number that holds, or before it was retired held, a listener.
@@ -121,6 +123,7 @@ class Retirement {
     int last_stand_in = -1;  // as the program left the listener
     int status_flags = 0;    // of the listener, to be put back by a revival
     int backlog = -1;        // likewise; -1: not to be known
+    int reuse_port = -1;     // likewise: a successor may set it to listen beside it
     bool retired = false;
   };
 
@@ -133,6 +136,8 @@ class Retirement {
   [[nodiscard]] bool is_datagram(std::uint64_t inode) const;
   void leave_to_itself(Holdings& holdings) const;
   void let_go_of_datagrams(std::span<const std::uint32_t> ids);
+  void let_go(std::span<const std::uint32_t> ids);
+  void restore_membership(const Kept& kept);
   void restore_shared_state(const Kept& kept);
   void swap(Seat& seat, Nanoseconds deadline);
   void replace(Seat& seat, int by);

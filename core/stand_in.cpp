@@ -5,6 +5,7 @@
 #include <array>
 #include <cstring>
 #include <fcntl.h>
+#include <limits>
 #include <linux/filter.h>
 #include <netinet/in.h>
 #include <span>
@@ -87,15 +88,44 @@ Status leave_group(const Sys& sys, int fd, const Address& address) {
   return Done{};
 }
 
+// As if it were bound to a network device that does not exist: whoever comes finds the
+// next listener that fits (compute_score in net/ipv4/inet_hashtables.c), and who has
+// begun is known by his own entry, without a device. Linux 5.0.
+constexpr int so_bindtoifindex = 62;
+constexpr int no_device = std::numeric_limits<int>::max();
+
+bool bind_to_device(const Sys& sys, int fd, int device) {
+  return sys.setsockopt(fd, SOL_SOCKET, so_bindtoifindex, &device, sizeof device) == 0;
+}
+
+// It is free to everybody, but only CAP_NET_RAW takes it back (sock_bindtoindex_locked).
+bool may_leave_devices(const Sys& sys) {
+  const OwnedFd probe(sys, sys.socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  return probe.is_open() && bind_to_device(sys, probe.get(), no_device) &&
+         bind_to_device(sys, probe.get(), 0);
+}
+
 }  // namespace
 
-Status close_to_newcomers(const Sys& sys, int fd, const Listener& listener) {
+bool is_passed_over(const Sys& sys, int fd) {
+  int device = 0;
+  socklen_t size = sizeof device;
+  return sys.getsockopt(fd, SOL_SOCKET, so_bindtoifindex, &device, &size) == 0 &&
+         device == no_device;
+}
+
+Status close_to_newcomers(const Sys& sys, int fd, const Listener& listener, bool grouped) {
   const int family = listener.address.family();
   if (listener.address.is_unix()) {
     return Error{"close a UNIX socket to newcomers", ENOTSUP};
   }
   if (listener.is_datagram()) {
     return leave_group(sys, fd, listener.address);
+  }
+  // Of a group the kernel takes a member without another look at it.
+  if (!grouped && listener.bound_device.empty() && may_leave_devices(sys) &&
+      bind_to_device(sys, fd, no_device)) {
+    return Done{};
   }
   // Of a connection only the first packet has SYN and no ACK. What follows is let
   // through: who has begun is still to be served.
@@ -110,6 +140,20 @@ Status close_to_newcomers(const Sys& sys, int fd, const Listener& listener) {
       sock_filter{.code = BPF_RET | BPF_K, .jt = 0, .jf = 0, .k = 0},
       sock_filter{.code = BPF_RET | BPF_K, .jt = 0, .jf = 0, .k = everything}};
   return filter_packets(sys, fd, family, first_packets);
+}
+
+void open_to_newcomers(const Sys& sys, int fd, const Listener& listener) {
+  const int nothing = 0;
+  if (is_passed_over(sys, fd)) {
+    bind_to_device(sys, fd, nothing);
+    return;
+  }
+  if (sys.setsockopt(fd, SOL_SOCKET, SO_DETACH_FILTER, &nothing, sizeof nothing) == 0) {
+    return;
+  }
+  const bool is_v6 = listener.address.family() == AF_INET6;
+  sys.setsockopt(fd, is_v6 ? IPPROTO_IPV6 : IPPROTO_IP, is_v6 ? IPV6_MINHOPCOUNT : IP_MINTTL,
+                 &nothing, sizeof nothing);
 }
 
 Result<OwnedFd> StandIns::make(int family, int type) const {

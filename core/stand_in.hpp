@@ -52,6 +52,12 @@ class StandIns {
 // From now on nobody new comes to this listener; what its queue holds, and who has
 // begun to connect, is still to be served. To do it again changes nothing. Nothing can be done for
 // a UNIX socket, nor for a datagram socket that is in no group: ENOTSUP.
-Status close_to_newcomers(const Sys& sys, int fd, const Listener& listener);
+// `grouped`: others with SO_REUSEPORT share its address.
+Status close_to_newcomers(const Sys& sys, int fd, const Listener& listener, bool grouped);
+// Takes that back, of a TCP listener.
+void open_to_newcomers(const Sys& sys, int fd, const Listener& listener);
+// Closed so that newcomers come to another listener, if one fits: it need not stop to
+// listen for that.
+bool is_passed_over(const Sys& sys, int fd);
 
 }  // namespace continuity

@@ -209,18 +209,25 @@ Taker::Claim Taker::claim_from(Conversation& conversation, const Listener& wante
   if (offer == conversation.offers.end()) {
     return {};
   }
+  Claim result = claim_offer(conversation, *offer);
+  if (result.found == Found::claimed) {
+    offer->claims = 1;
+  }
+  return result;
+}
+
+Taker::Claim Taker::claim_offer(Conversation& conversation, Offer& offer) {
   Message claim{.type = MessageType::claim};
-  claim.ids.push_back(offer->listener.id);
-  Claim result{.found = Found::refused, .fd = {}, .listener = offer->listener};
+  claim.ids.push_back(offer.listener.id);
+  Claim result{.found = Found::refused, .fd = {}, .listener = offer.listener};
   const auto sent = conversation.channel.send(claim, after(*sys_, send_time));
   if (!conversation.granted && (!sent || !receive_grant(conversation, result))) {
     return result;
   }
   // If it has died since, we hold what it granted, and become_owner finds out.
   // The granted copy is kept: bind, close, bind again must work.
-  result.fd = OwnedFd(*sys_, sys_->fcntl(offer->fd.get(), F_DUPFD_CLOEXEC, 0));
+  result.fd = OwnedFd(*sys_, sys_->fcntl(offer.fd.get(), F_DUPFD_CLOEXEC, 0));
   if (result.fd.is_open()) {
-    offer->claims = 1;
     result.found = Found::claimed;
   }
   return result;
@@ -251,17 +258,19 @@ Taker::Waited Taker::wait_until_active(Conversation& conversation, const Listene
   return Waited::active;
 }
 
-bool Taker::has(const Conversation& conversation, const Listener& wanted) {
+bool Taker::has(const Conversation& conversation, const Listener& wanted, Fit fit) {
   return std::any_of(conversation.offers.begin(), conversation.offers.end(),
                      [&](const Offer& offer) {
-                       return is_there(conversation, offer) && matches(offer.listener, wanted);
+                       return is_there(conversation, offer) &&
+                              (fit == Fit::same ? matches(offer.listener, wanted)
+                                                : overlap(offer.listener, wanted) != Overlap::none);
                      });
 }
 
-Taker::Claim Taker::claim_among(std::list<Conversation>& found, const Listener& wanted,
+Taker::Claim Taker::claim_among(std::list<Conversation>& found, const Listener& wanted, Fit fit,
                                 bool& look_again) {
   for (auto conversation = found.begin(); conversation != found.end(); ++conversation) {
-    if (!has(*conversation, wanted)) {
+    if (!has(*conversation, wanted, fit)) {
       continue;
     }
     if (conversation->inventory.identity != self_.identity) {
@@ -272,11 +281,13 @@ Taker::Claim Taker::claim_among(std::list<Conversation>& found, const Listener& 
     if (waited == Waited::busy) {
       return {.found = Found::refused, .fd = {}, .listener = {}};
     }
-    if (waited == Waited::ended || !has(*conversation, wanted)) {
+    if (waited == Waited::ended || !has(*conversation, wanted, fit)) {
       look_again = true;  // somebody else holds it by now, or nobody
       continue;
     }
-    Claim claim = claim_from(*conversation, wanted);
+    Claim claim = fit == Fit::same
+                      ? claim_from(*conversation, wanted)
+                      : claim_offer(*conversation, *find_overlapping(*conversation, wanted));
     if (claim.found == Found::claimed) {
       conversations_.splice(conversations_.end(), found, conversation);
     }
@@ -332,36 +343,108 @@ Taker::Claim Taker::claim(Rendezvous& rendezvous, const Listener& wanted, bool m
       return {.found = Found::outlived, .fd = {}, .listener = {}};
     }
     bool look_again = false;
-    Claim claim = claim_among(found, wanted, look_again);
+    Claim claim = claim_among(found, wanted, Fit::same, look_again);
     if (claim.found != Found::nothing || !look_again) {
       return claim;
     }
   }
 }
 
-void Taker::release(const Listener& listener) {
+// The first that is there, and that no socket of the program's stands for.
+Taker::Offer* Taker::find_overlapping(Conversation& conversation, const Listener& wanted) {
+  for (Offer& offer : conversation.offers) {
+    if (offer.claims == 0 && is_there(conversation, offer) &&
+        overlap(offer.listener, wanted) != Overlap::none) {
+      return &offer;
+    }
+  }
+  return nullptr;
+}
+
+// Of those that have been granted, all that overlap with it.
+std::vector<Taker::Claim> Taker::claim_overlapping_granted(const Listener& wanted) {
+  std::vector<Claim> claims;
   for (Conversation& conversation : conversations_) {
     for (Offer& offer : conversation.offers) {
-      if (offer.claims > 0 && offer.listener.id == listener.id &&
-          same_endpoint(offer.listener.address, listener.address)) {
-        --offer.claims;
+      const Overlap how = overlap(offer.listener, wanted);
+      if (conversation.shared || offer.claims > 0 || !offer.fd.is_open() || how == Overlap::none) {
+        continue;
+      }
+      Claim claim = claim_offer(conversation, offer);
+      if (claim.found == Found::claimed) {
+        ++(how == Overlap::held_first ? offer.replacements : offer.parts);
+        claim.overlap = how;
+      }
+      claims.push_back(std::move(claim));
+    }
+  }
+  return claims;
+}
+
+std::vector<Taker::Claim> Taker::claim_overlapping(Rendezvous& rendezvous, const Listener& wanted) {
+  for (;;) {
+    auto claims = claim_overlapping_granted(wanted);
+    if (!claims.empty()) {
+      return claims;
+    }
+    auto found = look(rendezvous);
+    bool look_again = false;
+    Claim claim = claim_among(found, wanted, Fit::overlapping, look_again);
+    if (claim.found == Found::claimed) {
+      continue;
+    }
+    if (claim.found != Found::nothing) {
+      claims.push_back(std::move(claim));
+      return claims;
+    }
+    if (!look_again) {
+      return claims;
+    }
+  }
+}
+
+namespace {
+
+template <typename Conversations, typename Forget>
+void for_offer_of(Conversations& conversations, const Listener& listener, Forget forget) {
+  for (auto& conversation : conversations) {
+    for (auto& offer : conversation.offers) {
+      if (offer.listener.id == listener.id &&
+          same_endpoint(offer.listener.address, listener.address) && forget(offer)) {
         return;
       }
     }
   }
 }
 
+// False: nothing to be taken away from.
+bool decrease(unsigned& count) {
+  return count > 0 && count-- > 0;
+}
+
+}  // namespace
+
+void Taker::release(const Listener& listener) {
+  for_offer_of(conversations_, listener, [](Offer& offer) { return decrease(offer.claims); });
+}
+
+void Taker::release_overlapping(const Listener& listener, Overlap overlap) {
+  for_offer_of(conversations_, listener, [&](Offer& offer) {
+    return decrease(overlap == Overlap::held_first ? offer.replacements : offer.parts);
+  });
+}
+
 bool Taker::has_claims() const {
   return std::any_of(conversations_.begin(), conversations_.end(), [](const Conversation& one) {
     return std::any_of(one.offers.begin(), one.offers.end(),
-                       [](const Offer& offer) { return offer.claims > 0; });
+                       [](const Offer& offer) { return offer.is_wanted(); });
   });
 }
 
 bool Taker::has_own_claims() const {
   return std::any_of(conversations_.begin(), conversations_.end(), [](const Conversation& one) {
     return !one.shared && std::any_of(one.offers.begin(), one.offers.end(),
-                                      [](const Offer& offer) { return offer.claims > 0; });
+                                      [](const Offer& offer) { return offer.is_wanted(); });
   });
 }
 
@@ -407,9 +490,13 @@ bool Taker::ask(Rendezvous& rendezvous, Conversation& conversation, Outcome& out
   ready.pid = sys_->getpid();  // a daemon has another one than who claimed
   std::vector<std::string> addresses;
   for (const Offer& offer : conversation.offers) {
-    if (offer.claims > 0) {
-      ready.ids.push_back(offer.listener.id);
-      addresses.push_back(to_string(offer.listener.address));
+    if (!offer.is_wanted()) {
+      continue;
+    }
+    ready.ids.push_back(offer.listener.id);
+    addresses.push_back(to_string(offer.listener.address));
+    if (offer.claims == 0) {
+      (offer.replacements > 0 ? ready.replaced : ready.narrowed).push_back(offer.listener.id);
     }
   }
   const std::string what = join_addresses(addresses);
@@ -488,7 +575,7 @@ Taker::Outcome Taker::become_owner(Rendezvous& rendezvous, Share share) {
       continue;
     }
     const bool claimed = std::any_of(conversation.offers.begin(), conversation.offers.end(),
-                                     [](const Offer& offer) { return offer.claims > 0; });
+                                     [](const Offer& offer) { return offer.is_wanted(); });
     if (claimed && !ask(rendezvous, conversation, outcome)) {
       outcome.owner = false;
       break;

@@ -33,9 +33,10 @@ class Taker {
   struct Claim {
     Found found = Found::nothing;
     OwnedFd fd;
-    Listener listener;  // as the predecessor described it
-    bool busy = false;  // refused because another attempt is under way
-    bool ours = false;  // which is our own generation's
+    Listener listener;                // as the predecessor described it
+    bool busy = false;                // refused because another attempt is under way
+    bool ours = false;                // which is our own generation's
+    Overlap overlap = Overlap::none;  // how it lies to what was wanted: another socket
   };
 
   Taker(const Sys& sys, Log& log, const Options& options, Self self)
@@ -45,6 +46,11 @@ class Taker {
   // May wait: for a probation to end, or with CONTINUITY_BUSY=wait for another
   // attempt. `may_share`: where all that fit are claimed already, one of these again.
   Claim claim(Rendezvous& rendezvous, const Listener& wanted, bool may_share = false);
+
+  // What overlaps with `wanted`, which nobody has: the program gets its own socket beside
+  // these. They are closed at the take-over, or once nobody has claimed them in time.
+  // Empty: nothing; one that is refused: it cannot be had now.
+  std::vector<Claim> claim_overlapping(Rendezvous& rendezvous, const Listener& wanted);
 
   // Whether somebody who could hand it over holds a UNIX listener at `file`.
   bool is_held(Rendezvous& rendezvous, const SocketFile& file);
@@ -58,6 +64,8 @@ class Taker {
 
   // The program closed what it had claimed: it may be claimed again.
   void release(const Listener& listener);
+  // The same of what has a socket of the program's beside it.
+  void release_overlapping(const Listener& listener, Overlap overlap);
 
   [[nodiscard]] bool has_claims() const;
   // The same, of conversations that no other process of this generation has.
@@ -91,7 +99,12 @@ class Taker {
     Listener listener;
     OwnedFd fd;           // once granted
     unsigned claims = 0;  // of sockets of the program's
+    // Other sockets of the program's, beside it: those that reach all its peers, and others.
+    unsigned replacements = 0;
+    unsigned parts = 0;
+    [[nodiscard]] bool is_wanted() const { return claims + replacements + parts > 0; }
   };
+  enum class Fit { same, overlapping };
   struct Conversation {
     Channel channel;
     std::string door{};   // its name at the rendezvous
@@ -105,11 +118,15 @@ class Taker {
   std::list<Conversation> look(Rendezvous& rendezvous);
   bool receive_inventory(Conversation& conversation, Nanoseconds deadline);
   Claim claim_from(Conversation& conversation, const Listener& wanted);
+  Claim claim_offer(Conversation& conversation, Offer& offer);
+  std::vector<Claim> claim_overlapping_granted(const Listener& wanted);
   Claim share(Conversation& conversation, const Listener& wanted);
-  Claim claim_among(std::list<Conversation>& found, const Listener& wanted, bool& look_again);
+  Claim claim_among(std::list<Conversation>& found, const Listener& wanted, Fit fit,
+                    bool& look_again);
   enum class Waited { active, busy, ended };
   Waited wait_until_active(Conversation& conversation, const Listener& wanted);
-  static bool has(const Conversation& conversation, const Listener& wanted);
+  static Offer* find_overlapping(Conversation& conversation, const Listener& wanted);
+  static bool has(const Conversation& conversation, const Listener& wanted, Fit fit = Fit::same);
   static bool is_there(const Conversation& conversation, const Offer& offer);
   bool receive_grant(Conversation& conversation, Claim& claim);
   bool is_dead(Rendezvous& rendezvous, const Conversation& conversation);

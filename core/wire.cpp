@@ -32,6 +32,8 @@ enum class Tag : std::uint16_t {
   text = 14,
   inodes = 15 | critical,
   fresh = 16,
+  replaced = 17 | critical,
+  narrowed = 18 | critical,
 };
 
 class Writer {
@@ -60,6 +62,22 @@ class Writer {
       number(static_cast<std::uint16_t>(sizeof(T)));
       number(value);
     }
+  }
+  // False: more than a field has room for.
+  template <typename T>
+  bool field(Tag tag, const std::vector<T>& values) {
+    const std::size_t size = values.size() * sizeof(T);
+    if (size > std::numeric_limits<std::uint16_t>::max()) {
+      return false;
+    }
+    if (size > 0) {
+      number(static_cast<std::uint16_t>(tag));
+      number(static_cast<std::uint16_t>(size));
+      for (const T value : values) {
+        number(value);
+      }
+    }
+    return true;
   }
   void field(Tag tag, const std::vector<std::byte>& value) {
     number(static_cast<std::uint16_t>(tag));
@@ -172,16 +190,10 @@ bool take_text(Reader& value, std::string& target) {
   return value.ok();
 }
 
-bool take_ids(Reader& value, std::vector<std::uint32_t>& ids) {
+template <typename T>
+bool take_numbers(Reader& value, std::vector<T>& numbers) {
   while (!value.at_end()) {
-    ids.push_back(value.number<std::uint32_t>());
-  }
-  return value.ok();
-}
-
-bool take_inodes(Reader& value, std::vector<std::uint64_t>& inodes) {
-  while (!value.at_end()) {
-    inodes.push_back(value.number<std::uint64_t>());
+    numbers.push_back(value.number<T>());
   }
   return value.ok();
 }
@@ -237,10 +249,16 @@ int take_field(std::uint16_t tag, std::span<const std::byte> bytes, Message& mes
       ok = take_listener(bytes, message);
       break;
     case Tag::ids:
-      ok = take_ids(value, message.ids);
+      ok = take_numbers(value, message.ids);
       break;
     case Tag::inodes:
-      ok = take_inodes(value, message.inodes);
+      ok = take_numbers(value, message.inodes);
+      break;
+    case Tag::replaced:
+      ok = take_numbers(value, message.replaced);
+      break;
+    case Tag::narrowed:
+      ok = take_numbers(value, message.narrowed);
       break;
     case Tag::fresh:
       message.fresh = value.number<std::uint8_t>() != 0;
@@ -279,25 +297,10 @@ Result<std::vector<std::byte>> encode(const Message& message) {
   for (const Listener& listener : message.listeners) {
     body.field(Tag::listener, encode_listener(listener));
   }
-  if (!message.ids.empty()) {
-    Writer ids;
-    for (const std::uint32_t id : message.ids) {
-      ids.number(id);
-    }
-    if (ids.bytes().size() > std::numeric_limits<std::uint16_t>::max()) {
-      return Error{"encode a message", EMSGSIZE};
-    }
-    body.field(Tag::ids, ids.bytes());
-  }
-  if (!message.inodes.empty()) {
-    Writer inodes;
-    for (const std::uint64_t inode : message.inodes) {
-      inodes.number(inode);
-    }
-    if (inodes.bytes().size() > std::numeric_limits<std::uint16_t>::max()) {
-      return Error{"encode a message", EMSGSIZE};
-    }
-    body.field(Tag::inodes, inodes.bytes());
+  if (!body.field(Tag::ids, message.ids) || !body.field(Tag::inodes, message.inodes) ||
+      !body.field(Tag::replaced, message.replaced) ||
+      !body.field(Tag::narrowed, message.narrowed)) {
+    return Error{"encode a message", EMSGSIZE};
   }
   body.field(Tag::fresh, static_cast<std::uint8_t>(message.fresh ? 1 : 0));
   body.field(Tag::code, message.code);

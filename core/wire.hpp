@@ -61,7 +61,11 @@ struct Message {
   std::uint32_t total = 0;     // of listeners or descriptors, over all batches
   bool more = false;           // another message of this kind follows
   std::vector<Listener> listeners{};
-  std::vector<std::uint32_t> ids{};     // listeners, by their id
+  std::vector<std::uint32_t> ids{};  // listeners, by their id
+  // Of these, those that were not claimed, but have another listener beside them: it
+  // reaches all their peers, or only some.
+  std::vector<std::uint32_t> replaced{};
+  std::vector<std::uint32_t> narrowed{};
   std::vector<std::uint64_t> inodes{};  // sockets, by what all processes know them by
   bool fresh = false;                   // CONTINUITY_NEW: a successor, though it was started by us
   std::int32_t code = 0;

@@ -70,6 +70,24 @@ void note_private(const Process& process) {
   }
 }
 
+// What is the same of a claim and of a socket beside the predecessor's.
+void note_claimed(Process& process, ClaimedListener claimed) {
+  const int fd = claimed.fds.front();
+  const auto flags = static_cast<std::uint8_t>(fd_flag::claimed | kind_of(claimed.listener));
+  process.claims.push_back(std::move(claimed));
+  process.page->claims.fetch_add(1);
+  process.page->note_claim(socket_inode(real_sys(), fd));
+  note_private(process);
+  process.has_bound = true;
+  set_fd_flags(fd, flags);
+  process.set_gate(Gate::unsettled);
+}
+
+bool has_handed_over(const Process& process) {
+  const DescriptorsHeld held;
+  return process.has_handed_over;
+}
+
 // False: the number holds what the program bound, and nothing is claimed. A
 // claim whose listener is nowhere would deafen the predecessor for nobody.
 bool install(Process& process, int fd, const Address& address, Taker::Claim claim) {
@@ -91,21 +109,82 @@ bool install(Process& process, int fd, const Address& address, Taker::Claim clai
     const DescriptorsHeld held;
     process.socket_files[socket_inode(sys, fd)] = claimed.listener.file;
   }
-  process.claims.push_back(std::move(claimed));
-  process.page->claims.fetch_add(1);
-  process.page->note_claim(socket_inode(sys, fd));
-  note_private(process);
-  process.has_bound = true;
+  note_claimed(process, std::move(claimed));
   note_inherited(process, address.unix_path());
-  set_fd_flags(
-      fd, static_cast<std::uint8_t>(fd_flag::claimed | kind_of(process.claims.back().listener)));
-  process.set_gate(Gate::unsettled);
   return true;
 }
 
-bool has_handed_over(const Process& process) {
-  const DescriptorsHeld held;
-  return process.has_handed_over;
+bool set_reuse_port(int fd, bool on) {
+  const int value = on ? 1 : 0;
+  return real_sys().setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &value, sizeof value) == 0;
+}
+
+// The program's own sockets conflict with each other as they would without us: only a
+// group of which all have asked for it is let be.
+bool conflicts_with_own(const Process& process, const Listener& wanted, bool grouped) {
+  return std::any_of(process.claims.begin(), process.claims.end(), [&](const ClaimedListener& one) {
+    return one.is_beside() && !(grouped && one.grouped) &&
+           (matches(one.listener, wanted) || overlap(one.listener, wanted) != Overlap::none);
+  });
+}
+
+// Another address in the way, which the predecessor has: the program binds its own socket
+// beside that, with SO_REUSEPORT on both. `nothing`: there is none.
+Taker::Found bind_beside(Process& process, int fd, const Address& address) {
+  if (has_handed_over(process)) {
+    return Taker::Found::nothing;
+  }
+  auto wanted = describe_socket(real_sys(), fd, &address);
+  const bool grouped = joins_group(fd);
+  if (!wanted || wanted->type != SOCK_STREAM || address.is_unix() ||
+      process.rendezvous() == nullptr || !process.start_watching() ||
+      conflicts_with_own(process, *wanted, grouped)) {
+    return Taker::Found::nothing;
+  }
+  auto claims = process.own_taker().claim_overlapping(*process.rendezvous(), *wanted);
+  if (claims.empty()) {
+    return Taker::Found::nothing;
+  }
+  ClaimedListener own;
+  own.listener = *wanted;
+  own.fds.push_back(fd);
+  own.grouped = grouped;
+  bool possible = true;
+  for (const Taker::Claim& claim : claims) {
+    possible =
+        possible && claim.found == Taker::Found::claimed && set_reuse_port(claim.fd.get(), true);
+    if (claim.found == Taker::Found::claimed) {
+      own.beside.push_back({.listener = claim.listener, .overlap = claim.overlap});
+    }
+  }
+  possible =
+      possible && set_reuse_port(fd, true) && real().bind(fd, address.get(), address.length) == 0;
+  if (!possible) {
+    const ErrnoGuard guard;
+    set_reuse_port(fd, grouped);
+    for (const ClaimedListener::Beside& one : own.beside) {
+      process.taker->release_overlapping(one.listener, one.overlap);
+    }
+    if (own.beside.size() == claims.size()) {  // and nobody has said why not
+      process.log.warn("{} cannot be bound beside what is held there: {}", to_string(address),
+                       error_text(errno));
+    }
+    return Taker::Found::refused;
+  }
+  process.log.debug("{} is bound beside {}", to_string(address),
+                    to_string(own.beside.front().listener.address));
+  note_claimed(process, std::move(own));
+  return Taker::Found::claimed;
+}
+
+Taker::Found try_beside(int fd, const Address& address) {
+  const ErrnoGuard guard;
+  try {
+    const SlowPath process(Process::get());
+    return process ? bind_beside(*process, fd, address) : Taker::Found::nothing;
+  } catch (...) {  // no memory: as if not loaded
+    return Taker::Found::nothing;
+  }
 }
 
 // A retired program that binds again, because it was told to reload, gets what
@@ -301,7 +380,20 @@ int bind_socket(int fd, const sockaddr* address, socklen_t length) noexcept {
     address = wanted.get();
     length = wanted.length;
   }
-  const int result = real().bind(fd, address, length);
+  // A socket of a group would share connections with the predecessor at once.
+  found = interesting && joins_group(fd) ? try_beside(fd, wanted) : Taker::Found::nothing;
+  int result = found == Taker::Found::nothing ? real().bind(fd, address, length) : -1;
+  if (result != 0 && errno == EADDRINUSE && interesting && found == Taker::Found::nothing) {
+    found = try_beside(fd, wanted);
+    errno = EADDRINUSE;
+  }
+  if (found == Taker::Found::claimed) {
+    return 0;
+  }
+  if (found == Taker::Found::refused) {
+    errno = EADDRINUSE;
+    return -1;
+  }
   if (result == 0 && interesting) {
     const ErrnoGuard guard;
     try {
@@ -376,10 +468,16 @@ int get_option(int fd, int level, int name, void* value, socklen_t* length) noex
   if (is_claimed(fd) && level == SOL_SOCKET && name == SO_ACCEPTCONN) {
     const SlowPath process(Process::existing());
     const ClaimedListener* claim = process ? process->claim_of(fd) : nullptr;
-    if (claim != nullptr && claim->backlog < 0) {
-      return real_sys().getsockopt(claim->model.get(), level, name, value, length);
+    if (claim == nullptr) {
+      return real().getsockopt(fd, level, name, value, length);
     }
-    return real().getsockopt(fd, level, name, value, length);
+    // Neither a socket that listens, nor one that does not, whichever it is.
+    const int truth = real().getsockopt(fd, level, name, value, length);
+    const int listens = claim->backlog >= 0 ? 1 : 0;
+    if (truth == 0) {
+      std::memcpy(value, &listens, std::min<std::size_t>(*length, sizeof listens));
+    }
+    return truth;
   }
   return real().getsockopt(stand_for(fd), level, name, value, length);
 }

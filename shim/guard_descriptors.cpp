@@ -20,8 +20,13 @@ void forget_number(Process& process, int fd) {
   if (ClaimedListener* claim = process.claim_of(fd)) {
     std::erase(claim->fds, fd);
     if (claim->fds.empty()) {
-      if (process.taker) {
+      if (process.taker && !claim->is_beside()) {
         process.taker->release(claim->listener);
+      }
+      for (const ClaimedListener::Beside& one : claim->beside) {
+        if (process.taker) {
+          process.taker->release_overlapping(one.listener, one.overlap);
+        }
       }
       if (!claim->shared) {
         process.page->claims.fetch_sub(1);

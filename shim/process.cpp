@@ -381,6 +381,13 @@ bool Process::is_this() const {
 }
 
 // The last first: a program most often asks for what it has just bound.
+// True where what the predecessor has beside it is found before it.
+bool ClaimedListener::listens_early() const {
+  return is_beside() && std::all_of(beside.begin(), beside.end(), [](const Beside& one) {
+           return one.overlap == Overlap::held_first;
+         });
+}
+
 ClaimedListener* Process::claim_of(int fd) {
   const auto claim = std::find_if(claims.rbegin(), claims.rend(), [&](const ClaimedListener& one) {
     return std::find(one.fds.begin(), one.fds.end(), fd) != one.fds.end();

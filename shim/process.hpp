@@ -28,9 +28,20 @@ namespace continuity::shim {
 
 class Agent;
 
-// A listener of a predecessor's under the program's own number.
+// A listener of a predecessor's under the program's own number. Or a socket of the
+// program's own beside some of the predecessor's, which overlap with it: that must
+// not listen yet.
 struct ClaimedListener {
   Listener listener;
+  struct Beside {
+    Listener listener;
+    Overlap overlap;
+  };
+  std::vector<Beside> beside{};  // empty: it is the predecessor's
+  bool grouped = false;          // SO_REUSEPORT as the program has it
+  [[nodiscard]] bool is_beside() const { return !beside.empty(); }
+  // Listening, it takes no connection from the predecessor.
+  [[nodiscard]] bool listens_early() const;
   std::vector<int> fds;  // the program's numbers, most often one
   OwnedFd model;         // what the program bound: takes what must wait
   std::vector<RecordedOption> recorded;

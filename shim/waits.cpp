@@ -23,6 +23,11 @@ namespace {
 void apply_recorded(Process& process, const ClaimedListener& claim) {
   const Sys& sys = real_sys();
   const int fd = claim.fds.front();
+  if (claim.is_beside()) {
+    const int grouped = claim.grouped ? 1 : 0;
+    sys.setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &grouped, sizeof grouped);
+    return;
+  }
   CarriedOver carried = carry_over(sys, claim.model.get(), fd);
   for (const RecordedOption& option : claim.recorded) {
     const bool set = sys.setsockopt(fd, option.level, option.name, option.value.data(),
@@ -36,6 +41,25 @@ void apply_recorded(Process& process, const ClaimedListener& claim) {
     process.log.debug("{}: {} options differ from the predecessor's and are set, {} cannot be set",
                       to_string(claim.listener.address), carried.changed, carried.failed);
   }
+}
+
+// A socket beside the predecessor's: false if the kernel does not let it listen.
+bool listen_beside(Process& process, const ClaimedListener& claim) {
+  if (!claim.is_beside() || claim.backlog < 0 ||
+      real_sys().listen(claim.fds.front(), claim.backlog) == 0) {
+    return true;
+  }
+  process.log.error("cannot listen at {} beside {}: {}", to_string(claim.listener.address),
+                    to_string(claim.beside.front().listener.address), error_text(errno));
+  return false;
+}
+
+// What only the successor has is as the program wants it, and listens.
+bool listen_beside_all(Process& process, bool early) {
+  return std::all_of(process.claims.begin(), process.claims.end(),
+                     [&](const ClaimedListener& claim) {
+                       return (early && !claim.listens_early()) || listen_beside(process, claim);
+                     });
 }
 
 // Nobody needs to know any more what is polled once every blocking listener
@@ -100,7 +124,18 @@ bool become_owner(Process& process, Taker::Share share) {
   if (!process.taker || !process.taker->has_claims()) {
     return true;
   }
-  Taker::Outcome outcome = process.taker->become_owner(*process.rendezvous(), share);
+  // Before the predecessor is asked: when it lets go of its own, whoever comes must find
+  // somebody here.
+  Taker::Outcome outcome;
+  if (listen_beside_all(process, true)) {
+    outcome = process.taker->become_owner(*process.rendezvous(), share);
+  } else {
+    outcome.reason = "an address cannot be listened on";
+  }
+  if (outcome.owner && !listen_beside_all(process, false)) {
+    outcome.owner = false;  // who handed over sees us end, and takes everything back
+    outcome.reason = "an address cannot be listened on";
+  }
   if (!outcome.owner) {
     if (share == Taker::Share::all) {
       tell_generation(process, GenerationPhase::ended);

@@ -157,6 +157,92 @@ TEST_CASE("what matches is the same socket address, and natively conflicts", "[m
   }
 }
 
+namespace {
+
+// Whom a connection to this address comes to: 'h'eld, 'w'anted, or nobody, '-'.
+char who_gets(const Address& to, const OwnedFd& held, const OwnedFd& wanted) {
+  const OwnedFd client = own(::socket(to.family(), SOCK_STREAM | SOCK_CLOEXEC, 0));
+  if (::connect(client.get(), to.get(), to.length) != 0) {
+    return '-';
+  }
+  return becomes_readable(held.get(), 50 * millisecond) ? 'h'
+         : becomes_readable(wanted.get())               ? 'w'
+                                                        : '-';
+}
+
+// Both with SO_REUSEPORT; `held` listens first, as a predecessor does.
+bool listen_beside(const OwnedFd& fd, const Address& at) {
+  const int on = 1;
+  return ::setsockopt(fd.get(), SOL_SOCKET, SO_REUSEPORT, &on, sizeof on) == 0 &&
+         ::bind(fd.get(), at.get(), at.length) == 0 && ::listen(fd.get(), 8) == 0;
+}
+
+}  // namespace
+
+TEST_CASE("which of two overlapping listeners a connection comes to is what the kernel does",
+          "[matching]") {
+  if (!has_ipv6()) {
+    WARN("no IPv6 on this machine");
+    return;
+  }
+  for (const Row& row : rows) {
+    if (!row.conflict || row.match || row.held.protocol == mptcp || row.wanted.protocol == mptcp ||
+        *row.held.device != *row.wanted.device) {
+      continue;  // of those the library does nothing
+    }
+    CAPTURE(row);
+    const OwnedFd held = make(row.held);
+    const OwnedFd wanted = make(row.wanted);
+    if (!held.is_open() || !wanted.is_open()) {
+      WARN("not on this machine: " << row);
+      continue;
+    }
+    REQUIRE(listen_beside(held, row.held.at(0)));
+    const std::uint16_t port = name_of(held.get()).port();
+    const Address same = row.wanted.at(port);
+    const auto asked = describe_socket(libc_sys(), wanted.get(), &same);
+    REQUIRE(asked.has_value());
+    const Overlap predicted = overlap(described(held.get()), *asked);
+    REQUIRE(listen_beside(wanted, same));
+
+    // An address that both are reached at.
+    std::string seen;
+    for (const char* host : {"127.0.0.1", "[::1]"}) {
+      const Address to = address(std::string(host) + ":" + std::to_string(port));
+      const auto reaches = [&](const Kind& kind) {
+        const Address own = without_mapping(kind.at(port));
+        const bool any = own.is_wildcard();
+        return own.family() == to.family() ? any || same_endpoint(own, to)
+                                           : any && own.family() == AF_INET6 && !kind.v6only;
+      };
+      if (reaches(row.held) && reaches(row.wanted)) {
+        seen += who_gets(to, held, wanted);
+      }
+    }
+    CHECK(seen == (predicted == Overlap::held_first ? "h" : "w"));
+    CHECK(predicted != Overlap::none);
+  }
+}
+
+TEST_CASE("what matches, or shares no peer, does not overlap", "[matching]") {
+  for (const Row& row : rows) {
+    CAPTURE(row);
+    const OwnedFd held = make(row.held);
+    const OwnedFd wanted = make(row.wanted);
+    if (!held.is_open() || !wanted.is_open()) {
+      continue;
+    }
+    constexpr std::uint16_t port = 80;
+    const Address at = row.held.at(port);
+    const Address to = row.wanted.at(port);
+    const auto one = describe_socket(libc_sys(), held.get(), &at);
+    const auto other = describe_socket(libc_sys(), wanted.get(), &to);
+    if (row.match || !row.conflict) {
+      CHECK(overlap(*one, *other) == Overlap::none);
+    }
+  }
+}
+
 TEST_CASE("a mapped address on a V6ONLY socket is left to the kernel, which refuses it",
           "[matching]") {
   const OwnedFd held = listen_at("127.0.0.1:0");

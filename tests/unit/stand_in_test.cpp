@@ -34,6 +34,17 @@ int stand_in_for(StandIns& stand_ins, int fd, bool blocking = false) {
   return *stand_in;
 }
 
+// At every address of that port.
+OwnedFd listen_beside(const Address& other) {
+  const int on = 1;
+  const Address all = address("0.0.0.0:" + std::to_string(other.port()));
+  OwnedFd fd = own(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  ::setsockopt(fd.get(), SOL_SOCKET, SO_REUSEPORT, &on, sizeof on);
+  REQUIRE(::bind(fd.get(), all.get(), all.length) == 0);
+  REQUIRE(::listen(fd.get(), 8) == 0);
+  return fd;
+}
+
 }  // namespace
 
 TEST_CASE("nobody can connect to a stand-in for TCP", "[stand-in]") {
@@ -65,13 +76,49 @@ TEST_CASE("a listener that is closed to newcomers twice is so in the same way", 
   };
   const OwnedFd listener = listen_at("127.0.0.1:0");
   const Listener what = described(listener.get());
-  REQUIRE(close_to_newcomers(libc_sys(), listener.get(), what).has_value());
+  REQUIRE(close_to_newcomers(libc_sys(), listener.get(), what, false).has_value());
   const int once = least_hops(listener.get());
 
-  CHECK(close_to_newcomers(libc_sys(), listener.get(), what).has_value());
+  CHECK(close_to_newcomers(libc_sys(), listener.get(), what, false).has_value());
 
   CHECK(least_hops(listener.get()) == once);
   CHECK_FALSE(can_connect(name_of(listener.get())));
+}
+
+TEST_CASE("a listener that was closed to newcomers lets them in again", "[stand-in]") {
+  const bool grouped = GENERATE(false, true);
+  CAPTURE(grouped);
+  const OwnedFd listener = listen_at("127.0.0.1:0");
+  const Listener what = described(listener.get());
+  REQUIRE(close_to_newcomers(libc_sys(), listener.get(), what, grouped).has_value());
+  REQUIRE_FALSE(can_connect(name_of(listener.get())));
+
+  open_to_newcomers(libc_sys(), listener.get(), what);
+
+  CHECK(can_connect(name_of(listener.get())));
+}
+
+TEST_CASE("newcomers of a closed listener come to the next that fits, its queue stays",
+          "[stand-in]") {
+  const int on = 1;
+  const OwnedFd listener = listen_at("127.0.0.1:0");
+  const Address where = name_of(listener.get());
+  ::setsockopt(listener.get(), SOL_SOCKET, SO_REUSEPORT, &on, sizeof on);
+  const OwnedFd next = listen_beside(where);
+  const OwnedFd queued = connect_to(where);
+  REQUIRE(becomes_readable(listener.get()));
+  REQUIRE(
+      close_to_newcomers(libc_sys(), listener.get(), described(listener.get()), false).has_value());
+  if (!is_passed_over(libc_sys(), listener.get())) {
+    WARN("without CAP_NET_RAW newcomers are turned away for a moment");
+    return;
+  }
+
+  const OwnedFd newcomer = connect_to(where);
+
+  CHECK(becomes_readable(next.get()));
+  const OwnedFd accepted = own(::accept(listener.get(), nullptr, nullptr));
+  CHECK(accepted.is_open());
 }
 
 TEST_CASE("the filter of a stand-in cannot be taken off again", "[stand-in]") {

@@ -45,6 +45,8 @@ Message full_message(MessageType type) {
   message.listeners.push_back({});
   message.listeners.back().address = address("unix:@name");
   message.ids = {1, 2, std::numeric_limits<std::uint32_t>::max()};
+  message.replaced = {2};
+  message.narrowed = {1, std::numeric_limits<std::uint32_t>::max()};
   message.code = -1;
   message.text = "why not";
   return message;
@@ -64,7 +66,8 @@ bool same(const Message& a, const Message& b) {
          a.protocol_max == b.protocol_max && a.generation == b.generation &&
          a.identity == b.identity && a.pid == b.pid && a.state == b.state &&
          a.rival_pid == b.rival_pid && a.duration == b.duration && a.total == b.total &&
-         a.more == b.more && a.ids == b.ids && a.code == b.code && a.text == b.text &&
+         a.more == b.more && a.ids == b.ids && a.replaced == b.replaced &&
+         a.narrowed == b.narrowed && a.code == b.code && a.text == b.text &&
          std::equal(a.listeners.begin(), a.listeners.end(), b.listeners.begin(), b.listeners.end(),
                     [](const Listener& x, const Listener& y) { return same(x, y); });
 }
@@ -203,7 +206,7 @@ TEST_CASE("a type that does not exist is refused", "[wire]") {
 
 TEST_CASE("an unknown field is skipped, unless it must be understood", "[wire]") {
   const Bytes value(5, std::byte{1});
-  for (const unsigned tag : {17U, 99U, 0x7fffU}) {
+  for (const unsigned tag : {19U, 99U, 0x7fffU}) {
     CHECK(error_of(with_field(static_cast<std::uint16_t>(tag), value)) == 0);
     CHECK(error_of(with_field(static_cast<std::uint16_t>(tag), {})) == 0);
     CHECK(error_of(with_field(static_cast<std::uint16_t>(tag | 0x8000U), value)) ==
@@ -212,8 +215,9 @@ TEST_CASE("an unknown field is skipped, unless it must be understood", "[wire]")
 }
 
 TEST_CASE("a field of the wrong size is refused", "[wire]") {
-  // protocol_min, generation, pid, state, rival_pid, duration, total, ids, code
-  for (const unsigned tag : {0x8001U, 0x8003U, 0x8005U, 0x8006U, 7U, 8U, 0x8009U, 0x800cU, 13U}) {
+  // protocol_min, generation, pid, state, rival_pid, duration, total, ids, code, replaced, narrowed
+  for (const unsigned tag :
+       {0x8001U, 0x8003U, 0x8005U, 0x8006U, 7U, 8U, 0x8009U, 0x800cU, 13U, 0x8011U, 0x8012U}) {
     CAPTURE(tag);
     CHECK(error_of(with_field(static_cast<std::uint16_t>(tag), Bytes(9))) == EPROTO);
     CHECK(error_of(with_field(static_cast<std::uint16_t>(tag), Bytes(3))) == EPROTO);

@@ -1,0 +1,153 @@
+// A configuration that moves from one address to another that overlaps with it, on one
+// port: the kernel refuses the second bind, and with SO_REUSEPORT it would give the new
+// listener connections before it is ready.
+#include "families.hpp"
+
+#include <catch2/catch.hpp>
+
+#include <csignal>
+#include <utility>
+
+namespace continuity::test {
+namespace {
+
+// What a server moves between, and where clients find it throughout.
+struct Move {
+  const char* from;
+  const char* to;
+  const char* clients;
+};
+
+constexpr std::array moves{
+    Move{"127.0.0.1", "0.0.0.0", "127.0.0.1"}, Move{"0.0.0.0", "[::]", "127.0.0.1"},
+    Move{"127.0.0.1", "[::]", "127.0.0.1"},    Move{"[::1]", "[::]", "[::1]"},
+    Move{"0.0.0.0", "127.0.0.1", "127.0.0.1"},
+};
+
+class MovingPlace {
+ public:
+  MovingPlace() {
+    place_.environment = {"CONTINUITY_PROBATION=300ms", "CONTINUITY_UNCLAIMED=600ms"};
+  }
+  Place& at(const std::string& host) {
+    place_.addresses = {host + ":" + port_};
+    return place_;
+  }
+  [[nodiscard]] std::string of(const std::string& host) const { return host + ":" + port_; }
+
+ private:
+  Place place_;
+  const std::string address_ = place_.address();
+  const std::string port_ = address_.substr(address_.rfind(':') + 1);
+};
+
+// Runs it at another address, and waits until the predecessor has nothing to do there.
+Process move_to(Place& place, const Arguments& arguments, Process& server, Load& load) {
+  Process successor = place.spawn_listening(arguments);
+  load.watch(successor.pid());
+  successor.await_log("took over ");
+  CHECK(left_by_itself(server));
+  return successor;
+}
+
+bool serves(const std::string& address, const Process& server) {
+  return wait_until([&] { return answer_from(address) == answer_of(server); });
+}
+
+}  // namespace
+
+TEST_CASE("a server moves to an address that overlaps with its own, and back, under load") {
+  const Move move = GENERATE(from_range(moves.begin(), moves.end()));
+  const std::string loop = GENERATE("loop", "epoll-level");
+  CAPTURE(move.from, move.to, loop);
+  MovingPlace places;
+  Process server = places.at(move.from).start({loop});
+  Load load(places.of(move.clients), server);
+  for (int i = 0; i < 2; ++i) {
+    server = move_to(places.at(move.to), {loop}, server, load);
+    CHECK(answer_from(places.of(move.clients)) == answer_of(server));
+    CHECK(load.await_ok(50));
+    server = move_to(places.at(move.from), {loop}, server, load);
+    CHECK(answer_from(places.of(move.clients)) == answer_of(server));
+    CHECK(load.await_ok(50));
+  }
+  INFO(load.stats());
+  CHECK(load.count("failed") == 0);
+}
+
+// What the above is about.
+TEST_CASE("without the library a server cannot be started beside its own address") {
+  const Move move = GENERATE(from_range(moves.begin(), moves.end()));
+  CAPTURE(move.from, move.to);
+  MovingPlace places;
+  Place& place = places.at(move.from);
+  place.with_library = false;
+  const Process server = place.start({"loop"});
+
+  Process second = places.at(move.to).spawn({"loop"});
+
+  CHECK(second.next_line() == "bind EADDRINUSE");
+  CHECK(answer_from(places.of(move.clients)) == answer_of(server));
+}
+
+TEST_CASE("a successor at an overlapping address that is not ready yet changes nothing") {
+  const Move move = GENERATE(from_range(moves.begin(), moves.end()));
+  CAPTURE(move.from, move.to);
+  MovingPlace places;
+  Process server = places.at(move.from).start({"loop"});
+  Load load(places.of(move.clients), server);
+  Process successor = places.at(move.to).spawn_listening({"--end", "hang", "loop"});
+  CHECK(load.await_ok(100));
+
+  successor.signal(SIGKILL);
+
+  server.await_log("ended before it was ready; serving on");
+  CHECK(load.await_ok(100));
+  CHECK(load.count("failed") == 0);
+  CHECK(load.count("stale") == 0);
+  // And the next attempt is as if that had not been.
+  const Process next = move_to(places.at(move.to), {"loop"}, server, load);
+  CHECK(answer_from(places.of(move.clients)) == answer_of(next));
+}
+
+TEST_CASE("a predecessor at an overlapping address comes back when its successor dies") {
+  const Move move = GENERATE(from_range(moves.begin(), moves.end()));
+  const bool closed = GENERATE(false, true);  // before the successor dies
+  CAPTURE(move.from, move.to, closed);
+  MovingPlace places;
+  Place& place = places.at(move.from);
+  place.environment = {"CONTINUITY_PROBATION=30s", "CONTINUITY_UNCLAIMED=0s"};
+  Process server = place.start({"loop"});
+  Process successor = places.at(move.to).spawn_listening({"loop"});
+  successor.await_log("took over ");
+  if (closed) {
+    server.await_log("is closed: ");
+    CHECK(answer_from(places.of(move.clients)) == answer_of(successor));
+  }
+
+  successor.signal(SIGKILL);
+
+  server.await_log("serving again");
+  CHECK(serves(places.of(move.clients), server));
+  Load load(places.of(move.clients), server);
+  CHECK(load.await_ok(100));
+  CHECK(load.count("failed") == 0);
+}
+
+TEST_CASE("what a server binds itself conflicts as it would without the library") {
+  // [::] and then 0.0.0.0: many servers try both, and go on with the first.
+  const std::string host = GENERATE("[::]", "127.0.0.1");
+  CAPTURE(host);
+  MovingPlace places;
+  Process server = places.at(host).start({"loop"});
+  Place& both = places.at("[::]");
+  both.addresses.push_back(places.of("0.0.0.0"));
+
+  Process successor = both.spawn({"loop"});
+
+  std::string line = successor.next_line();
+  CHECK(line == "bind EADDRINUSE");
+  CHECK(answer_from(places.of("127.0.0.1")) == answer_of(server));
+}
+
+}  // namespace continuity::test
