@@ -6,6 +6,7 @@
 #include <charconv>
 #include <cstddef>
 #include <cstring>
+#include <functional>
 #include <netinet/in.h>
 #include <sys/un.h>
 
@@ -198,13 +199,49 @@ bool same_endpoint(const Address& one, const Address& other) {
 }
 
 bool came_through(const Address& local, const Address& listener) {
-  if (local.is_unix() || listener.is_unix() || !listener.is_wildcard()) {
+  if (local.is_unix() || listener.is_unix() || !without_mapping(listener).is_wildcard()) {
     return same_endpoint(local, listener);
   }
   // An IPv6 wildcard takes IPv4 peers too, unless V6ONLY: then no connection
   // with a mapped address exists, and there is no harm in saying yes.
   return local.port() == listener.port() &&
          (local.family() == listener.family() || listener.family() == AF_INET6);
+}
+
+std::size_t endpoint_hash(const Address& address) {
+  const Address own = without_mapping(address);
+  std::string_view host;
+  if (own.family() == AF_INET) {
+    const auto& in = reinterpret_cast<const sockaddr_in&>(own.storage);
+    host = {reinterpret_cast<const char*>(&in.sin_addr), sizeof in.sin_addr};
+  } else {
+    const auto& in = reinterpret_cast<const sockaddr_in6&>(own.storage);
+    host = {reinterpret_cast<const char*>(&in.sin6_addr), sizeof in.sin6_addr};
+  }
+  constexpr std::size_t spread = 65'599;
+  return std::hash<std::string_view>{}(host) + own.port() * spread;
+}
+
+CameThrough::CameThrough(std::span<const Address> listeners) {
+  for (const Address& listener : listeners) {
+    if (listener.is_unix() || without_mapping(listener).is_wildcard()) {
+      others_.push_back(&listener);
+    } else {
+      by_endpoint_.emplace(endpoint_hash(listener), &listener);
+    }
+  }
+}
+
+bool CameThrough::operator()(const Address& local) const {
+  if (!local.is_unix()) {
+    const auto [begin, end] = by_endpoint_.equal_range(endpoint_hash(local));
+    if (std::any_of(begin, end,
+                    [&](const auto& one) { return came_through(local, *one.second); })) {
+      return true;
+    }
+  }
+  return std::any_of(others_.begin(), others_.end(),
+                     [&](const Address* one) { return came_through(local, *one); });
 }
 
 std::string to_string(const Address& address) {

@@ -5,9 +5,12 @@
 
 #include <cstdint>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <sys/socket.h>
+#include <unordered_map>
+#include <vector>
 
 namespace continuity {
 
@@ -45,6 +48,20 @@ bool same_endpoint(const Address& one, const Address& other);
 // Whether a connection with this local address can have come through a
 // listener with that one: equal, or the listener is a wildcard on its port.
 bool came_through(const Address& local, const Address& listener);
+
+// The same of one of many listeners, of which there may be thousands.
+class CameThrough {
+ public:
+  explicit CameThrough(std::span<const Address> listeners);
+  bool operator()(const Address& local) const;
+
+ private:
+  std::unordered_multimap<std::size_t, const Address*> by_endpoint_;
+  std::vector<const Address*> others_;  // wildcards, and UNIX
+};
+
+// The same number for two that are the same endpoint; of IP addresses.
+std::size_t endpoint_hash(const Address& address);
 
 // "127.0.0.1:80", "[::1]:80", "unix:/path", "unix:@name".
 std::string to_string(const Address& address);

@@ -50,13 +50,12 @@ bool is_anonymous(const struct stat& status) {
   return (status.st_mode & S_IFMT) == 0;
 }
 
-// Whether its local address is that of a connection through a listener at one of these.
-bool came_through_any(const Sys& sys, int fd, std::span<const Address> addresses) {
+// Whether its local address is that of a connection through one of these listeners.
+bool came_through_any(const Sys& sys, int fd, const CameThrough& through) {
   Address local;
   local.length = sizeof local.storage;
   return sys.getsockname(fd, local.get(), &local.length) == 0 && local.is_supported() &&
-         std::any_of(addresses.begin(), addresses.end(),
-                     [&](const Address& listener) { return came_through(local, listener); });
+         through(local);
 }
 
 // Nothing has come that was not read, nothing was sent that has not arrived, and
@@ -203,13 +202,14 @@ Status Descriptors::for_each_connection(std::span<const Address> addresses, bool
   if (!directory.is_open()) {
     return last_error("open the list of descriptors");
   }
+  const CameThrough through(addresses);
   const auto look = [&](int fd) {
     if (ours(fd)) {
       return;
     }
     int type = 0;
     socklen_t size = sizeof type;
-    if (came_through_any(*sys_, fd, addresses) &&
+    if (came_through_any(*sys_, fd, through) &&
         sys_->getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &size) == 0 &&
         (type == SOCK_STREAM || type == SOCK_SEQPACKET) && !is_listening(*sys_, fd)) {
       visit(fd);
@@ -235,10 +235,11 @@ Result<Descriptors::Connections> Descriptors::find_connections(std::span<const A
 Status Descriptors::finish_idle(std::span<const Address> addresses, bool (*ours)(int fd)) {
   std::vector<int> fds;
   auto looked = for_each_connection(addresses, ours, [&](int fd) { fds.push_back(fd); });
+  const CameThrough through(addresses);
   for (const int fd : fds) {
     // A copy: the program may close the number, and have something else under it.
     const OwnedFd connection(*sys_, sys_->fcntl(fd, F_DUPFD_CLOEXEC, 0));
-    if (connection.is_open() && came_through_any(*sys_, connection.get(), addresses) &&
+    if (connection.is_open() && came_through_any(*sys_, connection.get(), through) &&
         is_idle(*sys_, connection.get())) {
       sys_->shutdown(connection.get(), SHUT_RD);
     }

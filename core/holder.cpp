@@ -34,6 +34,17 @@ bool is_among(std::span<const std::uint32_t> ids, std::uint32_t id) {
   return std::find(ids.begin(), ids.end(), id) != ids.end();
 }
 
+std::vector<std::uint32_t> sorted(std::span<const std::uint32_t> ids) {
+  std::vector<std::uint32_t> result(ids.begin(), ids.end());
+  std::sort(result.begin(), result.end());
+  return result;
+}
+
+// The same of ids in their order: there may be thousands.
+bool is_in(std::span<const std::uint32_t> ids, std::uint32_t id) {
+  return std::binary_search(ids.begin(), ids.end(), id);
+}
+
 // The one with this id among items in the order of their ids; null: none.
 const Owner::Item* find_item(const std::vector<Owner::Item>& items, std::uint32_t id) {
   const auto found = std::lower_bound(
@@ -468,9 +479,9 @@ Holder::Conversation* Holder::attempt() {
 
 std::string Holder::addresses_of(std::span<const std::uint32_t> ids) const {
   std::vector<std::string> addresses;
-  for (const Owner::Item& item : items_) {
-    if (is_among(ids, item.listener.id)) {
-      addresses.push_back(to_string(item.listener.address));
+  for (const std::uint32_t id : sorted(ids)) {
+    if (const Owner::Item* item = find_item(items_, id); item != nullptr) {
+      addresses.push_back(to_string(item->listener.address));
     }
   }
   return join_addresses(addresses);
@@ -509,7 +520,7 @@ bool Holder::is_current(const Conversation& conversation, std::span<const std::u
   };
   const auto free = unclaimed();
   return std::all_of(conversation.offered.begin(), conversation.offered.end(), prepared) &&
-         std::all_of(ids.begin(), ids.end(), [&](std::uint32_t id) { return is_among(free, id); });
+         std::all_of(ids.begin(), ids.end(), [&](std::uint32_t id) { return is_in(free, id); });
 }
 
 void Holder::on_claim(Conversation& conversation, const Message& claim) {
@@ -605,14 +616,15 @@ void Holder::on_ready(Conversation& conversation, const Message& ready) {
     hang_up(conversation, "is ready without a claim");
     return;
   }
+  const auto named = sorted(ready.ids);
   const bool news = std::any_of(conversation.claimed.begin(), conversation.claimed.end(),
-                                [&](std::uint32_t id) { return is_among(ready.ids, id); });
+                                [&](std::uint32_t id) { return is_in(named, id); });
   if (!news && !conversation.retired.empty()) {
     send_retired(conversation);  // it asks again
     return;
   }
   // Bound and closed: what it does not name is not claimed any more.
-  std::erase_if(conversation.claimed, [&](std::uint32_t id) { return !is_among(ready.ids, id); });
+  std::erase_if(conversation.claimed, [&](std::uint32_t id) { return !is_in(named, id); });
   if (conversation.claimed.empty()) {
     hang_up(conversation, "is ready with nothing claimed");
     return;
@@ -793,8 +805,8 @@ void Holder::end_attempt() {
 
 void Holder::go_deaf(Conversation& successor) {
   const HolderPhase phase = phase_;
-  std::vector<std::uint32_t> ids = successor.claimed;
-  std::erase_if(ids, [&](std::uint32_t id) { return !is_among(served_, id); });
+  auto ids = sorted(successor.claimed);
+  std::erase_if(ids, [&](std::uint32_t id) { return !is_in(served_, id); });
   if (hidden_ != nullptr && retired_at_ == 0) {
     hidden_->note_own();
   }
@@ -805,7 +817,7 @@ void Holder::go_deaf(Conversation& successor) {
     retired_at_ = ended;
     phase_deadline_ = ended + options_->probation;
   }
-  std::erase_if(served_, [&](std::uint32_t id) { return is_among(ids, id); });
+  std::erase_if(served_, [&](std::uint32_t id) { return is_in(ids, id); });
   successor.retired.insert(successor.retired.end(), successor.claimed.begin(),
                            successor.claimed.end());
   successor.retired.insert(successor.retired.end(), successor.overlapped.begin(),
@@ -849,7 +861,7 @@ void Holder::note_unclaimed() {
   const auto left = left_over();
   for (const std::uint32_t id : unclaimed()) {
     const Nanoseconds time =
-        is_among(left, id) ? std::min(options_->unclaimed, left_over_time) : options_->unclaimed;
+        is_in(left, id) ? std::min(options_->unclaimed, left_over_time) : options_->unclaimed;
     unclaimed_deadline_ = std::min(unclaimed_deadline_, after(*sys_, time));
     log_->info("pid {} {} {}; it is served here for {} s more", successor_,
                is_among(replaced_, id) ? "does not need" : "did not claim",
@@ -868,7 +880,7 @@ std::vector<std::uint32_t> Holder::left_over() const {
   // By port, since there may be thousands of them. UNIX sockets are in no group.
   std::multimap<std::uint16_t, const Listener*> handed_over;
   for (const Owner::Item& item : items_) {
-    if (!std::binary_search(served_.begin(), served_.end(), item.listener.id)) {
+    if (!is_in(served_, item.listener.id)) {
       handed_over.emplace(item.listener.address.port(), &item.listener);
     }
   }
@@ -901,7 +913,7 @@ void Holder::close_unclaimed() {
     return;  // claimed since
   }
   owner_->close_listeners(ids);
-  std::erase_if(served_, [&](std::uint32_t id) { return is_among(ids, id); });
+  std::erase_if(served_, [&](std::uint32_t id) { return is_in(ids, id); });
   if (phase_ != HolderPhase::probation) {
     owner_->forget_listeners();  // nothing takes them back any more
   }

@@ -225,7 +225,7 @@ class Holder {
   std::uint64_t generation_ = 0;
   pid_t successor_ = 0;
   std::vector<Owner::Item> items_;     // what was prepared, by id
-  std::vector<std::uint32_t> served_;  // what of it is still served here, by id
+  std::vector<std::uint32_t> served_;  // what of it is still served here, ids in their order
   // Of that, what is reached by nobody any more but for who has begun: the successor
   // has a listener for all its peers.
   std::vector<std::uint32_t> replaced_;

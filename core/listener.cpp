@@ -3,6 +3,7 @@
 #include <array>
 #include <cstring>
 #include <fcntl.h>
+#include <functional>
 #include <net/if.h>
 #include <netinet/in.h>
 
@@ -171,6 +172,15 @@ bool matches(const Listener& held, const Listener& wanted) {
   // [::] takes IPv4 peers or not, by V6ONLY: two different sets of peers. A
   // specific IPv6 address takes IPv6 peers alone, whatever V6ONLY says.
   return !held.address.is_wildcard() || effective_v6only(held) == effective_v6only(wanted);
+}
+
+std::size_t match_hash(const Listener& listener) {
+  const Address& address = listener.address;
+  if (address.is_unix()) {
+    return address.abstract_name().empty() ? listener.file.inode
+                                           : std::hash<std::string_view>{}(address.abstract_name());
+  }
+  return endpoint_hash(address);
 }
 
 Overlap overlap(const Listener& held, const Listener& wanted) {

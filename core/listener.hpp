@@ -53,6 +53,9 @@ std::optional<SocketFile> find_socket_file(const Sys& sys, std::string_view path
 // kind of socket, on the same address, reached by the same set of peers.
 bool matches(const Listener& held, const Listener& wanted);
 
+// The same number for all that match: to look them up by.
+std::size_t match_hash(const Listener& listener);
+
 // Two TCP listeners on one port that do not match, and that some peers reach both of.
 // With SO_REUSEPORT on both the kernel lets them be, and gives such a peer to one.
 enum class Overlap : std::uint8_t {

@@ -14,6 +14,7 @@
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <sys/un.h>
+#include <unordered_set>
 
 namespace continuity {
 namespace {
@@ -420,10 +421,9 @@ bool Processes::for_each_connection(int family, Visit visit) const {
 
 Processes::Connections Processes::connections_through(std::span<const Address> addresses) const {
   Connections found;
+  const CameThrough through(addresses);
   const auto collect = [&](const std::optional<SocketLine>& socket) {
-    if (socket && std::any_of(addresses.begin(), addresses.end(), [&](const Address& listener) {
-          return came_through(socket->local, listener);
-        })) {
+    if (socket && through(socket->local)) {
       found.emplace(socket->inode, socket->peer);
     }
   };
@@ -500,11 +500,11 @@ std::vector<pid_t> Processes::find_holders(std::span<const std::uint64_t> inodes
                                            const std::set<pid_t>& roots,
                                            const std::set<pid_t>& except) const {
   std::vector<pid_t> holders;
+  const std::unordered_set<std::uint64_t> wanted(inodes.begin(), inodes.end());
   for (const pid_t process : below(roots, except)) {
     bool holds = false;
-    for_each_socket(process, [&](int, std::uint64_t inode) {
-      holds = holds || std::find(inodes.begin(), inodes.end(), inode) != inodes.end();
-    });
+    for_each_socket(process,
+                    [&](int, std::uint64_t inode) { holds = holds || wanted.contains(inode); });
     if (holds) {
       holders.push_back(process);
     }

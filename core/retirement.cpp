@@ -102,6 +102,7 @@ Status Retirement::prepare_item(Item item) {
   const bool may_be_joined =
       told && sys_->getsockopt(item.fd, SOL_SOCKET, SO_REUSEPORT, &reuse_port, &size) == 0;
   kept_by_inode_[item.inode] = kept_.size();
+  kept_by_id_[item.listener.id] = kept_.size();
   kept_.push_back({.item = std::move(item),
                    .copy = std::move(copy),
                    .stand_in = *deaf,
@@ -137,6 +138,7 @@ void Retirement::abandon() {
   stand_ins_.clear();
   kept_.clear();
   kept_by_inode_.clear();
+  kept_by_id_.clear();
   seats_.clear();
   registrations_.clear();
   small_epolls_.clear();
@@ -462,9 +464,8 @@ void Retirement::let_go(std::span<const std::uint32_t> ids) {
 void Retirement::forget_datagrams(std::span<const std::uint32_t> ids) {
   std::vector<std::uint32_t> datagrams(ids.begin(), ids.end());
   std::erase_if(datagrams, [&](std::uint32_t id) {
-    return std::none_of(kept_.begin(), kept_.end(), [&](const Kept& kept) {
-      return kept.item.listener.id == id && kept.item.listener.is_datagram();
-    });
+    const Kept* kept = find_kept(id);
+    return kept == nullptr || !kept->item.listener.is_datagram();
   });
   let_go(datagrams);
 }
@@ -479,24 +480,24 @@ void Retirement::forget_listeners() {
   let_go(ids);
 }
 
+const Retirement::Kept* Retirement::find_kept(std::uint32_t id) const {
+  const auto found = kept_by_id_.find(id);
+  return found == kept_by_id_.end() ? nullptr : &kept_[found->second];
+}
+
 int Retirement::copy_of(std::uint32_t id) const {
-  for (const Kept& kept : kept_) {
-    if (kept.item.listener.id == id) {
-      return kept.copy.get();
-    }
-  }
-  return -1;
+  const Kept* kept = find_kept(id);
+  return kept == nullptr ? -1 : kept->copy.get();
 }
 
 bool Retirement::is_retired(std::uint32_t id) const {
-  return std::any_of(kept_.begin(), kept_.end(),
-                     [&](const Kept& kept) { return kept.item.listener.id == id && kept.retired; });
+  const Kept* kept = find_kept(id);
+  return kept != nullptr && kept->retired;
 }
 
 bool Retirement::is_grouped(std::uint32_t id) const {
-  return std::any_of(kept_.begin(), kept_.end(), [&](const Kept& kept) {
-    return kept.item.listener.id == id && kept.reuse_port > 0;
-  });
+  const Kept* kept = find_kept(id);
+  return kept != nullptr && kept->reuse_port > 0;
 }
 
 std::vector<Address> Retirement::addresses() const {

@@ -134,6 +134,7 @@ class Retirement {
   template <typename Visit>
   void for_each_watch(const Seat& seat, Visit visit);
   [[nodiscard]] bool is_datagram(std::uint64_t inode) const;
+  [[nodiscard]] const Kept* find_kept(std::uint32_t id) const;
   void leave_to_itself(Holdings& holdings) const;
   void let_go_of_datagrams(std::span<const std::uint32_t> ids);
   void let_go(std::span<const std::uint32_t> ids);
@@ -156,6 +157,7 @@ class Retirement {
   std::vector<Seat> seats_;
   std::multimap<int, Registration> registrations_;  // by number
   std::unordered_map<std::uint64_t, std::size_t> kept_by_inode_;
+  std::unordered_map<std::uint32_t, std::size_t> kept_by_id_;
   std::vector<int> small_epolls_;
 };
 

@@ -25,6 +25,7 @@ constexpr Nanoseconds longest_probation = 86'400 * second;
 
 bool Taker::receive_inventory(Conversation& conversation, Nanoseconds deadline) {
   conversation.offers.clear();
+  conversation.by_hash.clear();
   for (;;) {
     auto received = conversation.channel.receive(deadline);
     if (!received) {
@@ -59,6 +60,11 @@ bool Taker::receive_inventory(Conversation& conversation, Nanoseconds deadline) 
       return false;
     }
     for (Listener& listener : message.listeners) {
+      if (!conversation.offers.empty() && conversation.offers.back().listener.id >= listener.id) {
+        log_->warn("pid {} at the rendezvous answered something else; ignored", message.pid);
+        return false;
+      }
+      conversation.by_hash.emplace(match_hash(listener), conversation.offers.size());
       conversation.offers.push_back({.listener = std::move(listener), .fd = {}});
     }
     message.listeners.clear();
@@ -172,13 +178,14 @@ bool Taker::receive_grant(Conversation& conversation, Claim& claim) {
       expected = std::min<std::size_t>(expected, message.total);
     }
     for (std::size_t i = 0; i < message.ids.size(); ++i) {
-      const auto offer = std::find_if(
-          conversation.offers.begin(), conversation.offers.end(),
-          [&](const Offer& one) { return one.listener.id == message.ids[i] && !one.fd.is_open(); });
+      const auto offer =
+          std::lower_bound(conversation.offers.begin(), conversation.offers.end(), message.ids[i],
+                           [](const Offer& one, std::uint32_t id) { return one.listener.id < id; });
       // What came must be what was promised, as the kernel tells it.
       const int fd = received->fds[i].get();
       const auto truth = describe_socket(*sys_, fd);
-      if (offer == conversation.offers.end() || !truth || !receives_work(*sys_, fd) ||
+      if (offer == conversation.offers.end() || offer->listener.id != message.ids[i] ||
+          offer->fd.is_open() || !truth || !receives_work(*sys_, fd) ||
           truth->type != offer->listener.type || truth->protocol != offer->listener.protocol ||
           !same_endpoint(truth->address, offer->listener.address)) {
         return broken("a descriptor is not what it was announced to be");
@@ -194,19 +201,30 @@ bool Taker::receive_grant(Conversation& conversation, Claim& claim) {
   return true;
 }
 
-Taker::Claim Taker::claim_from(Conversation& conversation, const Listener& wanted) {
-  // Exact family first: an IPv4-mapped address may be held beside the IPv4 one.
-  const auto fits = [&](const Offer& offer, bool same_family) {
-    return offer.claims == 0 && is_there(conversation, offer) && matches(offer.listener, wanted) &&
-           (!same_family || offer.listener.address.family() == wanted.address.family());
+// Exact family first: an IPv4-mapped address may be held beside the IPv4 one. Then the
+// one that was offered first.
+Taker::Offer* Taker::find_free(Conversation& conversation, const Listener& wanted) {
+  Offer* best = nullptr;
+  const auto is_better = [&](const Offer& one, const Offer& other) {
+    const bool exact = one.listener.address.family() == wanted.address.family();
+    return exact == (other.listener.address.family() == wanted.address.family())
+               ? one.listener.id < other.listener.id
+               : exact;
   };
-  auto offer = std::find_if(conversation.offers.begin(), conversation.offers.end(),
-                            [&](const Offer& one) { return fits(one, true); });
-  if (offer == conversation.offers.end()) {
-    offer = std::find_if(conversation.offers.begin(), conversation.offers.end(),
-                         [&](const Offer& one) { return fits(one, false); });
+  const auto [begin, end] = conversation.by_hash.equal_range(match_hash(wanted));
+  for (auto at = begin; at != end; ++at) {
+    Offer& offer = conversation.offers[at->second];
+    if (offer.claims == 0 && is_there(conversation, offer) && matches(offer.listener, wanted) &&
+        (best == nullptr || is_better(offer, *best))) {
+      best = &offer;
+    }
   }
-  if (offer == conversation.offers.end()) {
+  return best;
+}
+
+Taker::Claim Taker::claim_from(Conversation& conversation, const Listener& wanted) {
+  Offer* offer = find_free(conversation, wanted);
+  if (offer == nullptr) {
     return {};
   }
   Claim result = claim_offer(conversation, *offer);
@@ -259,12 +277,17 @@ Taker::Waited Taker::wait_until_active(Conversation& conversation, const Listene
 }
 
 bool Taker::has(const Conversation& conversation, const Listener& wanted, Fit fit) {
-  return std::any_of(conversation.offers.begin(), conversation.offers.end(),
-                     [&](const Offer& offer) {
-                       return is_there(conversation, offer) &&
-                              (fit == Fit::same ? matches(offer.listener, wanted)
-                                                : overlap(offer.listener, wanted) != Overlap::none);
-                     });
+  if (fit == Fit::overlapping) {
+    return std::any_of(
+        conversation.offers.begin(), conversation.offers.end(), [&](const Offer& offer) {
+          return is_there(conversation, offer) && overlap(offer.listener, wanted) != Overlap::none;
+        });
+  }
+  const auto [begin, end] = conversation.by_hash.equal_range(match_hash(wanted));
+  return std::any_of(begin, end, [&](const auto& one) {
+    const Offer& offer = conversation.offers[one.second];
+    return is_there(conversation, offer) && matches(offer.listener, wanted);
+  });
 }
 
 Taker::Claim Taker::claim_among(std::list<Conversation>& found, const Listener& wanted, Fit fit,

@@ -12,6 +12,7 @@
 
 #include <list>
 #include <string>
+#include <unordered_map>
 #include <vector>
 
 namespace continuity {
@@ -107,9 +108,10 @@ class Taker {
   enum class Fit { same, overlapping };
   struct Conversation {
     Channel channel;
-    std::string door{};   // its name at the rendezvous
-    Message inventory{};  // without its listeners
-    std::vector<Offer> offers{};
+    std::string door{};                                           // its name at the rendezvous
+    Message inventory{};                                          // without its listeners
+    std::vector<Offer> offers{};                                  // in the order of their ids
+    std::unordered_multimap<std::size_t, std::size_t> by_hash{};  // of those, where they are
     bool granted = false;
     TakerPhase phase = TakerPhase::starting;
     bool shared = false;  // with processes forked from this one, or its parent
@@ -125,6 +127,7 @@ class Taker {
                     bool& look_again);
   enum class Waited { active, busy, ended };
   Waited wait_until_active(Conversation& conversation, const Listener& wanted);
+  static Offer* find_free(Conversation& conversation, const Listener& wanted);
   static Offer* find_overlapping(Conversation& conversation, const Listener& wanted);
   static bool has(const Conversation& conversation, const Listener& wanted, Fit fit = Fit::same);
   static bool is_there(const Conversation& conversation, const Offer& offer);

@@ -17,6 +17,7 @@
 #include <sys/eventfd.h>
 #include <sys/syscall.h>
 #include <unistd.h>
+#include <unordered_set>
 
 namespace continuity::shim {
 namespace {
@@ -101,6 +102,7 @@ ProcessOwner::ProcessOwner(Process& process)
 
 std::vector<Owner::Item> ProcessOwner::inventory() {
   std::vector<Item> items;
+  std::unordered_set<std::uint64_t> known;
   const DescriptorsHeld held;
   const Sys& sys = real_sys();
   for (int fd = 0; fd <= g_highest_fd.load(); ++fd) {
@@ -108,10 +110,8 @@ std::vector<Owner::Item> ProcessOwner::inventory() {
       continue;
     }
     const std::uint64_t inode = socket_inode(sys, fd);
-    const bool known = std::any_of(items.begin(), items.end(),
-                                   [&](const Item& item) { return item.inode == inode; });
     auto listener = describe_socket(sys, fd);
-    if (known || !listener || !listener->address.is_supported()) {
+    if (!listener || !listener->address.is_supported() || !known.insert(inode).second) {
       continue;
     }
     if (const auto file = process_->socket_files.find(inode);

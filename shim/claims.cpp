@@ -345,6 +345,67 @@ __attribute__((constructor)) void find_inherited() noexcept {
 
 }  // namespace
 
+namespace {
+
+// Whoever has the address is in the way, and the kernel says so: no need to look for a
+// predecessor before. A member of a group is not in the way, nor is a datagram socket
+// with SO_REUSEADDR, and of UNIX sockets there is a file besides.
+bool is_told_by_kernel(int fd, const Address& address) {
+  int type = 0;
+  socklen_t size = sizeof type;
+  const Process* process = Process::existing();
+  return !address.is_unix() && real().getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &size) == 0 &&
+         type == SOCK_STREAM && !joins_group(fd) &&
+         (process == nullptr || !has_handed_over(*process));
+}
+
+Taker::Found claim_address(int fd, const Address& wanted) noexcept {
+  try {
+    const SlowPath process(Process::get());
+    return process ? try_claim(*process, fd, wanted) : Taker::Found::nothing;
+  } catch (...) {  // no memory: as if not loaded
+    return Taker::Found::nothing;
+  }
+}
+
+void note_native(int fd, const Address& wanted) noexcept {
+  const ErrnoGuard guard;
+  try {
+    {
+      const SlowPath process(Process::get());
+      if (process) {
+        note_bound(*process, fd, wanted);
+      }
+    }
+    if (receives_work(real_sys(), fd)) {
+      note_listening(fd);  // a datagram socket needs no more
+    }
+  } catch (...) {
+  }
+}
+
+// Nobody hands it over. `wanted`: what the program calls the address.
+int bind_natively(int fd, const sockaddr* address, socklen_t length, const Address& wanted) {
+  // A socket of a group would share connections with the predecessor at once.
+  Taker::Found found = joins_group(fd) ? try_beside(fd, wanted) : Taker::Found::nothing;
+  int result = 0;
+  if (found == Taker::Found::nothing) {
+    result = real().bind(fd, address, length);
+    if (result == 0) {
+      note_native(fd, wanted);
+    } else if (errno == EADDRINUSE) {
+      found = try_beside(fd, wanted);
+    }
+  }
+  if (found == Taker::Found::refused) {
+    errno = EADDRINUSE;
+    return -1;
+  }
+  return found == Taker::Found::claimed ? 0 : result;
+}
+
+}  // namespace
+
 int bind_socket(int fd, const sockaddr* address, socklen_t length) noexcept {
   if (is_ours(fd)) {
     errno = EBADF;
@@ -354,62 +415,36 @@ int bind_socket(int fd, const sockaddr* address, socklen_t length) noexcept {
     return real().bind(fd, address, length);
   }
   Address wanted(address, length);
-  const bool interesting = may_become_listener(fd, wanted);
-  Taker::Found found = Taker::Found::nothing;
-  if (interesting) {
-    try {
-      const SlowPath process(Process::get());
-      if (process) {
-        found = try_claim(*process, fd, wanted);
-      }
-    } catch (...) {  // no memory: as if not loaded
+  if (!may_become_listener(fd, wanted)) {
+    return real().bind(fd, address, length);
+  }
+  if (is_told_by_kernel(fd, wanted)) {
+    const int result = real().bind(fd, address, length);
+    if (result == 0) {
+      note_native(fd, wanted);
+      return 0;
+    }
+    if (errno != EADDRINUSE) {
+      return result;
     }
   }
-  if (found == Taker::Found::claimed) {
-    return 0;
-  }
-  if (found == Taker::Found::refused) {
-    // Natively two sockets with SO_REUSEPORT would share the connections.
-    errno = EADDRINUSE;
-    return -1;
-  }
-  if (found == Taker::Found::outlived) {
-    end_outlived(*Process::existing());
+  switch (claim_address(fd, wanted)) {
+    case Taker::Found::claimed:
+      return 0;
+    case Taker::Found::refused:
+      // Natively two sockets with SO_REUSEPORT would share the connections.
+      errno = EADDRINUSE;
+      return -1;
+    case Taker::Found::outlived:
+      end_outlived(*Process::existing());
+    case Taker::Found::nothing:
+      break;
   }
   if (hides() && move_beside(wanted)) {
     address = wanted.get();
     length = wanted.length;
   }
-  // A socket of a group would share connections with the predecessor at once.
-  found = interesting && joins_group(fd) ? try_beside(fd, wanted) : Taker::Found::nothing;
-  int result = found == Taker::Found::nothing ? real().bind(fd, address, length) : -1;
-  if (result != 0 && errno == EADDRINUSE && interesting && found == Taker::Found::nothing) {
-    found = try_beside(fd, wanted);
-    errno = EADDRINUSE;
-  }
-  if (found == Taker::Found::claimed) {
-    return 0;
-  }
-  if (found == Taker::Found::refused) {
-    errno = EADDRINUSE;
-    return -1;
-  }
-  if (result == 0 && interesting) {
-    const ErrnoGuard guard;
-    try {
-      {
-        const SlowPath process(Process::get());
-        if (process) {
-          note_bound(*process, fd, wanted);
-        }
-      }
-      if (receives_work(real_sys(), fd)) {
-        note_listening(fd);  // a datagram socket needs no more
-      }
-    } catch (...) {
-    }
-  }
-  return result;
+  return bind_natively(fd, address, length, wanted);
 }
 
 int listen_on(int fd, int backlog) noexcept {

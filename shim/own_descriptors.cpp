@@ -82,27 +82,72 @@ bool is_free(int number) {
   return real().fcntl(number, F_GETFD) < 0;
 }
 
-// The highest free number from this one downwards; the lowest that there is: none.
-constexpr int lowest_own = 2;
-int find_free(int from) {
-  while (from > lowest_own && (is_ours(from) || !is_free(from))) {
+// The highest free number from this one downwards that is above `floor`; that: none.
+int find_free(int from, int floor) {
+  while (from > floor && (is_ours(from) || !is_free(from))) {
     --from;
   }
-  return from;
+  return std::max(from, floor);
 }
 
-// A copy at the highest free number, marked as ours; or -1. Where the program has all
-// of those, at one above them.
+// The program's limit of descriptors is for the program. What is opened above it stays
+// open when it is back. With the lock of own descriptors held, so that there is one of
+// these at a time.
+class HigherLimit {
+ public:
+  HigherLimit() noexcept {
+    // Some for each listener that there may be; to have more than the hard limit takes
+    // CAP_SYS_RESOURCE.
+    constexpr rlim_t more = 4 * 65'536;
+    constexpr rlim_t most_numbers = 1U << 24;
+    changed_ = ::getrlimit(RLIMIT_NOFILE, &before_) == 0 && before_.rlim_cur < most_numbers &&
+               (set(before_.rlim_cur + more, std::max(before_.rlim_max, before_.rlim_cur + more)) ||
+                (before_.rlim_max > before_.rlim_cur && set(before_.rlim_max, before_.rlim_max)));
+  }
+  [[nodiscard]] bool is_higher() const { return changed_; }
+  // The first number that the program may not have.
+  [[nodiscard]] int before() const { return static_cast<int>(before_.rlim_cur); }
+  ~HigherLimit() {
+    if (changed_) {
+      ::setrlimit(RLIMIT_NOFILE, &before_);
+    }
+  }
+  HigherLimit(const HigherLimit&) = delete;
+  HigherLimit& operator=(const HigherLimit&) = delete;
+
+ private:
+  static bool set(rlim_t soft, rlim_t hard) {
+    const rlimit limit{.rlim_cur = soft, .rlim_max = hard};
+    return ::setrlimit(RLIMIT_NOFILE, &limit) == 0;
+  }
+  rlimit before_{};
+  bool changed_ = false;
+};
+
+// A copy marked as ours, or -1: at the highest free number of some that are kept for
+// that, for select knows none above; then, since there may be thousands, above all that
+// the program may have; then wherever there is one.
 int copy_high(int number) {
+  constexpr int lowest = 2;
+  constexpr int usually_lowest = highest_own - 32;
+  const auto copy_at = [number](int least) { return real().fcntl(number, F_DUPFD_CLOEXEC, least); };
   const int highest = highest_allowed();
-  int wanted = find_free(std::min(highest, g_next_number.load()));
+  const int floor = highest > usually_lowest ? usually_lowest : lowest;
+  const int wanted = find_free(std::min(highest, g_next_number.load()), floor);
   g_next_number.store(wanted);
-  int copy = wanted > lowest_own || highest < highest_own
-                 ? -1
-                 : real().fcntl(number, F_DUPFD_CLOEXEC, highest_own + 1);
+  int copy = wanted > floor ? copy_at(wanted) : -1;
   if (copy < 0) {
-    wanted = wanted > lowest_own ? wanted : find_free(highest);
-    copy = real().fcntl(number, F_DUPFD_CLOEXEC, wanted);
+    // A high number costs the kernel a table as long as that.
+    constexpr int long_table = 65'536;
+    const HigherLimit limit;
+    const int above = std::max(limit.before(), highest_own + 1);
+    copy = limit.is_higher() ? copy_at(above <= long_table ? above : highest_own + 1) : -1;
+  }
+  if (copy < 0 && highest == highest_own) {
+    copy = copy_at(highest_own + 1);
+  }
+  if (copy < 0) {
+    copy = copy_at(find_free(highest, lowest));
   }
   if (copy >= 0) {
     set_fd_flags(copy, fd_flag::ours);
@@ -159,7 +204,12 @@ class OwnHeld {
 template <typename Make>
 int make(Make make_number) {
   const OwnHeld held;
-  return place(make_number());
+  int number = make_number();
+  if (number < 0 && errno == EMFILE) {
+    const HigherLimit limit;
+    number = make_number();
+  }
+  return place(number);
 }
 
 // Calls change(fd) for every descriptor that travels with a message.
@@ -301,7 +351,11 @@ ssize_t readlinkat(int directory, const char* path, char* buffer, std::size_t si
 }
 ssize_t recvmsg(int fd, msghdr* message, int flags) {
   const OwnHeld held;
-  const ssize_t size = real().recvmsg(number_of(fd), message, flags);
+  const ssize_t size = [&] {
+    // What has no room is lost, and that it was so is not told beforehand.
+    const HigherLimit limit;
+    return real().recvmsg(number_of(fd), message, flags);
+  }();
   if (size >= 0 && message->msg_controllen > 0) {
     change_fds(*message, place);
   }

@@ -205,6 +205,8 @@ TEST_CASE("a connection came through the listener of its address or of a wildcar
       {"[::1]:81", "[::]:80", false},
       {"[::1]:80", "0.0.0.0:80", false},
       {"[::1]:80", "[::1]:80", true},
+      {"[::ffff:127.0.0.1]:80", "[::ffff:0.0.0.0]:80", true},
+      {"[::1]:80", "[::ffff:127.0.0.1]:80", false},
       {"unix:/a", "unix:/a", true},
       {"unix:/a", "unix:/b", false},
       {"unix:@a", "unix:@a", true},
@@ -213,6 +215,10 @@ TEST_CASE("a connection came through the listener of its address or of a wildcar
   }));
   CAPTURE(row.local, row.listener);
   CHECK(came_through(address(row.local), address(row.listener)) == row.through);
+  // Among others it is the same.
+  const std::vector<Address> listeners{address("127.0.0.9:9"), address(row.listener),
+                                       address("unix:/z")};
+  CHECK(CameThrough(listeners)(address(row.local)) == row.through);
 }
 
 TEST_CASE("only 0.0.0.0 and :: are wildcards", "[address]") {

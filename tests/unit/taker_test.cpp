@@ -172,7 +172,7 @@ TEST_CASE("several listeners are granted at once and claimed one by one", "[take
   CHECK(taker.claim(rendezvous, predecessor.wanted(0)).found != Found::claimed);
   CHECK(predecessor.owner.count("prepare") == 1);
   CHECK(taker.become_owner(rendezvous).owner);
-  CHECK(predecessor.owner.count("retire 3 1 2") == 1);
+  CHECK(predecessor.owner.count("retire 1 2 3") == 1);
 }
 
 TEST_CASE("what the program has closed between offer and claim is not waited for", "[taker]") {

@@ -1,0 +1,103 @@
+// A server with thousands of listeners: more than the descriptors that a process may
+// have by default, and each is held twice or thrice during a restart.
+#include "families.hpp"
+
+#include <catch2/catch.hpp>
+
+#include <algorithm>
+#include <csignal>
+#include <filesystem>
+#include <fstream>
+#include <iterator>
+#include <sys/resource.h>
+
+namespace continuity::test {
+namespace {
+
+struct ManyPlace : Place {
+  explicit ManyPlace(int listeners) : count(listeners) {
+    program = MANY_SERVER;
+    number = port.address().substr(port.address().rfind(':') + 1);
+    addresses = {number};
+    environment = {"CONTINUITY_PROBATION=200ms"};
+  }
+  [[nodiscard]] Arguments arguments() const { return {std::to_string(count)}; }
+  [[nodiscard]] std::string address_of(int index) const {
+    constexpr int hosts_each = 250;
+    return "127.1." + std::to_string(index / hosts_each) + "." +
+           std::to_string(1 + index % hosts_each) + ":" + number;
+  }
+  int count;
+  std::string number{};
+};
+
+// As many as there may be, with three descriptors of a starting successor for each.
+int as_many_as_possible() {
+  constexpr rlim_t most = 10'000;
+  constexpr rlim_t others = 500;
+  rlimit limit{};
+  ::getrlimit(RLIMIT_NOFILE, &limit);
+  return static_cast<int>(std::min(most, (limit.rlim_max - others) / 3));
+}
+
+std::size_t descriptors_of(const Process& process) {
+  const std::filesystem::directory_iterator all("/proc/" + std::to_string(process.pid()) + "/fd");
+  return static_cast<std::size_t>(std::distance(begin(all), end(all)));
+}
+
+std::string limits_of(const Process& process) {
+  std::ifstream limits("/proc/" + std::to_string(process.pid()) + "/limits");
+  for (std::string line; std::getline(limits, line);) {
+    if (line.rfind("Max open files", 0) == 0) {
+      return line;
+    }
+  }
+  return "";
+}
+
+}  // namespace
+
+TEST_CASE("thousands of listeners are taken over, whatever the limit of descriptors is") {
+  constexpr int every = 97;  // asked
+  const ManyPlace place(as_many_as_possible());
+  Process server = place.spawn_listening(place.arguments());
+  REQUIRE(answer_from(place.address_of(0)) == answer_of(server));
+  const auto own = static_cast<std::size_t>(place.count) + 64;
+  const std::string limits = limits_of(server);
+  for (int i = 0; i < 3; ++i) {
+    Process successor = place.spawn_listening(place.arguments());
+    const std::string line = successor.await_log("took over ");
+    INFO(line);
+
+    CHECK(left_by_itself(server));
+
+    std::string wrong;
+    for (int k = 0; k < place.count; k += every) {
+      if (answer_from(place.address_of(k)) != answer_of(successor)) {
+        wrong += place.address_of(k) + " ";
+      }
+    }
+    CHECK(wrong.empty());
+    CHECK(descriptors_of(successor) < own);  // none is kept for each
+    CHECK(limits_of(successor) == limits);
+    server = std::move(successor);
+  }
+}
+
+TEST_CASE("a successor of thousands of listeners that is not ready changes nothing") {
+  constexpr std::size_t some = 16;
+  const ManyPlace place(4'000);
+  Process server = place.spawn_listening(place.arguments());
+  REQUIRE(answer_from(place.address_of(0)) == answer_of(server));
+  const std::size_t before = descriptors_of(server);
+  Process successor = place.spawn(place.arguments());
+  CHECK(wait_until([&] { return descriptors_of(server) > before + 3'000; }));
+
+  successor.signal(SIGKILL);
+
+  server.await_log("serving ");
+  CHECK(wait_until([&] { return descriptors_of(server) < before + some; }));
+  CHECK(answer_from(place.address_of(3'999)) == answer_of(server));
+}
+
+}  // namespace continuity::test

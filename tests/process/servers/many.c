@@ -1,0 +1,74 @@
+// many-server COUNT PORT: listens on that many addresses, 127.1.0.1:PORT and on, and
+// answers every line with "pid=4711". It allows itself the descriptors that it needs.
+#include <arpa/inet.h>
+#include <netinet/in.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/epoll.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+enum { most_seconds = 120, spare_descriptors = 64, hosts_each = 250, some_events = 64 };
+
+static void check(int good, const char* what) {
+  if (!good) {
+    perror(what);
+    exit(1);
+  }
+}
+
+static int listen_on(int index, in_port_t port) {
+  const int on = 1;
+  const int fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+  check(fd >= 0, "socket");
+  setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
+  const uint32_t host =
+      0x7f010001U + (uint32_t)(index / hosts_each) * 256U + (uint32_t)(index % hosts_each);
+  const struct sockaddr_in address = {
+      .sin_family = AF_INET, .sin_port = htons(port), .sin_addr.s_addr = htonl(host)};
+  check(bind(fd, (const struct sockaddr*)&address, sizeof address) == 0, "bind");
+  check(listen(fd, 16) == 0, "listen");
+  return fd;
+}
+
+static void serve(int listener) {
+  const int fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
+  char line[64];
+  if (fd < 0) {
+    return;
+  }
+  if (read(fd, line, sizeof line) > 0) {
+    dprintf(fd, "pid=%d\n", (int)getpid());
+  }
+  close(fd);
+}
+
+int main(int argc, char** argv) {
+  if (argc != 3) {
+    return 2;
+  }
+  alarm(most_seconds);
+  const int count = atoi(argv[1]);
+  struct rlimit files;
+  getrlimit(RLIMIT_NOFILE, &files);
+  files.rlim_cur = (rlim_t)count + spare_descriptors;
+  check(setrlimit(RLIMIT_NOFILE, &files) == 0, "setrlimit");
+
+  const int epoll = epoll_create1(EPOLL_CLOEXEC);
+  for (int i = 0; i < count; ++i) {
+    const int fd = listen_on(i, (in_port_t)atoi(argv[2]));
+    struct epoll_event event = {.events = EPOLLIN, .data.fd = fd};
+    check(epoll_ctl(epoll, EPOLL_CTL_ADD, fd, &event) == 0, "epoll_ctl");
+  }
+  printf("listening pid=%d\n", (int)getpid());
+  fflush(stdout);
+  for (;;) {
+    struct epoll_event events[some_events];
+    const int ready = epoll_wait(epoll, events, some_events, -1);
+    for (int i = 0; i < ready; ++i) {
+      serve(events[i].data.fd);
+    }
+  }
+}
