@@ -23,6 +23,24 @@ constexpr Nanoseconds longest_probation = 86'400 * second;
 
 // ---- Looking -------------------------------------------------------------------
 
+// False: it is not to be believed.
+bool Taker::note_offers(Conversation& conversation, Message& message) {
+  auto& offers = conversation.offers;
+  // One that has nothing to say and more of it would go on for ever.
+  if ((message.more && message.listeners.empty()) ||
+      offers.size() + message.listeners.size() > max_listeners) {
+    return false;
+  }
+  for (Listener& listener : message.listeners) {
+    if (!offers.empty() && offers.back().listener.id >= listener.id) {
+      return false;
+    }
+    conversation.by_hash.emplace(match_hash(listener), offers.size());
+    offers.push_back({.listener = std::move(listener), .fd = {}});
+  }
+  return true;
+}
+
 bool Taker::receive_inventory(Conversation& conversation, Nanoseconds deadline) {
   conversation.offers.clear();
   conversation.by_hash.clear();
@@ -52,20 +70,10 @@ bool Taker::receive_inventory(Conversation& conversation, Nanoseconds deadline) 
                  message.protocol_min, message.protocol_max, protocol_version);
       return false;
     }
-    // One that has nothing to say and more of it would go on for ever.
     if (message.type != MessageType::inventory || message.protocol_max != protocol_version ||
-        (message.more && message.listeners.empty()) ||
-        conversation.offers.size() + message.listeners.size() > max_listeners) {
+        !note_offers(conversation, message)) {
       log_->warn("pid {} at the rendezvous answered something else; ignored", message.pid);
       return false;
-    }
-    for (Listener& listener : message.listeners) {
-      if (!conversation.offers.empty() && conversation.offers.back().listener.id >= listener.id) {
-        log_->warn("pid {} at the rendezvous answered something else; ignored", message.pid);
-        return false;
-      }
-      conversation.by_hash.emplace(match_hash(listener), conversation.offers.size());
-      conversation.offers.push_back({.listener = std::move(listener), .fd = {}});
     }
     message.listeners.clear();
     conversation.inventory = std::move(message);

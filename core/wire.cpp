@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 #include <limits>
+#include <optional>
 #include <type_traits>
 
 namespace continuity {
@@ -209,9 +210,28 @@ bool take_listener(std::span<const std::byte> value, Message& message) {
   return decode_listener(value, message.listeners.emplace_back());
 }
 
+// A field that is a list of numbers; nothing: it is another one.
+std::optional<bool> take_list(Tag tag, Reader& value, Message& message) {
+  switch (tag) {
+    case Tag::ids:
+      return take_numbers(value, message.ids);
+    case Tag::inodes:
+      return take_numbers(value, message.inodes);
+    case Tag::replaced:
+      return take_numbers(value, message.replaced);
+    case Tag::narrowed:
+      return take_numbers(value, message.narrowed);
+    default:
+      return std::nullopt;
+  }
+}
+
 // 0, or the errno that says what is wrong with the field.
 int take_field(std::uint16_t tag, std::span<const std::byte> bytes, Message& message) {
   Reader value(bytes);
+  if (const auto list = take_list(static_cast<Tag>(tag), value, message); list) {
+    return *list ? 0 : EPROTO;
+  }
   bool ok = true;
   switch (static_cast<Tag>(tag)) {
     case Tag::protocol_min:
@@ -247,18 +267,6 @@ int take_field(std::uint16_t tag, std::span<const std::byte> bytes, Message& mes
       break;
     case Tag::listener:
       ok = take_listener(bytes, message);
-      break;
-    case Tag::ids:
-      ok = take_numbers(value, message.ids);
-      break;
-    case Tag::inodes:
-      ok = take_numbers(value, message.inodes);
-      break;
-    case Tag::replaced:
-      ok = take_numbers(value, message.replaced);
-      break;
-    case Tag::narrowed:
-      ok = take_numbers(value, message.narrowed);
       break;
     case Tag::fresh:
       message.fresh = value.number<std::uint8_t>() != 0;
