@@ -230,6 +230,7 @@ Taker::Found try_claim(Process& process, int fd, const Address& address) {
       !process.start_watching()) {
     return Taker::Found::nothing;
   }
+  process.has_looked = true;
   Taker::Claim claim = process.own_taker().claim(*process.rendezvous(), *wanted, joins_group(fd));
   if (claim.found == Taker::Found::claimed) {
     return install(process, fd, address, std::move(claim)) ? Taker::Found::claimed
@@ -348,15 +349,16 @@ __attribute__((constructor)) void find_inherited() noexcept {
 namespace {
 
 // Whoever has the address is in the way, and the kernel says so: no need to look for a
-// predecessor before. A member of a group is not in the way, nor is a datagram socket
-// with SO_REUSEADDR, and of UNIX sockets there is a file besides.
+// predecessor before each of thousands. The first time it is looked for in any case, to
+// say what is wrong there and to remove what the dead have left. A member of a group is not in the
+// way, nor is a datagram socket with SO_REUSEADDR, and of UNIX sockets there is a file besides.
 bool is_told_by_kernel(int fd, const Address& address) {
   int type = 0;
   socklen_t size = sizeof type;
   const Process* process = Process::existing();
   return !address.is_unix() && real().getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &size) == 0 &&
-         type == SOCK_STREAM && !joins_group(fd) &&
-         (process == nullptr || !has_handed_over(*process));
+         type == SOCK_STREAM && !joins_group(fd) && process != nullptr && process->has_looked &&
+         !has_handed_over(*process);
 }
 
 Taker::Found claim_address(int fd, const Address& wanted) noexcept {

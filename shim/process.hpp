@@ -146,6 +146,8 @@ class Process {
   [[nodiscard]] bool may_join() const;
   // Set where a listener is bound, or claimed.
   bool has_bound = false;
+  // For others of our name, at the rendezvous.
+  std::atomic<bool> has_looked{false};
 
   // Makes what processes forked from this one will share. False: no memory.
   bool tie();

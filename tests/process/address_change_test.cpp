@@ -57,8 +57,9 @@ bool serves(const std::string& address, const Process& server) {
 }  // namespace
 
 TEST_CASE("a server moves to an address that overlaps with its own, and back, under load") {
-  const Move move = GENERATE(from_range(moves.begin(), moves.end()));
-  const std::string loop = GENERATE("loop", "epoll-level");
+  const std::size_t index = GENERATE(range(std::size_t{0}, moves.size()));
+  const Move move = moves.at(index);
+  const std::string loop = index % 2 == 0 ? "loop" : "epoll-level";
   CAPTURE(move.from, move.to, loop);
   MovingPlace places;
   Process server = places.at(move.from).start({loop});

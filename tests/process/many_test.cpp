@@ -64,7 +64,7 @@ TEST_CASE("thousands of listeners are taken over, whatever the limit of descript
   REQUIRE(answer_from(place.address_of(0)) == answer_of(server));
   const auto own = static_cast<std::size_t>(place.count) + 64;
   const std::string limits = limits_of(server);
-  for (int i = 0; i < 3; ++i) {
+  for (int i = 0; i < 2; ++i) {
     Process successor = place.spawn_listening(place.arguments());
     const std::string line = successor.await_log("took over ");
     INFO(line);
