@@ -164,18 +164,22 @@ class Run:
         """Waits until the condition holds, and returns what it returned. It is looked at
         after each event (log, processes) and, for what sends us no event, each tick."""
         deadline = time.monotonic() + seconds
-        while not (result := condition()):
+        while True:
+            # Before the condition is looked at: who ends after that is an event.
+            alive = [process for process in (self.server, self.current, *processes)
+                     if process and not process.wait()]
+            if result := condition():
+                return result
+            if any(process.ended for process in alive):
+                continue
             remaining = deadline - time.monotonic()
             if remaining <= 0:
                 raise Failure(f"{complaint} within {seconds:.0f} s")
             self.redraw()
             ticks = [remaining, tick, redraw_interval if self.screen.live else None]
-            alive = [process for process in (self.server, self.current, *processes)
-                     if process and not process.wait()]
             readable([self.log.inotify, *(process.pidfd for process in alive)],
                      min(filter(None, ticks)))
             self.log.read()
-        return result
 
     def wait_for_answer(self, server, seconds):
         """A connection is the only way to see that a server without us is there."""
