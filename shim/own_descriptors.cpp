@@ -98,7 +98,7 @@ class HigherLimit {
   HigherLimit() noexcept {
     // Some for each listener that there may be; to have more than the hard limit takes
     // CAP_SYS_RESOURCE.
-    constexpr rlim_t more = 4 * 65'536;
+    constexpr rlim_t more = rlim_t{4} * 65'536;
     constexpr rlim_t most_numbers = 1U << 24;
     changed_ = ::getrlimit(RLIMIT_NOFILE, &before_) == 0 && before_.rlim_cur < most_numbers &&
                (set(before_.rlim_cur + more, std::max(before_.rlim_max, before_.rlim_cur + more)) ||
