@@ -170,13 +170,6 @@ char who_gets(const Address& to, const OwnedFd& held, const OwnedFd& wanted) {
                                                         : '-';
 }
 
-// Both with SO_REUSEPORT; `held` listens first, as a predecessor does.
-bool listen_beside(const OwnedFd& fd, const Address& at) {
-  const int on = 1;
-  return ::setsockopt(fd.get(), SOL_SOCKET, SO_REUSEPORT, &on, sizeof on) == 0 &&
-         ::bind(fd.get(), at.get(), at.length) == 0 && ::listen(fd.get(), 8) == 0;
-}
-
 }  // namespace
 
 TEST_CASE("which of two overlapping listeners a connection comes to is what the kernel does",
@@ -197,13 +190,13 @@ TEST_CASE("which of two overlapping listeners a connection comes to is what the 
       WARN("not on this machine: " << row);
       continue;
     }
-    REQUIRE(listen_beside(held, row.held.at(0)));
+    REQUIRE(listen_in_group(held, row.held.at(0)));  // first, as a predecessor does
     const std::uint16_t port = name_of(held.get()).port();
     const Address same = row.wanted.at(port);
     const auto asked = describe_socket(libc_sys(), wanted.get(), &same);
     REQUIRE(asked.has_value());
     const Overlap predicted = overlap(described(held.get()), *asked);
-    REQUIRE(listen_beside(wanted, same));
+    REQUIRE(listen_in_group(wanted, same));
 
     // An address that both are reached at.
     std::string seen;

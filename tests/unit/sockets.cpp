@@ -82,6 +82,12 @@ OwnedFd listen_at(std::string_view text, int flags, int type) {
   return fd;
 }
 
+bool listen_in_group(const OwnedFd& fd, const Address& where) {
+  const int on = 1;
+  return ::setsockopt(fd.get(), SOL_SOCKET, SO_REUSEPORT, &on, sizeof on) == 0 &&
+         ::bind(fd.get(), where.get(), where.length) == 0 && ::listen(fd.get(), 8) == 0;
+}
+
 OwnedFd connect_to(const Address& where, int type) {
   OwnedFd fd = own(::socket(where.family(), type | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
   if (::connect(fd.get(), where.get(), where.length) == 0) {

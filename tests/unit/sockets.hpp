@@ -42,6 +42,8 @@ Address name_of(int fd);                 // getsockname
 
 // Listens at "127.0.0.1:0", "[::1]:0", "unix:/path", ...; `flags`: SOCK_NONBLOCK.
 OwnedFd listen_at(std::string_view text, int flags = 0, int type = SOCK_STREAM);
+// With SO_REUSEPORT, so that others may have it too. False: the kernel refuses.
+bool listen_in_group(const OwnedFd& fd, const Address& where);
 // Closed if nobody answers within a second.
 OwnedFd connect_to(const Address& address, int type = SOCK_STREAM);
 

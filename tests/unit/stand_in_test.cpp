@@ -36,12 +36,8 @@ int stand_in_for(StandIns& stand_ins, int fd, bool blocking = false) {
 
 // At every address of that port.
 OwnedFd listen_beside(const Address& other) {
-  const int on = 1;
-  const Address all = address("0.0.0.0:" + std::to_string(other.port()));
   OwnedFd fd = own(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
-  ::setsockopt(fd.get(), SOL_SOCKET, SO_REUSEPORT, &on, sizeof on);
-  REQUIRE(::bind(fd.get(), all.get(), all.length) == 0);
-  REQUIRE(::listen(fd.get(), 8) == 0);
+  REQUIRE(listen_in_group(fd, address("0.0.0.0:" + std::to_string(other.port()))));
   return fd;
 }
 
