@@ -162,9 +162,7 @@ Taker::Found bind_beside(Process& process, int fd, const Address& address) {
   if (!possible) {
     const ErrnoGuard guard;
     set_reuse_port(fd, grouped);
-    for (const ClaimedListener::Beside& one : own.beside) {
-      process.taker->release_overlapping(one.listener, one.overlap);
-    }
+    process.release_beside(own);
     if (own.beside.size() == claims.size()) {  // and nobody has said why not
       process.log.warn("{} cannot be bound beside what is held there: {}", to_string(address),
                        error_text(errno));
@@ -350,15 +348,16 @@ namespace {
 
 // Whoever has the address is in the way, and the kernel says so: no need to look for a
 // predecessor before each of thousands. The first time it is looked for in any case, to
-// say what is wrong there and to remove what the dead have left. A member of a group is not in the
-// way, nor is a datagram socket with SO_REUSEADDR, and of UNIX sockets there is a file besides.
+// say what is wrong there and to remove what the dead have left. A member of a group is
+// not in the way, nor is a datagram socket with SO_REUSEADDR, and of UNIX sockets there
+// is a file besides.
 bool is_told_by_kernel(int fd, const Address& address) {
   int type = 0;
   socklen_t size = sizeof type;
   const Process* process = Process::existing();
-  return !address.is_unix() && real().getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &size) == 0 &&
-         type == SOCK_STREAM && !joins_group(fd) && process != nullptr && process->has_looked &&
-         !has_handed_over(*process);
+  return process != nullptr && process->has_looked && !address.is_unix() &&
+         real().getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &size) == 0 && type == SOCK_STREAM &&
+         !joins_group(fd) && !has_handed_over(*process);
 }
 
 Taker::Found claim_address(int fd, const Address& wanted) noexcept {
@@ -505,13 +504,10 @@ int get_option(int fd, int level, int name, void* value, socklen_t* length) noex
   if (is_claimed(fd) && level == SOL_SOCKET && name == SO_ACCEPTCONN) {
     const SlowPath process(Process::existing());
     const ClaimedListener* claim = process ? process->claim_of(fd) : nullptr;
-    if (claim == nullptr) {
-      return real().getsockopt(fd, level, name, value, length);
-    }
-    // Neither a socket that listens, nor one that does not, whichever it is.
     const int truth = real().getsockopt(fd, level, name, value, length);
-    const int listens = claim->backlog >= 0 ? 1 : 0;
-    if (truth == 0) {
+    if (truth == 0 && claim != nullptr) {
+      // What the program has done, whichever socket is there until the take-over.
+      const int listens = claim->backlog >= 0 ? 1 : 0;
       std::memcpy(value, &listens, std::min<std::size_t>(*length, sizeof listens));
     }
     return truth;

@@ -23,11 +23,7 @@ void forget_number(Process& process, int fd) {
       if (process.taker && !claim->is_beside()) {
         process.taker->release(claim->listener);
       }
-      for (const ClaimedListener::Beside& one : claim->beside) {
-        if (process.taker) {
-          process.taker->release_overlapping(one.listener, one.overlap);
-        }
-      }
+      process.release_beside(*claim);
       if (!claim->shared) {
         process.page->claims.fetch_sub(1);
       } else if (claim->maker == ::getpid()) {

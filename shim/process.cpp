@@ -380,7 +380,6 @@ bool Process::is_this() const {
   return !bystander_ && pid_ == ::getpid();
 }
 
-// The last first: a program most often asks for what it has just bound.
 // True where what the predecessor has beside it is found before it.
 bool ClaimedListener::listens_early() const {
   return is_beside() && std::all_of(beside.begin(), beside.end(), [](const Beside& one) {
@@ -388,6 +387,15 @@ bool ClaimedListener::listens_early() const {
          });
 }
 
+void Process::release_beside(const ClaimedListener& claim) {
+  for (const ClaimedListener::Beside& one : claim.beside) {
+    if (taker) {
+      taker->release_overlapping(one.listener, one.overlap);
+    }
+  }
+}
+
+// The last first: a program most often asks for what it has just bound.
 ClaimedListener* Process::claim_of(int fd) {
   const auto claim = std::find_if(claims.rbegin(), claims.rend(), [&](const ClaimedListener& one) {
     return std::find(one.fds.begin(), one.fds.end(), fd) != one.fds.end();

@@ -163,6 +163,8 @@ class Process {
   [[nodiscard]] bool is_this() const;
 
   ClaimedListener* claim_of(int fd);
+  // What it lies beside need not be closed for it any more.
+  void release_beside(const ClaimedListener& claim);
 
  private:
   friend class SlowPath;

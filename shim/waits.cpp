@@ -54,11 +54,11 @@ bool listen_beside(Process& process, const ClaimedListener& claim) {
   return false;
 }
 
-// What only the successor has is as the program wants it, and listens.
+// Those that may listen before the predecessor is asked, or the others.
 bool listen_beside_all(Process& process, bool early) {
   return std::all_of(process.claims.begin(), process.claims.end(),
                      [&](const ClaimedListener& claim) {
-                       return (early && !claim.listens_early()) || listen_beside(process, claim);
+                       return claim.listens_early() != early || listen_beside(process, claim);
                      });
 }
 
@@ -124,23 +124,24 @@ bool become_owner(Process& process, Taker::Share share) {
   if (!process.taker || !process.taker->has_claims()) {
     return true;
   }
-  // Before the predecessor is asked: when it lets go of its own, whoever comes must find
-  // somebody here.
-  Taker::Outcome outcome;
-  if (listen_beside_all(process, true)) {
-    outcome = process.taker->become_owner(*process.rendezvous(), share);
-  } else {
-    outcome.reason = "an address cannot be listened on";
-  }
-  if (outcome.owner && !listen_beside_all(process, false)) {
-    outcome.owner = false;  // who handed over sees us end, and takes everything back
-    outcome.reason = "an address cannot be listened on";
-  }
-  if (!outcome.owner) {
+  const auto give_up = [&](const std::string& reason) {
     if (share == Taker::Share::all) {
       tell_generation(process, GenerationPhase::ended);
     }
-    end_successor(process, outcome.reason);
+    end_successor(process, reason);
+  };
+  const char* const cannot_listen = "an address cannot be listened on";
+  // Before the predecessor is asked: when it lets go of its own, whoever comes must find
+  // somebody here.
+  if (!listen_beside_all(process, true)) {
+    give_up(cannot_listen);
+  }
+  Taker::Outcome outcome = process.taker->become_owner(*process.rendezvous(), share);
+  if (!outcome.owner) {
+    give_up(outcome.reason);
+  }
+  if (!listen_beside_all(process, false)) {
+    give_up(cannot_listen);  // who handed over sees us end, and takes everything back
   }
   for (const ClaimedListener& claim : process.claims) {
     apply_recorded(process, claim);
