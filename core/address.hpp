@@ -49,7 +49,8 @@ bool same_endpoint(const Address& one, const Address& other);
 // listener with that one: equal, or the listener is a wildcard on its port.
 bool came_through(const Address& local, const Address& listener);
 
-// The same of one of many listeners, of which there may be thousands.
+// The same of one of many listeners, of which there may be thousands. They are kept by
+// who asks.
 class CameThrough {
  public:
   explicit CameThrough(std::span<const Address> listeners);

@@ -2,6 +2,7 @@
 
 #include "core/directory.hpp"
 #include "core/listener.hpp"
+#include "core/sorted.hpp"
 
 #include <algorithm>
 #include <array>
@@ -32,17 +33,6 @@ bool take(std::string_view& line, std::string_view label, int base, Number& numb
   }
   line.remove_prefix(static_cast<std::size_t>(end - line.data()));
   return true;
-}
-
-std::vector<std::uint64_t> sorted(std::span<const std::uint64_t> inodes) {
-  std::vector<std::uint64_t> result(inodes.begin(), inodes.end());
-  std::sort(result.begin(), result.end());
-  return result;
-}
-
-// Among sorted ones.
-bool contains(std::span<const std::uint64_t> inodes, std::uint64_t inode) {
-  return std::binary_search(inodes.begin(), inodes.end(), inode);
 }
 
 // Files without a place in a file system: epolls, eventfds, timers.
@@ -129,7 +119,7 @@ Result<std::size_t> Descriptors::find_in_epoll(int epoll, std::span<const std::u
     std::size_t begin = 0;
     for (auto end = view.find('\n'); end != std::string_view::npos; end = view.find('\n', begin)) {
       auto registration = parse_epoll_line(view.substr(begin, end - begin));
-      if (registration && contains(inodes, registration->inode)) {
+      if (registration && is_in(inodes, registration->inode)) {
         registration->epoll = epoll;
         found.push_back(*registration);
       }
@@ -163,7 +153,7 @@ Result<Holdings> Descriptors::find(std::span<const std::uint64_t> wanted, bool (
       failure = errno == EBADF || errno == ENOENT ? failure : errno;
       return;
     }
-    if (S_ISSOCK(status.st_mode) && contains(inodes, status.st_ino)) {
+    if (S_ISSOCK(status.st_mode) && is_in<std::uint64_t>(inodes, status.st_ino)) {
       holdings.copies.push_back({.fd = fd, .inode = status.st_ino});
     } else if (is_anonymous(status)) {
       constexpr std::string_view epoll_name = "anon_inode:[eventpoll]";

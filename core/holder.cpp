@@ -1,10 +1,12 @@
 #include "core/holder.hpp"
 
 #include "core/graceful_signal.hpp"
+#include "core/sorted.hpp"
 
 #include <algorithm>
 #include <csignal>
 #include <map>
+#include <utility>
 
 namespace continuity {
 namespace {
@@ -32,17 +34,6 @@ constexpr Nanoseconds look_cost_factor = 100;
 
 bool is_among(std::span<const std::uint32_t> ids, std::uint32_t id) {
   return std::find(ids.begin(), ids.end(), id) != ids.end();
-}
-
-std::vector<std::uint32_t> sorted(std::span<const std::uint32_t> ids) {
-  std::vector<std::uint32_t> result(ids.begin(), ids.end());
-  std::sort(result.begin(), result.end());
-  return result;
-}
-
-// The same of ids in their order: there may be thousands.
-bool is_in(std::span<const std::uint32_t> ids, std::uint32_t id) {
-  return std::binary_search(ids.begin(), ids.end(), id);
 }
 
 // The one with this id among items in the order of their ids; null: none.
@@ -639,17 +630,20 @@ void Holder::on_ready(Conversation& conversation, const Message& ready) {
 // What it has a listener of its own beside stays here until it is closed: it is not
 // claimed, since nobody will accept from it there.
 void Holder::note_overlapped(Conversation& conversation, const Message& ready) {
+  const auto replaced = sorted(ready.replaced);
+  const auto narrowed = sorted(ready.narrowed);
   const auto is_overlapped = [&](std::uint32_t id) {
-    return is_among(ready.replaced, id) || is_among(ready.narrowed, id);
+    return is_in(replaced, id) || is_in(narrowed, id);
   };
   for (const std::uint32_t id : conversation.claimed) {
     if (is_overlapped(id)) {
       conversation.overlapped.push_back(id);
     }
-    if (is_among(ready.replaced, id)) {
+    if (is_in(replaced, id)) {
       replaced_.push_back(id);
     }
   }
+  replaced_ = sorted(std::move(replaced_));
   std::erase_if(conversation.claimed, is_overlapped);
 }
 
@@ -822,8 +816,7 @@ void Holder::go_deaf(Conversation& successor) {
                            successor.claimed.end());
   successor.retired.insert(successor.retired.end(), successor.overlapped.begin(),
                            successor.overlapped.end());
-  const auto beside = std::move(successor.overlapped);
-  successor.overlapped.clear();
+  const auto beside = std::exchange(successor.overlapped, {});
   successor.claimed.clear();
   send_retired(successor);
   if (phase_ != phase) {
@@ -864,7 +857,7 @@ void Holder::note_unclaimed() {
         is_in(left, id) ? std::min(options_->unclaimed, left_over_time) : options_->unclaimed;
     unclaimed_deadline_ = std::min(unclaimed_deadline_, after(*sys_, time));
     log_->info("pid {} {} {}; it is served here for {} s more", successor_,
-               is_among(replaced_, id) ? "does not need" : "did not claim",
+               is_in(replaced_, id) ? "does not need" : "did not claim",
                to_string(find_item(items_, id)->listener.address), in_seconds(time));
   }
 }
@@ -887,7 +880,7 @@ std::vector<std::uint32_t> Holder::left_over() const {
   std::erase_if(ids, [&](std::uint32_t id) {
     const Listener& listener = find_item(items_, id)->listener;
     const auto [begin, end] = handed_over.equal_range(listener.address.port());
-    return !is_among(replaced_, id) &&
+    return !is_in(replaced_, id) &&
            (listener.address.is_unix() || std::none_of(begin, end, [&](const auto& one) {
               return matches(*one.second, listener);
             }));

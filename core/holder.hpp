@@ -227,7 +227,7 @@ class Holder {
   std::vector<Owner::Item> items_;     // what was prepared, by id
   std::vector<std::uint32_t> served_;  // what of it is still served here, ids in their order
   // Of that, what is reached by nobody any more but for who has begun: the successor
-  // has a listener for all its peers.
+  // has a listener for all its peers. In their order.
   std::vector<std::uint32_t> replaced_;
   Nanoseconds attempt_began_ = 0;
   Nanoseconds retired_at_ = 0;  // the first time in this attempt; 0: not yet

@@ -14,6 +14,12 @@
 namespace continuity {
 namespace {
 
+bool set_least_hops(const Sys& sys, int fd, int family, int hops) {
+  const bool is_v6 = family == AF_INET6;
+  return sys.setsockopt(fd, is_v6 ? IPPROTO_IPV6 : IPPROTO_IP, is_v6 ? IPV6_MINHOPCOUNT : IP_MINTTL,
+                        &hops, sizeof hops) == 0;
+}
+
 // What passes is what the kernel sees of a packet from its TCP header on.
 Status filter_packets(const Sys& sys, int fd, int family, std::span<sock_filter> program) {
   const sock_fprog filter{.len = static_cast<unsigned short>(program.size()),
@@ -24,9 +30,7 @@ Status filter_packets(const Sys& sys, int fd, int family, std::span<sock_filter>
   // Some kernels leave filters to root. A packet that has not passed a single
   // hop and began with the highest hop count there is, is not to be expected.
   constexpr int most_hops = 255;
-  const bool is_v6 = family == AF_INET6;
-  if (sys.setsockopt(fd, is_v6 ? IPPROTO_IPV6 : IPPROTO_IP, is_v6 ? IPV6_MINHOPCOUNT : IP_MINTTL,
-                     &most_hops, sizeof most_hops) != 0) {
+  if (!set_least_hops(sys, fd, family, most_hops)) {
     return last_error("close a socket to everybody");
   }
   return Done{};
@@ -122,6 +126,9 @@ Status close_to_newcomers(const Sys& sys, int fd, const Listener& listener, bool
   if (listener.is_datagram()) {
     return leave_group(sys, fd, listener.address);
   }
+  if (is_passed_over(sys, fd)) {
+    return Done{};
+  }
   // Of a group the kernel takes a member without another look at it.
   if (!grouped && listener.bound_device.empty() && may_leave_devices(sys) &&
       bind_to_device(sys, fd, no_device)) {
@@ -151,9 +158,7 @@ void open_to_newcomers(const Sys& sys, int fd, const Listener& listener) {
   if (sys.setsockopt(fd, SOL_SOCKET, SO_DETACH_FILTER, &nothing, sizeof nothing) == 0) {
     return;
   }
-  const bool is_v6 = listener.address.family() == AF_INET6;
-  sys.setsockopt(fd, is_v6 ? IPPROTO_IPV6 : IPPROTO_IP, is_v6 ? IPV6_MINHOPCOUNT : IP_MINTTL,
-                 &nothing, sizeof nothing);
+  set_least_hops(sys, fd, listener.address.family(), nothing);
 }
 
 Result<OwnedFd> StandIns::make(int family, int type) const {

@@ -243,11 +243,13 @@ Taker::Claim Taker::claim_from(Conversation& conversation, const Listener& wante
 }
 
 Taker::Claim Taker::claim_offer(Conversation& conversation, Offer& offer) {
-  Message claim{.type = MessageType::claim};
-  claim.ids.push_back(offer.listener.id);
   Claim result{.found = Found::refused, .fd = {}, .listener = offer.listener};
-  const auto sent = conversation.channel.send(claim, after(*sys_, send_time));
-  if (!conversation.granted && (!sent || !receive_grant(conversation, result))) {
+  if (!offer.asked) {
+    Message claim{.type = MessageType::claim};
+    claim.ids.push_back(offer.listener.id);
+    offer.asked = conversation.channel.send(claim, after(*sys_, send_time)).has_value();
+  }
+  if (!conversation.granted && (!offer.asked || !receive_grant(conversation, result))) {
     return result;
   }
   // If it has died since, we hold what it granted, and become_owner finds out.
@@ -284,13 +286,7 @@ Taker::Waited Taker::wait_until_active(Conversation& conversation, const Listene
   return Waited::active;
 }
 
-bool Taker::has(const Conversation& conversation, const Listener& wanted, Fit fit) {
-  if (fit == Fit::overlapping) {
-    return std::any_of(
-        conversation.offers.begin(), conversation.offers.end(), [&](const Offer& offer) {
-          return is_there(conversation, offer) && overlap(offer.listener, wanted) != Overlap::none;
-        });
-  }
+bool Taker::has(const Conversation& conversation, const Listener& wanted) {
   const auto [begin, end] = conversation.by_hash.equal_range(match_hash(wanted));
   return std::any_of(begin, end, [&](const auto& one) {
     const Offer& offer = conversation.offers[one.second];
@@ -301,7 +297,7 @@ bool Taker::has(const Conversation& conversation, const Listener& wanted, Fit fi
 Taker::Claim Taker::claim_among(std::list<Conversation>& found, const Listener& wanted, Fit fit,
                                 bool& look_again) {
   for (auto conversation = found.begin(); conversation != found.end(); ++conversation) {
-    if (!has(*conversation, wanted, fit)) {
+    if (find_offer(*conversation, wanted, fit) == nullptr) {
       continue;
     }
     if (conversation->inventory.identity != self_.identity) {
@@ -312,14 +308,14 @@ Taker::Claim Taker::claim_among(std::list<Conversation>& found, const Listener& 
     if (waited == Waited::busy) {
       return {.found = Found::refused, .fd = {}, .listener = {}};
     }
-    if (waited == Waited::ended || !has(*conversation, wanted, fit)) {
+    Offer* offer = waited == Waited::ended ? nullptr : find_offer(*conversation, wanted, fit);
+    if (offer == nullptr) {
       look_again = true;  // somebody else holds it by now, or nobody
       continue;
     }
-    Claim claim = fit == Fit::same
-                      ? claim_from(*conversation, wanted)
-                      : claim_offer(*conversation, *find_overlapping(*conversation, wanted));
+    Claim claim = claim_offer(*conversation, *offer);
     if (claim.found == Found::claimed) {
+      offer->claims = fit == Fit::same ? 1 : 0;
       conversations_.splice(conversations_.end(), found, conversation);
     }
     // Somebody else was faster between its answer and our claim.
@@ -381,15 +377,17 @@ Taker::Claim Taker::claim(Rendezvous& rendezvous, const Listener& wanted, bool m
   }
 }
 
-// The first that is there, and that no socket of the program's stands for.
-Taker::Offer* Taker::find_overlapping(Conversation& conversation, const Listener& wanted) {
-  for (Offer& offer : conversation.offers) {
-    if (offer.claims == 0 && is_there(conversation, offer) &&
-        overlap(offer.listener, wanted) != Overlap::none) {
-      return &offer;
-    }
+// One that no socket of the program's stands for.
+Taker::Offer* Taker::find_offer(Conversation& conversation, const Listener& wanted, Fit fit) {
+  if (fit == Fit::same) {
+    return find_free(conversation, wanted);
   }
-  return nullptr;
+  const auto offer =
+      std::find_if(conversation.offers.begin(), conversation.offers.end(), [&](const Offer& one) {
+        return one.claims == 0 && is_there(conversation, one) &&
+               overlap(one.listener, wanted) != Overlap::none;
+      });
+  return offer == conversation.offers.end() ? nullptr : &*offer;
 }
 
 // Of those that have been granted, all that overlap with it.
@@ -465,18 +463,19 @@ void Taker::release_overlapping(const Listener& listener, Overlap overlap) {
   });
 }
 
+bool Taker::Conversation::is_wanted() const {
+  return std::any_of(offers.begin(), offers.end(),
+                     [](const Offer& offer) { return offer.is_wanted(); });
+}
+
 bool Taker::has_claims() const {
-  return std::any_of(conversations_.begin(), conversations_.end(), [](const Conversation& one) {
-    return std::any_of(one.offers.begin(), one.offers.end(),
-                       [](const Offer& offer) { return offer.is_wanted(); });
-  });
+  return std::any_of(conversations_.begin(), conversations_.end(),
+                     [](const Conversation& one) { return one.is_wanted(); });
 }
 
 bool Taker::has_own_claims() const {
-  return std::any_of(conversations_.begin(), conversations_.end(), [](const Conversation& one) {
-    return !one.shared && std::any_of(one.offers.begin(), one.offers.end(),
-                                      [](const Offer& offer) { return offer.is_wanted(); });
-  });
+  return std::any_of(conversations_.begin(), conversations_.end(),
+                     [](const Conversation& one) { return !one.shared && one.is_wanted(); });
 }
 
 // ---- Becoming the owner ------------------------------------------------------------
@@ -605,9 +604,7 @@ Taker::Outcome Taker::become_owner(Rendezvous& rendezvous, Share share) {
     if (share == Share::own && conversation.shared) {
       continue;
     }
-    const bool claimed = std::any_of(conversation.offers.begin(), conversation.offers.end(),
-                                     [](const Offer& offer) { return offer.is_wanted(); });
-    if (claimed && !ask(rendezvous, conversation, outcome)) {
+    if (conversation.is_wanted() && !ask(rendezvous, conversation, outcome)) {
       outcome.owner = false;
       break;
     }

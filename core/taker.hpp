@@ -99,6 +99,7 @@ class Taker {
   struct Offer {
     Listener listener;
     OwnedFd fd;           // once granted
+    bool asked = false;   // CLAIM has been said
     unsigned claims = 0;  // of sockets of the program's
     // Other sockets of the program's, beside it: those that reach all its peers, and others.
     unsigned replacements = 0;
@@ -115,6 +116,7 @@ class Taker {
     bool granted = false;
     TakerPhase phase = TakerPhase::starting;
     bool shared = false;  // with processes forked from this one, or its parent
+    [[nodiscard]] bool is_wanted() const;
   };
 
   std::list<Conversation> look(Rendezvous& rendezvous);
@@ -129,8 +131,8 @@ class Taker {
   enum class Waited { active, busy, ended };
   Waited wait_until_active(Conversation& conversation, const Listener& wanted);
   static Offer* find_free(Conversation& conversation, const Listener& wanted);
-  static Offer* find_overlapping(Conversation& conversation, const Listener& wanted);
-  static bool has(const Conversation& conversation, const Listener& wanted, Fit fit = Fit::same);
+  static Offer* find_offer(Conversation& conversation, const Listener& wanted, Fit fit);
+  static bool has(const Conversation& conversation, const Listener& wanted);
   static bool is_there(const Conversation& conversation, const Offer& offer);
   bool receive_grant(Conversation& conversation, Claim& claim);
   bool is_dead(Rendezvous& rendezvous, const Conversation& conversation);
