@@ -11,7 +11,8 @@ SERVER = Server(
     connect="127.0.0.1:@PORT@",
     send="@RSYNCD: 31.0\\n#list\\n",
     expect="@RSYNCD: EXIT\\n",
-    files={"rsyncd.conf": "use chroot = no\nlog file = @DIR@/rsyncd.log\n[files]\npath = @DIR@\n"},
+    # A name server that does not answer is a client that waits.
+    files={"rsyncd.conf": "use chroot = no\nreverse lookup = no\nlog file = @DIR@/rsyncd.log\n[files]\npath = @DIR@\n"},
     keeps_alive=False,
     to_know="without `pid file`: it refuses to start where that exists",
 )
