@@ -15,6 +15,10 @@ namespace {
 // Who has not followed by then is stopped, or hangs.
 constexpr Nanoseconds prepare_time = second;
 constexpr Nanoseconds follow_time = 200 * millisecond;
+// For how long a member leaves the processors to those that still have to go deaf.
+constexpr Nanoseconds step_aside_time = 50 * millisecond;
+// One that dies says nothing: how often it is looked who has died.
+constexpr Nanoseconds check_interval = 2 * millisecond;
 constexpr Nanoseconds member_look = 50 * millisecond;
 constexpr Nanoseconds longest_member_look = 5 * second;
 constexpr Nanoseconds look_cost_factor = 100;
@@ -89,7 +93,7 @@ bool Generation::join() {
 
 // Dead ones are forgotten on the way.
 template <typename Visit>
-void Generation::for_each_other(Visit visit) const {
+void Generation::for_each_other(Visit visit, bool only_living) const {
   const std::uint32_t limit = page_->member_limit.load();
   for (std::uint32_t i = 0; i < limit; ++i) {
     Member& member = page_->members.at(i);
@@ -97,7 +101,7 @@ void Generation::for_each_other(Visit visit) const {
     if (agent == AgentId{} || &member == self_) {
       continue;
     }
-    if (!is_agent_alive(*sys_, agent)) {
+    if (only_living && !is_agent_alive(*sys_, agent)) {
       // Unless it is somebody else's already.
       if (member.agent.compare_exchange_strong(agent, AgentId{}) || agent == AgentId{}) {
         continue;
@@ -267,6 +271,17 @@ void Generation::say_followed(const State& state, int failed) {
   sys_->futex(&page_->done, FUTEX_WAKE, INT_MAX, nullptr);
 }
 
+// The rest is outside the time in which nobody accepts, and should not make it longer:
+// there may be many more processes than processors.
+void Generation::step_aside(const State& state) {
+  const timespec most = to_timespec(step_aside_time);
+  if (const std::uint32_t seen = page_->all_deaf.load(); state.stage == Stage::retired &&
+                                                         seen != state.sequence &&
+                                                         page_->sequence.load() == state.sequence) {
+    sys_->futex(&page_->all_deaf, FUTEX_WAIT, seen, &most);
+  }
+}
+
 bool Generation::follow() {
   const State state = read_page();
   leave_stale_attempt(state);
@@ -297,8 +312,8 @@ bool Generation::follow() {
   const bool forgets = state.stage >= Stage::forgotten && stage_ < Stage::forgotten;
   const bool finishes = state.stage == Stage::finishing && stage_ != Stage::finishing;
   say_followed(state, failed);
-  // The rest is outside the time in which nobody accepts.
   if (retired_any) {
+    step_aside(state);
     local_->sweep();
   }
   // Also what is closed, or handed over, after the rest has been forgotten.
@@ -347,27 +362,35 @@ void Generation::ring() {
 
 bool Generation::await_others(Nanoseconds deadline, Error* failure, std::vector<Item>* offers) {
   const std::uint32_t wanted = page_->sequence.load();
+  Nanoseconds next_check = 0;
   for (;;) {
+    const Nanoseconds time = now(*sys_);
+    // Not at every answer: a thousand would each have a thousand looked at.
+    const bool checks = time >= std::min(next_check, deadline);
+    if (checks) {
+      next_check = time + check_interval;
+    }
     const std::uint32_t seen = page_->done.load();
     std::vector<pid_t> missing;
     // Before the members: who has joined meanwhile is one of them.
     if (const pid_t expected = offers != nullptr ? newcomer() : 0; expected != 0) {
       missing.push_back(expected);
     }
-    for_each_other([&](const Member& member, pid_t process) {
-      const Failure failed = member.failed.load();
-      if (member.done.load() != wanted) {
-        missing.push_back(process);
-      } else if (failed.code != 0 && failed.thread == member.agent.load().thread &&
-                 failure != nullptr && !processes_.is_ending(process)) {
-        *failure = Error{"get ready to hand over in another process", failed.code};
-      }
-    });
+    for_each_other(
+        [&](const Member& member, pid_t process) {
+          const Failure failed = member.failed.load();
+          if (member.done.load() != wanted) {
+            missing.push_back(process);
+          } else if (failed.code != 0 && failed.thread == member.agent.load().thread &&
+                     failure != nullptr && !processes_.is_ending(process)) {
+            *failure = Error{"get ready to hand over in another process", failed.code};
+          }
+        },
+        checks);
     if (missing.empty()) {
       return true;
     }
-    const Nanoseconds left = deadline - now(*sys_);
-    if (left <= 0) {
+    if (time >= deadline) {
       log_->warn("pid {} of this generation does not answer (stopped?){}", missing.front(),
                  missing.size() > 1 ? compose(", nor do {} others", missing.size() - 1) : "");
       return false;
@@ -375,8 +398,8 @@ bool Generation::await_others(Nanoseconds deadline, Error* failure, std::vector<
     if (offers != nullptr) {
       take_offers(*offers);  // or there is no room for more
     }
-    // One that dies says nothing: look again now and then.
-    const timespec pause = to_timespec(std::min<Nanoseconds>(left, 10 * millisecond));
+    const timespec pause =
+        to_timespec(std::max<Nanoseconds>(0, std::min(deadline, next_check) - time));
     sys_->futex(&page_->done, FUTEX_WAIT, seen, &pause);
   }
 }
@@ -657,6 +680,8 @@ bool Generation::retire(std::span<const std::uint32_t> ids, Nanoseconds deadline
 }
 
 void Generation::sweep() {
+  page_->all_deaf.store(page_->sequence.load());
+  sys_->futex(&page_->all_deaf, FUTEX_WAKE, INT_MAX, nullptr);
   local_->sweep();
 }
 

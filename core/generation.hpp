@@ -126,7 +126,7 @@ class Generation : public Owner {
   bool await_others(Nanoseconds deadline, Error* failure = nullptr,
                     std::vector<Item>* offers = nullptr);
   template <typename Visit>
-  void for_each_other(Visit visit) const;
+  void for_each_other(Visit visit, bool only_living = true) const;
   [[nodiscard]] pid_t newcomer() const;
   [[nodiscard]] AgentId own_agent() const;
   [[nodiscard]] Processes::Held find_in_children() const;
@@ -135,6 +135,7 @@ class Generation : public Owner {
   void serve_again();
   int retire_claimed(const State& state, bool& any);
   void say_followed(const State& state, int failed);
+  void step_aside(const State& state);
   void offer_own(const State& state);
   void take_offers(std::vector<Item>& items);
   void ask_for_offers(const std::vector<Item>& items);

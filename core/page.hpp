@@ -108,6 +108,8 @@ struct Page {
 
   std::atomic<std::uint32_t> sequence;
   std::atomic<std::uint32_t> done;  // a futex: some member has followed
+  // A futex: the sequence at which all have been deaf in time, or have not.
+  std::atomic<std::uint32_t> all_deaf;
   std::atomic<std::uint32_t> stage;
   std::atomic<std::uint32_t> offer_round;  // odd while the leader asks for an inventory
   std::atomic<std::uint32_t> attempt;      // counts inventories
