@@ -11,9 +11,11 @@
 #include "shim/real_calls.hpp"
 
 #include <algorithm>
+#include <array>
 #include <climits>
 #include <fcntl.h>
 #include <linux/futex.h>
+#include <span>
 #include <sys/syscall.h>
 
 namespace continuity::shim {
@@ -49,8 +51,12 @@ bool listen_beside(Process& process, const ClaimedListener& claim) {
       real_sys().listen(claim.fds.front(), claim.backlog) == 0) {
     return true;
   }
-  process.log.error("cannot listen at {} beside {}: {}", to_string(claim.listener.address),
-                    to_string(claim.beside.front().listener.address), error_text(errno));
+  const std::string error = error_text(errno);
+  process.log.error("cannot listen at {}{}: {}", to_string(claim.listener.address),
+                    claim.beside.empty()
+                        ? ""
+                        : compose(" beside {}", to_string(claim.beside.front().listener.address)),
+                    error);
   return false;
 }
 
@@ -458,12 +464,40 @@ void before_select(int count, const fd_set* readable) noexcept {
   note_polls(news);
 }
 
+namespace {
+
+// Which listeners' ends a thread has been told of, since the last time any were retired.
+struct Told {
+  std::uint32_t epoch = 0;
+  std::uint32_t count = 0;
+  // A thread that polls more of them may be told of one twice.
+  std::array<int, 16> numbers{};
+
+  // True once for each.
+  bool is_news(int fd) {
+    const std::uint32_t current = retire_epoch();
+    if (epoch != current || count == numbers.size()) {
+      epoch = current;
+      count = 0;
+    }
+    const std::span<const int> told(numbers.data(), count);
+    if (std::find(told.begin(), told.end(), fd) != told.end()) {
+      return false;
+    }
+    numbers.at(count++) = fd;
+    return true;
+  }
+};
+
+__attribute__((tls_model("initial-exec"))) constinit thread_local Told t_told;
+
+}  // namespace
+
 // Never reaches a connection. Whether it returns decides what becomes of the
 // program: one that was told "readable" before the listener went must come
 // back to its loop; one that does nothing but accept sleeps, as it would with
 // no client left in the world.
 int accept_retired(int fd, sockaddr* address, socklen_t* length, int flags) {
-  __attribute__((tls_model("initial-exec"))) static thread_local std::uint32_t t_told = 0;
   wait_until_settled();
   const std::uint8_t known = fd_flags(fd);
   if ((known & fd_flag::retired) == 0) {
@@ -473,8 +507,7 @@ int accept_retired(int fd, sockaddr* address, socklen_t* length, int flags) {
     errno = EAGAIN;
     return -1;
   }
-  if ((known & fd_flag::polled) != 0 && t_told != retire_epoch()) {
-    t_told = retire_epoch();
+  if ((known & fd_flag::polled) != 0 && t_told.is_news(fd)) {
     errno = ECONNABORTED;
     return -1;
   }
@@ -504,16 +537,14 @@ int accept_retired(int fd, sockaddr* address, socklen_t* length, int flags) {
 
 // As accept_retired, for receives.
 bool is_back_after(int fd, bool waits) noexcept {
-  __attribute__((tls_model("initial-exec"))) static thread_local std::uint32_t t_told = 0;
   wait_until_settled();
   const std::uint8_t known = fd_flags(fd);
   if ((known & fd_flag::retired) == 0) {
     return true;
   }
   const int bed = bed_number();
-  const bool told_readable = (known & fd_flag::polled) != 0 && t_told != retire_epoch();
+  const bool told_readable = t_told.is_news(fd) && (known & fd_flag::polled) != 0;
   if ((known & fd_flag::blocking) == 0 || !waits || told_readable || bed < 0) {
-    t_told = retire_epoch();
     errno = EAGAIN;
     return false;
   }
