@@ -329,7 +329,7 @@ Taker::Claim Taker::claim_among(std::list<Conversation>& found, const Listener& 
 }
 
 // One more member of a group than the predecessor has: it shares one of these. A
-// socket of its own would take connections from the predecessor at once.
+// socket of its own would take connections from the predecessor as soon as it listens.
 Taker::Claim Taker::share(Conversation& conversation, const Listener& wanted) {
   Offer* least = nullptr;
   for (Offer& offer : conversation.offers) {
@@ -346,7 +346,8 @@ Taker::Claim Taker::share(Conversation& conversation, const Listener& wanted) {
     return {.found = Found::refused, .fd = {}, .listener = {}};
   }
   ++least->claims;
-  return {.found = Found::claimed, .fd = std::move(copy), .listener = least->listener};
+  return {
+      .found = Found::claimed, .fd = std::move(copy), .listener = least->listener, .again = true};
 }
 
 Taker::Claim Taker::claim(Rendezvous& rendezvous, const Listener& wanted, bool may_share) {

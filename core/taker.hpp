@@ -37,6 +37,7 @@ class Taker {
     Listener listener;                // as the predecessor described it
     bool busy = false;                // refused because another attempt is under way
     bool ours = false;                // which is our own generation's
+    bool again = false;               // of what is claimed already
     Overlap overlap = Overlap::none;  // how it lies to what was wanted: another socket
   };
 

@@ -95,6 +95,7 @@ bool install(Process& process, int fd, const Address& address, Taker::Claim clai
   ClaimedListener claimed;
   claimed.listener = std::move(claim.listener);
   claimed.fds.push_back(fd);
+  claimed.again = claim.again;
   claimed.model = OwnedFd(sys, sys.fcntl(fd, F_DUPFD_CLOEXEC, 0));
   const int fd_flags = real().fcntl(fd, F_GETFD);
   if (!claimed.model.is_open() ||
@@ -148,6 +149,7 @@ Taker::Found bind_beside(Process& process, int fd, const Address& address) {
   ClaimedListener own;
   own.listener = *wanted;
   own.fds.push_back(fd);
+  own.native = true;
   own.grouped = grouped;
   bool possible = true;
   for (const Taker::Claim& claim : claims) {
@@ -173,6 +175,37 @@ Taker::Found bind_beside(Process& process, int fd, const Address& address) {
                     to_string(own.beside.front().listener.address));
   note_claimed(process, std::move(own));
   return Taker::Found::claimed;
+}
+
+// Of two that share a socket and are told of one connection, one finds nothing: it sleeps
+// in accept, if that blocks, and its program with it. So this one gets what the program
+// has bound, which listens at the take-over. What does not block goes on sharing: its
+// queue survives a successor that is killed.
+void take_own_socket(Process& process, ClaimedListener& claim) {
+  const Sys& sys = real_sys();
+  if (!claim.again || claim.native || claim.shared || claim.fds.size() != 1 ||
+      claim.listener.type != SOCK_STREAM || claim.listener.address.is_unix()) {
+    return;
+  }
+  const int model = claim.model.get();
+  const int fd = claim.fds.front();
+  const int marks = real().fcntl(fd, F_GETFD);
+  const Address& address = claim.listener.address;
+  if ((sys.fcntl(model, F_GETFL, 0) & O_NONBLOCK) != 0) {
+    return;
+  }
+  if (sys.bind(model, address.get(), address.length) != 0 ||
+      sys.dup3(model, fd, (marks & FD_CLOEXEC) != 0 ? O_CLOEXEC : 0) < 0) {
+    process.log.debug("{} goes on sharing a socket: {}", to_string(address), error_text(errno));
+    return;
+  }
+  claim.model = {};
+  claim.native = true;
+  claim.grouped = true;
+  if (process.taker) {
+    process.taker->release(claim.listener);
+  }
+  process.page->note_claim(socket_inode(sys, fd));
 }
 
 Taker::Found try_beside(int fd, const Address& address) {
@@ -459,6 +492,11 @@ int listen_on(int fd, int backlog) noexcept {
     if (claim != nullptr) {
       // A negative one is as long as may be to the kernel; here it is none.
       claim->backlog = backlog < 0 ? INT_MAX : backlog;
+      const ErrnoGuard guard;
+      try {
+        take_own_socket(*process, *claim);
+      } catch (...) {  // no memory to say why not
+      }
       return 0;
     }
   }

@@ -382,9 +382,9 @@ bool Process::is_this() const {
 
 // True where what the predecessor has beside it is found before it.
 bool ClaimedListener::listens_early() const {
-  return is_beside() && std::all_of(beside.begin(), beside.end(), [](const Beside& one) {
-           return one.overlap == Overlap::held_first;
-         });
+  return !beside.empty() && std::all_of(beside.begin(), beside.end(), [](const Beside& one) {
+    return one.overlap == Overlap::held_first;
+  });
 }
 
 void Process::release_beside(const ClaimedListener& claim) {

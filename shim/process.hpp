@@ -37,9 +37,11 @@ struct ClaimedListener {
     Listener listener;
     Overlap overlap;
   };
-  std::vector<Beside> beside{};  // empty: it is the predecessor's
-  bool grouped = false;          // SO_REUSEPORT as the program has it
-  [[nodiscard]] bool is_beside() const { return !beside.empty(); }
+  std::vector<Beside> beside{};
+  bool native = false;   // the program's own socket
+  bool again = false;    // the predecessor's, under another number of the program's already
+  bool grouped = false;  // SO_REUSEPORT as the program has it
+  [[nodiscard]] bool is_beside() const { return native; }
   // Listening, it takes no connection from the predecessor.
   [[nodiscard]] bool listens_early() const;
   std::vector<int> fds;  // the program's numbers, most often one
