@@ -46,7 +46,8 @@ void nothing_went_astray(DatagramLoad& load, std::uint64_t least) {
 }
 
 void restarts_without_loss(const DatagramPlace& place, const Arguments& arguments,
-                           int restarts = 3) {
+                           int usually = 3) {
+  const int restarts = restarts_to_make(usually);
   constexpr std::uint64_t some = 200;
   Process server = place.start(arguments);
   DatagramLoad load(place.address());

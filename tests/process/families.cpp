@@ -114,7 +114,8 @@ double milliseconds_in(const std::string& line) {
   return std::stod(line.substr(line.rfind(" in ") + 4));
 }
 
-void restarts_family_without_loss(const Arguments& arguments, const Place& place, int restarts) {
+void restarts_family_without_loss(const Arguments& arguments, const Place& place, int usually) {
+  const int restarts = restarts_to_make(usually);
   Process server = place.start(arguments);
   Load load(place.address(), server);
   for (int i = 0; i < restarts; ++i) {

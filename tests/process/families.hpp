@@ -40,6 +40,6 @@ pid_t logged_by(const std::string& line);
 double milliseconds_in(const std::string& line);
 
 // Under load; the predecessor's processes all end.
-void restarts_family_without_loss(const Arguments& arguments, const Place& place, int restarts = 3);
+void restarts_family_without_loss(const Arguments& arguments, const Place& place, int usually = 3);
 
 }  // namespace continuity::test

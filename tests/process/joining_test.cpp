@@ -10,7 +10,7 @@ namespace {
 // Fresh connections only: these serve one at a time. Who binds for itself takes
 // over for itself: then there are several `take_overs`.
 void family_restarts(const std::string& shape, std::size_t take_overs = 1) {
-  constexpr int times = 5;
+  const int times = restarts_to_make(5);
   Place place;
   place.program = FAMILY_SERVER;
   place.environment.emplace_back("CONTINUITY_LOG=debug");

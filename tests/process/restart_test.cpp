@@ -11,8 +11,6 @@
 namespace continuity::test {
 namespace {
 
-constexpr int restarts = 5;
-
 void loses_without_library(const Arguments& arguments) {
   Place place;
   place.with_library = false;
@@ -84,6 +82,7 @@ TEST_CASE("restarted under load, nothing is lost: ignores every signal it can") 
   place.environment = {"CONTINUITY_STOP_SIGNAL=KILL"};
   Process server = place.start({"--deaf-to-signals", "poll"});
   Load load(place.address(), server);
+  const int restarts = restarts_to_make(5);
   for (int i = 0; i < restarts; ++i) {
     Process successor = place.restart({"--deaf-to-signals", "poll"});
     load.watch(successor.pid());
@@ -132,6 +131,7 @@ TEST_CASE("restarted under load, nothing is lost: several listeners of all kinds
   Load v6(place.addresses[1], server, 3);
   Load unix_path(place.addresses[2], server, 3);
 
+  const int restarts = restarts_to_make(5);
   for (int i = 0; i < restarts; ++i) {
     Process successor = place.spawn_listening(arguments);
     for (Load* load : {&v4, &v6, &unix_path}) {

@@ -3,11 +3,11 @@
 #include <catch2/catch.hpp>
 
 #include <csignal>
+#include <cstdlib>
 
 namespace continuity::test {
 namespace {
 
-constexpr int restarts = 5;
 constexpr long requests_each = 20;
 
 // What is under way on the predecessor when its successor comes.
@@ -36,6 +36,11 @@ struct InFlight {
 
 }  // namespace
 
+int restarts_to_make(int usually) {
+  const char* const wanted = std::getenv("CONTINUITY_TEST_RESTARTS");
+  return wanted != nullptr ? std::stoi(wanted) : usually;
+}
+
 void restart_under_load(const Place& place, const Arguments& arguments, Load& load, Process& server,
                         Leaving leaving) {
   InFlight in_flight(load, !arguments.empty() && arguments.back() == "loop");
@@ -58,6 +63,7 @@ void check_nothing_was_lost(Load& load, int times) {
 }
 
 void restarts_without_loss(const Arguments& arguments, const Place& place, Leaving leaving) {
+  const int restarts = restarts_to_make(5);
   Process server = place.start(arguments);
   Load load(place.address(), server);
   for (int i = 0; i < restarts; ++i) {

@@ -6,6 +6,10 @@
 
 namespace continuity::test {
 
+// How many restarts a test makes: `usually` so many, or what CONTINUITY_TEST_RESTARTS
+// says, which scripts/soak sets.
+int restarts_to_make(int usually);
+
 // How a predecessor shows that it has gone because nothing was left to do.
 using Leaving = bool (*)(Process& predecessor);
 

@@ -109,6 +109,9 @@ static int bound_socket(const char* text, int type) {
   int fd = socket(address.any.sa_family, type, 0);
   int on = 1;
   setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
+  if (settings.reuseport) {
+    setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &on, sizeof on);
+  }
   if (settings.options) {
     int size = settings.options * 1024;
     setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &size, sizeof size);
@@ -365,6 +368,7 @@ static const struct option option_names[] = {
     {"daemon", no_argument, NULL, 'd'},
     {"dup", no_argument, NULL, 'D'},
     {"rebind", no_argument, NULL, 'r'},
+    {"reuseport", no_argument, NULL, 'g'},
     {"udp", no_argument, NULL, 'u'},
     {"nonblocking", no_argument, NULL, 'n'},
     {"try-accept", no_argument, NULL, 't'},
@@ -418,6 +422,9 @@ static void read_options(int argc, char** argv) {
         break;
       case 'r':
         settings.rebind = true;
+        break;
+      case 'g':
+        settings.reuseport = true;
         break;
       case 'u':
         settings.udp = true;

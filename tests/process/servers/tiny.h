@@ -21,6 +21,7 @@ struct settings {
   bool daemon;               // goes to the background before it binds
   bool duplicate;            // accepts on a copy of the listener
   bool rebind;               // binds, closes, and binds again
+  bool reuseport;            // its listeners are members of groups
   bool udp;                  // has a datagram socket on the same port
   bool nonblocking;          // says that its listener does not block
   bool try_accept;           // accepts once before it serves
