@@ -398,8 +398,7 @@ bool Generation::await_others(Nanoseconds deadline, Error* failure, std::vector<
     if (offers != nullptr) {
       take_offers(*offers);  // or there is no room for more
     }
-    const timespec pause =
-        to_timespec(std::max<Nanoseconds>(0, std::min(deadline, next_check) - time));
+    const timespec pause = to_timespec(std::min(deadline, next_check) - time);
     sys_->futex(&page_->done, FUTEX_WAIT, seen, &pause);
   }
 }

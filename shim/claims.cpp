@@ -124,7 +124,7 @@ bool set_reuse_port(int fd, bool on) {
 // group of which all have asked for it is let be.
 bool conflicts_with_own(const Process& process, const Listener& wanted, bool grouped) {
   return std::any_of(process.claims.begin(), process.claims.end(), [&](const ClaimedListener& one) {
-    return one.is_beside() && !(grouped && one.grouped) &&
+    return one.native && !(grouped && one.grouped) &&
            (matches(one.listener, wanted) || overlap(one.listener, wanted) != Overlap::none);
   });
 }
@@ -183,8 +183,8 @@ Taker::Found bind_beside(Process& process, int fd, const Address& address) {
 // queue survives a successor that is killed.
 void take_own_socket(Process& process, ClaimedListener& claim) {
   const Sys& sys = real_sys();
-  if (!claim.again || claim.native || claim.shared || claim.fds.size() != 1 ||
-      claim.listener.type != SOCK_STREAM || claim.listener.address.is_unix()) {
+  if (!claim.again || claim.shared || claim.fds.size() != 1 || claim.listener.type != SOCK_STREAM ||
+      claim.listener.address.is_unix()) {
     return;
   }
   const int model = claim.model.get();
@@ -200,6 +200,7 @@ void take_own_socket(Process& process, ClaimedListener& claim) {
     return;
   }
   claim.model = {};
+  claim.again = false;
   claim.native = true;
   claim.grouped = true;
   if (process.taker) {

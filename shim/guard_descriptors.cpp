@@ -20,7 +20,7 @@ void forget_number(Process& process, int fd) {
   if (ClaimedListener* claim = process.claim_of(fd)) {
     std::erase(claim->fds, fd);
     if (claim->fds.empty()) {
-      if (process.taker && !claim->is_beside()) {
+      if (process.taker && !claim->native) {
         process.taker->release(claim->listener);
       }
       process.release_beside(*claim);

@@ -29,8 +29,8 @@ namespace continuity::shim {
 class Agent;
 
 // A listener of a predecessor's under the program's own number. Or a socket of the
-// program's own beside some of the predecessor's, which overlap with it: that must
-// not listen yet.
+// program's own, which must not listen yet: beside some of the predecessor's, which
+// overlap with it, or one member more than the predecessor's group has.
 struct ClaimedListener {
   Listener listener;
   struct Beside {
@@ -41,7 +41,6 @@ struct ClaimedListener {
   bool native = false;   // the program's own socket
   bool again = false;    // the predecessor's, under another number of the program's already
   bool grouped = false;  // SO_REUSEPORT as the program has it
-  [[nodiscard]] bool is_beside() const { return native; }
   // Listening, it takes no connection from the predecessor.
   [[nodiscard]] bool listens_early() const;
   std::vector<int> fds;  // the program's numbers, most often one

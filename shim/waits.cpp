@@ -25,7 +25,7 @@ namespace {
 void apply_recorded(Process& process, const ClaimedListener& claim) {
   const Sys& sys = real_sys();
   const int fd = claim.fds.front();
-  if (claim.is_beside()) {
+  if (claim.native) {
     const int grouped = claim.grouped ? 1 : 0;
     sys.setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &grouped, sizeof grouped);
     return;
@@ -47,7 +47,7 @@ void apply_recorded(Process& process, const ClaimedListener& claim) {
 
 // A socket beside the predecessor's: false if the kernel does not let it listen.
 bool listen_beside(Process& process, const ClaimedListener& claim) {
-  if (!claim.is_beside() || claim.backlog < 0 ||
+  if (!claim.native || claim.backlog < 0 ||
       real_sys().listen(claim.fds.front(), claim.backlog) == 0) {
     return true;
   }
