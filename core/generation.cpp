@@ -499,6 +499,7 @@ void Generation::meet(pid_t successor) {
   const pid_t known = page_->successor_pid.load();
   if (successor != 0 && known != 0 && is_running(*sys_, known) &&
       (successor == known || processes_.is_below(successor, {known}))) {
+    local_->successor_watch()->begin(successor, known);
     return;
   }
   pid_t elder = successor == 0 ? 0 : processes_.topmost(successor);
@@ -508,6 +509,7 @@ void Generation::meet(pid_t successor) {
     elder = successor;
   }
   page_->successor_pid.store(elder);
+  local_->successor_watch()->begin(successor, elder);
 }
 
 bool Generation::is_forked(pid_t process) {

@@ -90,6 +90,7 @@ class Generation : public Owner {
   void stop_next(int signal) override;
   void withdraw() override;
   void meet(pid_t successor) override;
+  ProcessWatch* successor_watch() override { return local_->successor_watch(); }
   void take_leave() override;
   bool is_kin(pid_t process, bool fresh) override;
   bool is_forked(pid_t process) override;

@@ -26,6 +26,8 @@ constexpr Nanoseconds longest_interval = 5 * second;
 constexpr Nanoseconds signal_time = 100 * millisecond;
 // Who is told to end tells its own processes, and they have this long to do so.
 constexpr Nanoseconds leave_look = second;
+// Who has closed its last descriptor is still on its way out.
+constexpr Nanoseconds exit_time = 100 * millisecond;
 // A program that has read the end of its connections has this long for goodbyes.
 constexpr Nanoseconds goodbye_time = second;
 constexpr Nanoseconds report_interval = 60 * second;
@@ -75,6 +77,12 @@ void Holder::watch_predecessor(Channel channel, Nanoseconds until) {
   has_replaced_files_ = true;
 }
 
+void Holder::say_goodbye() {
+  for (Predecessor& predecessor : predecessors_) {
+    static_cast<void>(predecessor.channel.send({.type = MessageType::goodbye}, 0));
+  }
+}
+
 void Holder::begin() {
   owns_ = true;
   for (Conversation& conversation : conversations_) {
@@ -104,6 +112,9 @@ void Holder::run_once() {
   for (const Predecessor& predecessor : predecessors_) {
     fds.push_back({.fd = predecessor.channel.fd(), .events = POLLIN, .revents = 0});
   }
+  ProcessWatch* const watch =
+      phase_ == HolderPhase::probation ? owner_->successor_watch() : nullptr;
+  fds.push_back({.fd = watch != nullptr ? watch->handle() : -1, .events = POLLIN, .revents = 0});
   const Nanoseconds deadline = next_deadline();
   const timespec timeout = to_timespec(deadline == never ? never : deadline - now(*sys_));
   const int events = sys_->ppoll(fds.data(), fds.size(), deadline == never ? nullptr : &timeout);
@@ -130,6 +141,9 @@ void Holder::run_once() {
     }
     if (fds[1].revents != 0) {
       welcome();
+    }
+    if (fds.back().revents != 0 && attempt() != nullptr) {
+      on_end_of_main();
     }
   }
   look_at_timers();
@@ -302,6 +316,9 @@ void Holder::on_message(Conversation& conversation, Received& received) {
       on_ready(conversation, message);
       break;
     case MessageType::goodbye:
+      // Others of it may have the channel still: its end is what counts.
+      said_goodbye_ = said_goodbye_ || conversation.stage == Stage::attempt;
+      break;
     case MessageType::abort:
       on_gone(conversation, HolderEvent::goodbye);
       break;
@@ -331,6 +348,10 @@ void Holder::on_hello(Conversation& conversation, const Message& hello) {
     return;
   }
   conversation.kin = owner_->is_kin(conversation.peer.pid, hello.fresh);
+  if (conversation.kin) {
+    log_->debug("pid {} belongs to this generation, or was started by it: nothing is offered",
+                conversation.peer.pid);
+  }
   if (!owns_) {
     conversation.stage = Stage::parked;
     conversation.deadline = never;
@@ -655,7 +676,32 @@ void Holder::on_gone(Conversation& conversation, HolderEvent event) {
   conversation.over = true;
   if (was_attempt) {
     conversation.channel.close();
-    apply(attempt() != nullptr ? HolderEvent::part : event);
+    if (attempt() != nullptr) {
+      event = HolderEvent::part;
+    } else if (event == HolderEvent::gone) {
+      event = look_at_end_of_successor();
+    }
+    apply(event);
+  }
+}
+
+HolderEvent Holder::look_at_end_of_successor() {
+  ProcessWatch* const watch = owner_->successor_watch();
+  successor_end_ = watch != nullptr ? watch->await(after(*sys_, exit_time)) : ProcessEnd{};
+  const bool on_purpose = successor_end_.how == ProcessEnd::How::unknown
+                              ? said_goodbye_
+                              : successor_end_.is_on_purpose();
+  if (on_purpose && phase_ == HolderPhase::probation) {
+    log_->info("pid {} {} {} s after it took over, as it was meant to; not serving again",
+               successor_, successor_end_.text(), in_seconds(now(*sys_) - retired_at_));
+  }
+  return on_purpose ? HolderEvent::goodbye : HolderEvent::gone;
+}
+
+// The others of it are still there.
+void Holder::on_end_of_main() {
+  if (owner_->successor_watch()->move_on()) {
+    said_goodbye_ = false;
   }
 }
 
@@ -699,7 +745,7 @@ void Holder::act(HolderAction action, Conversation* who) {
     case HolderAction::forget:
       owner_->abandon();
       put_files_back();
-      log_->warn("pid {} ended before it was ready; serving on", successor_);
+      log_->warn("pid {} {} before it was ready; serving on", successor_, successor_end_.text());
       end_attempt();
       break;
     case HolderAction::abort:
@@ -711,8 +757,8 @@ void Holder::act(HolderAction action, Conversation* who) {
     case HolderAction::revive:
       owner_->revive();
       put_files_back();
-      log_->warn("pid {} ended {} s after it took over; serving again", successor_,
-                 in_seconds(now(*sys_) - retired_at_));
+      log_->warn("pid {} {} {} s after it took over; serving again", successor_,
+                 successor_end_.text(), in_seconds(now(*sys_) - retired_at_));
       end_attempt();
       break;
     case HolderAction::succeed:
@@ -788,6 +834,8 @@ void Holder::put_files_back() {
 // We have everything ourselves, as before it.
 void Holder::end_attempt() {
   generation_ = 0;
+  said_goodbye_ = false;
+  successor_end_ = {};
   owner_->meet(0);
   items_.clear();
   served_.clear();
@@ -818,6 +866,7 @@ void Holder::go_deaf(Conversation& successor) {
                            successor.overlapped.end());
   const auto beside = std::exchange(successor.overlapped, {});
   successor.claimed.clear();
+  said_goodbye_ = false;  // that was who has made a daemon of itself
   send_retired(successor);
   if (phase_ != phase) {
     return;  // it was gone before it could hear of it

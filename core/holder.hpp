@@ -9,6 +9,7 @@
 #include "core/hidden_files.hpp"
 #include "core/log.hpp"
 #include "core/options.hpp"
+#include "core/process_watch.hpp"
 #include "core/retirement.hpp"
 
 #include <list>
@@ -74,6 +75,8 @@ class Owner {
   // Who takes over, from the claim on, and again when it is ready: it may have
   // become a daemon in between. 0: nobody, the attempt has ended.
   virtual void meet(pid_t /*successor*/) {}
+  // Watches whom it has met; null: there is nobody who does.
+  virtual ProcessWatch* successor_watch() { return nullptr; }
   // Nobody asks any more.
   virtual void take_leave() {}
   // Whether this process cannot be a successor: it belongs to the generation, or
@@ -107,6 +110,10 @@ class Holder {
   // The generation we took over from is still watching us: until it stops, or
   // `until`, others who want to take over from us wait.
   void watch_predecessor(Channel channel, Nanoseconds until);
+
+  // The main process ends on purpose: those who watch it are not to come back. For
+  // kernels that forget how a process has ended.
+  void say_goodbye();
 
   // The generation does not own its listeners yet: who greets waits, and only
   // processes that belong to it are answered. Until `begin`.
@@ -166,6 +173,8 @@ class Holder {
   void turn_away_outlived(Conversation& conversation);
   void on_ready(Conversation& conversation, const Message& ready);
   void on_gone(Conversation& conversation, HolderEvent event);
+  HolderEvent look_at_end_of_successor();
+  void on_end_of_main();
   void send_inventory(Conversation& conversation);
   void look_at_group();
   Status prepare(Conversation& conversation, std::span<const std::uint32_t> claimed);
@@ -224,6 +233,8 @@ class Holder {
   // told from a rival's by its generation.
   std::uint64_t generation_ = 0;
   pid_t successor_ = 0;
+  bool said_goodbye_ = false;  // a process of its that has ended since it was ready
+  ProcessEnd successor_end_;
   std::vector<Owner::Item> items_;     // what was prepared, by id
   std::vector<std::uint32_t> served_;  // what of it is still served here, ids in their order
   // Of that, what is reached by nobody any more but for who has begun: the successor

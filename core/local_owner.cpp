@@ -30,6 +30,8 @@ LocalOwner::LocalOwner(const Sys& sys, Log& log, int proc, int directory, Progra
     : sys_(&sys),
       log_(&log),
       ours_(ours),
+      processes_(sys, proc),
+      successor_watch_(sys, proc),
       descriptors_(sys, proc),
       retirement_(sys, proc, directory, program, ours) {}
 
@@ -178,6 +180,10 @@ void LocalOwner::wait_until_dry(std::span<const std::uint32_t> ids) {
 
 void LocalOwner::send_signal(int signal) {
   sys_->kill(sys_->getpid(), signal);
+}
+
+void LocalOwner::meet(pid_t successor) {
+  successor_watch_.begin(successor, successor > 0 ? processes_.topmost(successor) : 0);
 }
 
 }  // namespace continuity

@@ -26,6 +26,8 @@ class LocalOwner : public Owner {
   Holding holding() override;
   void close_listeners(std::span<const std::uint32_t> ids) override;
   void send_signal(int signal) override;
+  void meet(pid_t successor) override;
+  ProcessWatch* successor_watch() override { return &successor_watch_; }
 
   void shut_out(std::span<const std::uint32_t> ids) override;
   // Closing them, before and after they are retired: no newcomer is let in, and their
@@ -46,6 +48,8 @@ class LocalOwner : public Owner {
   const Sys* sys_;
   Log* log_;
   bool (*ours_)(int fd);
+  Processes processes_;
+  ProcessWatch successor_watch_;
   Descriptors descriptors_;
   Retirement retirement_;
   Descriptors::Connections last_seen_;

@@ -2,10 +2,12 @@
 
 #include "core/directory.hpp"
 #include "core/log.hpp"
+#include "core/options.hpp"
 
 #include <algorithm>
 #include <array>
 #include <charconv>
+#include <csignal>
 #include <cstring>
 #include <fcntl.h>
 #include <linux/inet_diag.h>
@@ -14,6 +16,7 @@
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <sys/un.h>
+#include <sys/wait.h>
 #include <unordered_set>
 
 namespace continuity {
@@ -31,6 +34,40 @@ template <typename Number>
 bool read_number(std::string_view text, Number& number, int base) {
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number, base);
   return error == std::errc{} && end == text.data() + text.size();
+}
+
+// Fields of /proc/PID/stat, by their numbers in proc(5). The second, the name, may contain
+// anything; after the last bracket there are only words.
+constexpr int stat_state = 3;
+constexpr int stat_parent = 4;
+constexpr int stat_flags = 9;
+constexpr int stat_start_time = 22;
+constexpr int stat_end = 52;
+
+std::string_view stat_field(std::string_view stat, int number) {
+  const std::size_t bracket = stat.rfind(')');
+  if (bracket == std::string_view::npos) {
+    return {};
+  }
+  stat.remove_prefix(bracket + 1);
+  for (int i = stat_state; i < number; ++i) {
+    take_word(stat);
+  }
+  std::string_view word = take_word(stat);
+  if (word.ends_with('\n')) {
+    word.remove_suffix(1);
+  }
+  return word;
+}
+
+template <typename Number>
+bool read_field(std::string_view stat, int number, Number& value) {
+  return read_number(stat_field(stat, number), value, 10);
+}
+
+// Whoever sends these wants the program to end.
+bool asks_to_end(int signal) {
+  return signal == SIGTERM || signal == SIGINT || signal == SIGQUIT || signal == SIGHUP;
 }
 
 // "0100007F:1F90": 32-bit words as they lie in memory, and the port.
@@ -150,14 +187,8 @@ std::optional<SocketLine> parse_unix_line(std::string_view line) {
 
 // The name may contain anything, brackets and blanks too: the last bracket ends it.
 pid_t parse_parent(std::string_view stat) {
-  const std::size_t bracket = stat.rfind(')');
-  if (bracket == std::string_view::npos) {
-    return 0;
-  }
-  stat.remove_prefix(bracket + 1);
-  take_word(stat);  // state
   pid_t parent = 0;
-  return read_number(take_word(stat), parent, 10) ? parent : 0;
+  return read_field(stat, stat_parent, parent) ? parent : 0;
 }
 
 bool is_running(const Sys& sys, pid_t process) {
@@ -172,16 +203,49 @@ bool is_running(const Sys& sys, pid_t process) {
 
 bool parse_ending(std::string_view stat) {
   constexpr unsigned exiting = 4;  // PF_EXITING in include/linux/sched.h
-  const std::size_t bracket = stat.rfind(')');
-  if (bracket == std::string_view::npos) {
-    return false;
-  }
-  stat.remove_prefix(bracket + 1);
-  for (int i = 0; i < 6; ++i) {  // state, parent, group, session, terminal, its group
-    take_word(stat);
-  }
   unsigned flags = 0;
-  return read_number(take_word(stat), flags, 10) && (flags & exiting) != 0;
+  return read_field(stat, stat_flags, flags) && (flags & exiting) != 0;
+}
+
+ProcessEnd parse_end(std::string_view stat) {
+  const std::string_view state = stat_field(stat, stat_state);
+  int status = 0;
+  if ((state != "Z" && state != "X") || !read_field(stat, stat_end, status)) {
+    return {};
+  }
+  return from_wait_status(status);
+}
+
+ProcessEnd from_wait_status(int status) {
+  if (WIFSIGNALED(status)) {
+    return {.how = ProcessEnd::How::killed, .value = WTERMSIG(status)};
+  }
+  return {.how = ProcessEnd::How::exited, .value = WEXITSTATUS(status)};
+}
+
+bool ProcessEnd::is_on_purpose() const {
+  constexpr int from_handler = 128;
+  switch (how) {
+    case How::unknown:
+      return false;
+    case How::exited:
+      return value == 0 || asks_to_end(value - from_handler);
+    case How::killed:
+      return asks_to_end(value);
+  }
+  return false;
+}
+
+std::string ProcessEnd::text() const {
+  switch (how) {
+    case How::unknown:
+      break;
+    case How::exited:
+      return compose("ended with status {}", value);
+    case How::killed:
+      return compose("was killed by {}", signal_name(value));
+  }
+  return "ended";
 }
 
 std::string Processes::read(const std::string& path) const {
@@ -212,18 +276,13 @@ pid_t Processes::parent_of(pid_t process) const {
 }
 
 std::uint64_t Processes::start_time(pid_t process) const {
-  constexpr int fields_between = 19;  // from the state to the start time
   const std::string text = read(compose("{}/stat", process));
-  const std::size_t bracket = text.rfind(')');
-  if (bracket == std::string::npos) {
-    return 0;
-  }
-  std::string_view rest = std::string_view(text).substr(bracket + 1);
-  for (int i = 0; i < fields_between; ++i) {
-    take_word(rest);
-  }
   std::uint64_t ticks = 0;
-  return read_number(take_word(rest), ticks, 10) ? ticks : 0;
+  return read_field(text, stat_start_time, ticks) ? ticks : 0;
+}
+
+ProcessEnd Processes::end_of(pid_t process) const {
+  return parse_end(read(compose("{}/stat", process)));
 }
 
 bool Processes::is_below(pid_t process, const std::set<pid_t>& roots) const {
@@ -293,11 +352,11 @@ bool Processes::are_same_image(pid_t one, pid_t other) const {
     return false;
   }
   // Where addresses are not drawn at random, the file must do.
-  struct stat first {};
-  struct stat second {};
-  return sys_->fstatat(proc_, compose("{}/exe", one).c_str(), &first, 0) == 0 &&
-         sys_->fstatat(proc_, compose("{}/exe", other).c_str(), &second, 0) == 0 &&
-         first.st_dev == second.st_dev && first.st_ino == second.st_ino;
+  struct stat file {};
+  struct stat other_file {};
+  return sys_->fstatat(proc_, compose("{}/exe", one).c_str(), &file, 0) == 0 &&
+         sys_->fstatat(proc_, compose("{}/exe", other).c_str(), &other_file, 0) == 0 &&
+         file.st_dev == other_file.st_dev && file.st_ino == other_file.st_ino;
 }
 
 pid_t Processes::topmost(pid_t process) const {

@@ -18,6 +18,25 @@
 
 namespace continuity {
 
+// How a process has ended, that need not be a child of ours.
+struct ProcessEnd {
+  enum class How { unknown, exited, killed };
+  How how = How::unknown;
+  int value = 0;  // its exit status, or the signal that killed it
+
+  bool operator==(const ProcessEnd&) const = default;
+
+  // Whether somebody wanted it to: status 0, and SIGTERM, SIGINT, SIGQUIT and SIGHUP, also
+  // where a handler has made 128 and the signal of it, as shells and Java do. Not SIGKILL:
+  // that is what the kernel does when memory is short.
+  [[nodiscard]] bool is_on_purpose() const;
+  // "was killed by SIGSEGV", "ended with status 1"; "ended" if that is all we know.
+  [[nodiscard]] std::string text() const;
+};
+
+// From what wait() says.
+ProcessEnd from_wait_status(int status);
+
 // Whether it has not ended. One that nobody has waited for yet has its pid still,
 // and can be sent signals.
 bool is_running(const Sys& sys, pid_t process);
@@ -42,6 +61,10 @@ class Processes {
   // Whether it has ended or is about to: its memory has gone already, and its
   // files go last.
   [[nodiscard]] bool is_ending(pid_t process) const;
+
+  // How it has ended, if nobody has waited for it yet. To who may not look at the process
+  // the kernel says 0 (do_task_stat in fs/proc/array.c).
+  [[nodiscard]] ProcessEnd end_of(pid_t process) const;
 
   // Whether one of them was forked from the other, or both from a third, and
   // none has executed anything since: addresses that the kernel draws at random
@@ -115,5 +138,7 @@ std::optional<SocketLine> parse_unix_line(std::string_view line);
 pid_t parse_parent(std::string_view stat);
 // Whether such a line is of a process on its way out.
 bool parse_ending(std::string_view stat);
+// How it has ended; unknown if it has not, or the line is none, or cut short.
+ProcessEnd parse_end(std::string_view stat);
 
 }  // namespace continuity

@@ -78,6 +78,8 @@ bool Taker::receive_inventory(Conversation& conversation, Nanoseconds deadline) 
     message.listeners.clear();
     conversation.inventory = std::move(message);
     if (!conversation.inventory.more) {
+      log_->debug("pid {} (\"{}\") offers {} listeners", conversation.inventory.pid,
+                  conversation.inventory.identity, conversation.offers.size());
       return true;
     }
   }

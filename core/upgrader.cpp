@@ -212,6 +212,7 @@ class SocketUpgrader::Implementation {
       ending_.store(true);
       ring(sys_, wake_.get());
       ::pthread_join(thread_, nullptr);
+      holder_->say_goodbye();
       rendezvous_->withdraw(identity_, generation_);
     }
   }

@@ -625,39 +625,75 @@ void Agent::start_up() {
 }
 
 bool Agent::prepare_rendezvous(uid_t user) {
-  constexpr Nanoseconds patience = 200 * millisecond;
-  constexpr auto number = [](Errand errand) { return static_cast<std::uint32_t>(errand); };
   errand_user_ = user;
-  errand_.store(number(Errand::asked));
+  return ask_for(Errand::prepare_rendezvous);
+}
+
+bool Agent::say_goodbye() {
+  return ask_for(Errand::say_goodbye);
+}
+
+bool Agent::ask_for(Errand errand) {
+  constexpr Nanoseconds patience = 200 * millisecond;
+  constexpr auto number = [](ErrandState state) { return static_cast<std::uint32_t>(state); };
+  errand_.store(errand);
+  errand_state_.store(number(ErrandState::asked));
   ring(real_sys(), wake_.get());
   const Nanoseconds deadline = after(real_sys(), patience);
   for (;;) {
-    std::uint32_t errand = errand_.load();
-    if (errand == number(Errand::done)) {
+    std::uint32_t state = errand_state_.load();
+    if (state == number(ErrandState::done)) {
       return true;
     }
-    // It may be waiting for the slow path, which is the caller's.
-    if (errand == number(Errand::asked) && now(real_sys()) >= deadline &&
-        errand_.compare_exchange_strong(errand, number(Errand::none))) {
+    // It may be waiting for the slow path, which is perhaps the caller's.
+    if (state == number(ErrandState::asked) && now(real_sys()) >= deadline &&
+        errand_state_.compare_exchange_strong(state, number(ErrandState::none))) {
       return false;
     }
     const timespec moment = to_timespec(millisecond);
-    real_sys().futex(&errand_, FUTEX_WAIT_PRIVATE, errand, &moment);
+    real_sys().futex(&errand_state_, FUTEX_WAIT_PRIVATE, state, &moment);
   }
 }
 
 void Agent::do_errand() {
-  auto errand = static_cast<std::uint32_t>(Errand::asked);
-  if (!errand_.compare_exchange_strong(errand, static_cast<std::uint32_t>(Errand::under_way))) {
+  auto state = static_cast<std::uint32_t>(ErrandState::asked);
+  if (!errand_state_.compare_exchange_strong(state,
+                                             static_cast<std::uint32_t>(ErrandState::under_way))) {
     return;
   }
   try {
-    process_->prepare_rendezvous(errand_user_);
+    switch (errand_.load()) {
+      case Errand::prepare_rendezvous:
+        process_->prepare_rendezvous(errand_user_);
+        break;
+      case Errand::say_goodbye:
+        tell_predecessors();
+        break;
+    }
   } catch (const std::exception&) {
-    process_->log.debug("no memory to make the place of user {}", errand_user_);
+    process_->log.debug("no memory for what a thread has asked for");
   }
-  errand_.store(static_cast<std::uint32_t>(Errand::done));
-  real_sys().futex(&errand_, FUTEX_WAKE_PRIVATE, 1, nullptr);
+  errand_state_.store(static_cast<std::uint32_t>(ErrandState::done));
+  real_sys().futex(&errand_state_, FUTEX_WAKE_PRIVATE, 1, nullptr);
+}
+
+// What one of us has settled is settled here too.
+void Agent::settle() {
+  if (!settled_) {
+    adopt_settled(*process_);
+    settled_ = true;
+  }
+}
+
+void Agent::tell_predecessors() {
+  if (process_->page->current_phase() == GenerationPhase::active) {
+    settle();
+  }
+  if (holder_) {
+    take_arrivals();
+    holder_->say_goodbye();
+  }
+  process_->say_goodbye();
 }
 
 void Agent::step() {
@@ -675,10 +711,7 @@ void Agent::step() {
     case GenerationPhase::active:
       break;
   }
-  if (!settled_) {
-    adopt_settled(*process_);
-    settled_ = true;
-  }
+  settle();
   drop_lifelines();
   if (!in_charge_ && generation_.try_to_lead()) {
     take_charge();

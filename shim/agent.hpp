@@ -64,6 +64,10 @@ class Agent {
   // calling one has given up. The caller is in the slow path. False: it has no time.
   bool prepare_rendezvous(uid_t user);
 
+  // Tells the predecessors that this process ends on purpose. The caller is not in the
+  // slow path. False: it has no time.
+  bool say_goodbye();
+
   // No other process of the generation has an agent.
   [[nodiscard]] bool is_last() const { return generation_.is_alone(); }
 
@@ -86,7 +90,12 @@ class Agent {
 
  private:
   Agent(Process& process, OwnedFd wake, OwnedFd bells);
+  enum class Errand : std::uint32_t { prepare_rendezvous, say_goodbye };
+  enum class ErrandState : std::uint32_t { none, asked, under_way, done };
+  bool ask_for(Errand errand);
   void do_errand();
+  void tell_predecessors();
+  void settle();
   static void* run(void* self);
   void say_started(std::uint32_t how);
   void step();
@@ -107,8 +116,8 @@ class Agent {
   static constexpr std::uint32_t started = 1;
   static constexpr std::uint32_t failed = 2;
 
-  enum class Errand : std::uint32_t { none, asked, under_way, done };
-  std::atomic<std::uint32_t> errand_{0};  // an Errand; a futex
+  std::atomic<std::uint32_t> errand_state_{0};  // an ErrandState; a futex
+  std::atomic<Errand> errand_{};
   uid_t errand_user_ = 0;
   std::atomic<pid_t> thread_{0};
   std::atomic<std::uint32_t> started_{0};

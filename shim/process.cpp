@@ -217,6 +217,13 @@ void Process::prepare_rendezvous(uid_t user) {
   }
 }
 
+void Process::say_goodbye() {
+  const DescriptorsHeld held;
+  for (Channel& lifeline : lifelines) {
+    static_cast<void>(lifeline.send({.type = MessageType::goodbye}, 0));
+  }
+}
+
 StandIns& Process::stand_ins() {
   if (!stand_ins_) {
     stand_ins_.emplace(real_sys(), rendezvous()->directory());
@@ -722,6 +729,29 @@ DescriptorsHeld::~DescriptorsHeld() {
 }
 
 namespace {
+
+// Before Linux 6.15 nobody can ask how a process has ended whose parent has waited for it.
+void part_from_predecessors(int status, void* /*unused*/) noexcept {
+  Process* process = Process::existing();
+  const ProcessEnd end{.how = ProcessEnd::How::exited, .value = status & 0xFF};
+  if (process == nullptr || process->page == nullptr || !process->is_this() ||
+      !end.is_on_purpose() || process->page->main.load() != ::getpid() ||
+      now(real_sys()) >= process->page->probation_ends.load()) {
+    return;
+  }
+  try {
+    if (process->agent == nullptr) {
+      process->say_goodbye();
+    } else if (!process->agent->say_goodbye()) {
+      process->log.debug("no time to say that this process ends on purpose");
+    }
+  } catch (...) {
+  }
+}
+
+__attribute__((constructor)) void notice_exit() noexcept {
+  ::on_exit(&part_from_predecessors, nullptr);
+}
 
 // Who ends by exit is not to be looked for any more. Who is killed leaves a
 // socket that refuses, which the next look removes.

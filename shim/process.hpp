@@ -115,6 +115,8 @@ class Process {
   // To those we took over from: while anybody of the generation has them open,
   // it lives.
   std::vector<Channel> lifelines;
+  // Says by them that this process ends on purpose.
+  void say_goodbye();
 
   // Where the user we are now meets others. Opened at first use; null, and said
   // once, where there is no good place.

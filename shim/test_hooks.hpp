@@ -5,8 +5,9 @@
 
 namespace continuity::shim {
 
-// A Sys whose n-th call fails, by CONTINUITY_TEST_FAIL="n:errno" (both
-// numbers); without it, `sys`. Calls that cannot fail are not counted.
+// By CONTINUITY_TEST_FAIL="n:errno" (both numbers) a Sys whose n-th call fails, counting
+// those that can; by "pidfd_open:38" one that does not have this call at all. Without it,
+// `sys`.
 Sys with_faults(const Sys& sys);
 
 }  // namespace continuity::shim

@@ -14,6 +14,7 @@ namespace {
 struct End {
   std::string name;
   int status;
+  const char* text;
 };
 
 void survives(const Arguments& loop, const End& end) {
@@ -29,8 +30,8 @@ void survives(const Arguments& loop, const End& end) {
   load.only(predecessor.pid());
   CHECK(successor.wait_exit() == end.status);
 
-  predecessor.await_log("pid " + std::to_string(successor.pid()) +
-                        " ended before it was ready; serving on");
+  predecessor.await_log("pid " + std::to_string(successor.pid()) + " " + end.text +
+                        " before it was ready; serving on");
   CHECK(load.await_ok(100));
   CHECK(load.count("stale") == 0);
 
@@ -47,7 +48,9 @@ void survives(const Arguments& loop, const End& end) {
 
 void survives_all_ends(const Arguments& loop) {
   for (const End& end :
-       {End{"exit0", 0}, End{"exit1", 1}, End{"segv", 128 + SIGSEGV}, End{"kill", 128 + SIGKILL}}) {
+       {End{"exit0", 0, "ended with status 0"}, End{"exit1", 1, "ended with status 1"},
+        End{"segv", 128 + SIGSEGV, "was killed by SIGSEGV"},
+        End{"kill", 128 + SIGKILL, "was killed by SIGKILL"}}) {
     survives(loop, end);
   }
 }

@@ -116,7 +116,7 @@ TEST_CASE("a successor that dies before it is ready leaves the hidden files the 
 
   Process failing = place.spawn_listening(place.with({"--end", end, "threads"}));
   failing.wait_exit();
-  server.await_log("ended before it was ready; serving on");
+  server.await_log("before it was ready; serving on");
 
   CHECK(is_clean(place));
   CHECK(read_file(place.pid_file) == place.naming(server));

@@ -116,7 +116,7 @@ TEST_CASE("threads in accept follow their listener through many retirements and 
     load.tell("only " + std::to_string(server.pid()) + " " + std::to_string(killed.pid()));
     CHECK(load.await_ok(50));
     killed.signal(SIGKILL);
-    server.await_log("pid " + std::to_string(killed.pid()) + " ended");
+    server.await_log("pid " + std::to_string(killed.pid()) + " was killed by SIGKILL");
     CHECK(load.await_ok(20));
   }
   Process successor = place.spawn_listening({"pool"});

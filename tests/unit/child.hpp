@@ -21,6 +21,9 @@ class Child {
     pid_ = ::fork();
     if (pid_ == 0) {
       ::prctl(PR_SET_PDEATHSIG, SIGKILL);
+      for (const int fatal : {SIGTERM, SIGINT, SIGSEGV, SIGABRT}) {
+        ::signal(fatal, SIG_DFL);  // Catch would report it as a failure
+      }
       body();
       if (::write(pipe[1], "", 1) == 1) {
         for (;;) {
@@ -44,10 +47,10 @@ class Child {
   [[nodiscard]] pid_t pid() const { return pid_; }
   [[nodiscard]] bool is_ready() const { return is_ready_; }
   // Until it has ended; it is not waited for.
-  void kill() const {
+  void kill(int signal = SIGKILL) const {
     siginfo_t info{};
     if (pid_ > 0) {
-      ::kill(pid_, SIGKILL);
+      ::kill(pid_, signal);
       ::waitid(P_PID, static_cast<id_t>(pid_), &info, WEXITED | WNOWAIT);
     }
   }

@@ -73,6 +73,9 @@ class FakeOwner : public LocalOwner {
   void stop(int signal) override { calls.push_back("stop " + std::to_string(signal)); }
   void stop_next(int signal) override { calls.push_back("stop next " + std::to_string(signal)); }
   void withdraw() override { calls.emplace_back("withdraw"); }
+  ProcessWatch* successor_watch() override {
+    return watch ? &*watch : LocalOwner::successor_watch();
+  }
 
   // How often it was told to do what begins like this.
   [[nodiscard]] int count(std::string_view what) const;
@@ -81,6 +84,7 @@ class FakeOwner : public LocalOwner {
   std::vector<std::string> calls{};
   std::optional<unsigned> live_connections{};  // instead of those there are
   std::function<void()> on_retire{};
+  std::optional<ProcessWatch> watch{};  // of somebody else than who speaks
 
  private:
   void note(const char* what, std::span<const std::uint32_t> ids);

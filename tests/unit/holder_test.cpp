@@ -2,6 +2,7 @@
 // silence.
 #include "core/holder.hpp"
 
+#include "child.hpp"
 #include "conversation.hpp"
 
 #include <catch2/catch.hpp>
@@ -205,7 +206,7 @@ TEST_CASE("a successor that ends before it is ready changes nothing", "[holder]"
   CHECK(predecessor.holder.phase() == HolderPhase::active);
   CHECK(predecessor.owner.calls == std::vector<std::string>{"prepare", "abandon"});
   CHECK(predecessor.accepts());
-  CHECK(world.logged("ended before it was ready; serving on"));
+  CHECK(world.logged("before it was ready; serving on"));
   Peer next(world);
   next.become_owner();
 }
@@ -292,6 +293,67 @@ TEST_CASE("a goodbye on probation is the end of it, not a death", "[holder]") {
   peer.die();
   CHECK(predecessor.holder.phase() == HolderPhase::draining);
   CHECK(predecessor.owner.count("revive") == 0);
+}
+
+TEST_CASE("a goodbye counts once nobody of the successor is left", "[holder]") {
+  World world;
+  Predecessor predecessor(world);
+  predecessor.owner.live_connections = 1;
+  Peer peer(world);
+  peer.become_owner();
+  peer.say({.type = MessageType::goodbye});
+  CHECK(predecessor.holder.phase() == HolderPhase::probation);
+  CHECK(peer.hear().type == MessageType{});  // and it is still watched
+  peer.die();
+  CHECK(predecessor.holder.phase() == HolderPhase::draining);
+}
+
+TEST_CASE("the goodbye of who was not ready yet is its parent's, when it becomes a daemon",
+          "[holder]") {
+  World world;
+  const Predecessor predecessor(world);
+  Peer peer(world);
+  peer.become_granted();
+  peer.say({.type = MessageType::goodbye});
+  peer.become_ready(1);
+  peer.die();
+  CHECK(predecessor.holder.phase() == HolderPhase::active);
+  CHECK(predecessor.owner.count("revive") == 1);
+}
+
+TEST_CASE("what the kernel knows of a successor's end counts more than a goodbye", "[holder]") {
+  using How = ProcessEnd::How;
+  const auto [end, says_goodbye, revives, line] =
+      GENERATE(table<ProcessEnd, bool, bool, std::string>({
+          {{How::killed, SIGKILL},
+           true,
+           true,
+           " was killed by SIGKILL 0.0 s after it took over; serving again"},
+          {{How::killed, SIGSEGV}, false, true, " was killed by SIGSEGV 0.0 s after"},
+          {{How::killed, SIGTERM},
+           false,
+           false,
+           " was killed by SIGTERM 0.0 s after it took over, as it was meant to"},
+          {{How::killed, SIGHUP}, false, false, " was killed by SIGHUP 0.0 s after"},
+      }));
+  CAPTURE(end.text(), says_goodbye);
+  World world;
+  Predecessor predecessor(world);
+  predecessor.owner.live_connections = 1;
+  Peer peer(world);
+  peer.become_owner();
+  const Child successor;
+  REQUIRE(successor.is_ready());
+  predecessor.owner.watch.emplace(world.holder_sys, world.proc.get());
+  predecessor.owner.watch->begin(successor.pid(), successor.pid());
+  if (says_goodbye) {
+    peer.say({.type = MessageType::goodbye});
+  }
+  successor.kill(end.value);
+  peer.die();
+  CHECK(predecessor.owner.count("revive") == (revives ? 1 : 0));
+  CHECK(predecessor.holder.phase() == (revives ? HolderPhase::active : HolderPhase::draining));
+  CHECK(world.logged(line));
 }
 
 TEST_CASE("it leaves when the last connection has ended, and not before", "[holder]") {

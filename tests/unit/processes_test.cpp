@@ -77,6 +77,46 @@ TEST_CASE("a process on its way out is told by its flags", "[processes]") {
   CHECK_FALSE(parse_ending("4711 (a) R 4 4 4 4 4 x 4 4"));
 }
 
+TEST_CASE("how a process has ended is read from its remains", "[processes]") {
+  const auto line = [](const char* state, const char* code) {
+    std::string text = std::string("4711 (a (b) c) ") + state;
+    for (int field = 4; field < 52; ++field) {
+      text += " 7";
+    }
+    return text + " " + code;
+  };
+  using How = ProcessEnd::How;
+  CHECK(parse_end(line("Z", "0\n")) == ProcessEnd{How::exited, 0});
+  CHECK(parse_end(line("X", "256\n")) == ProcessEnd{How::exited, 1});
+  CHECK(parse_end(line("Z", "15\n")) == ProcessEnd{How::killed, SIGTERM});
+  CHECK(parse_end(line("Z", "139\n")) == ProcessEnd{How::killed, SIGSEGV});  // with a core dump
+  CHECK(parse_end(line("S", "256\n")) == ProcessEnd{});
+  CHECK(parse_end(line("Z", "x\n")) == ProcessEnd{});
+  CHECK(parse_end(line("Z", "")) == ProcessEnd{});
+  CHECK(parse_end("4711 (a) Z 1 2") == ProcessEnd{});
+  CHECK(parse_end("") == ProcessEnd{});
+}
+
+TEST_CASE("it is told who has ended on purpose, and the rest in words", "[processes]") {
+  using How = ProcessEnd::How;
+  for (const int signal : {SIGTERM, SIGINT, SIGQUIT, SIGHUP}) {
+    CAPTURE(signal);
+    CHECK(ProcessEnd{How::killed, signal}.is_on_purpose());
+    CHECK(ProcessEnd{How::exited, 128 + signal}.is_on_purpose());
+    CHECK_FALSE(ProcessEnd{How::exited, signal}.is_on_purpose());
+  }
+  for (const int signal : {SIGKILL, SIGSEGV, SIGABRT, SIGPIPE}) {
+    CAPTURE(signal);
+    CHECK_FALSE(ProcessEnd{How::killed, signal}.is_on_purpose());
+    CHECK_FALSE(ProcessEnd{How::exited, 128 + signal}.is_on_purpose());
+  }
+  CHECK(ProcessEnd{How::exited, 0}.is_on_purpose());
+  CHECK_FALSE(ProcessEnd{}.is_on_purpose());
+  CHECK(ProcessEnd{}.text() == "ended");
+  CHECK(ProcessEnd{How::exited, 3}.text() == "ended with status 3");
+  CHECK(ProcessEnd{How::killed, SIGKILL}.text() == "was killed by SIGKILL");
+}
+
 TEST_CASE("a line of the TCP table is read to address, port and inode", "[processes]") {
   const auto v4 = parse_tcp_line(established);
   REQUIRE(v4.has_value());

@@ -203,6 +203,12 @@ static void shut_down_listener(int signal) {
   shutdown(listeners[0], SHUT_RDWR);
 }
 
+// It waits for work meanwhile, and holds nothing of libc's.
+static void exit_as_told(int signal) {
+  (void)signal;
+  exit(settings.exit_status);
+}
+
 static void tell_success(int signal) {
   (void)signal;
   say("told of success");
@@ -396,6 +402,7 @@ static const struct option option_names[] = {
     {"deploy", required_argument, NULL, 'y'},
     {"supervised", no_argument, NULL, 'v'},
     {"tell-signals", no_argument, NULL, 'T'},
+    {"exit-on-signal", required_argument, NULL, 'E'},
     {"comm", required_argument, NULL, 'O'},
     {"kills-group", required_argument, NULL, 'k'},
     {0},
@@ -506,6 +513,10 @@ static void read_options(int argc, char** argv) {
         break;
       case 'T':
         settings.tell_signals = true;
+        break;
+      case 'E':
+        settings.exit_status = atoi(optarg);
+        signal(SIGPWR, exit_as_told);
         break;
       case 'O':
         settings.comm = optarg;

@@ -29,6 +29,7 @@ struct settings {
   bool shut_down;            // shuts its listener down before it serves, and when told to end
   bool deaf_to_signals;      // ignores every signal that can be ignored
   bool tell_signals;         // says which signal it is told
+  int exit_status;           // with which it ends by exit() on SIGPWR
   const char* comm;          // what the kernel has as its name
   const char* kills;         // told to end, it tells its group: "zero", "negative", "killpg"
   // On SIGHUP it starts its successor: "clean", "leaky" (with all it has), "unsaid" (as no
