@@ -152,11 +152,15 @@ std::string_view Address::unix_path() const {
   return {path, ::strnlen(path, length - path_offset)};
 }
 
+bool Address::is_abstract() const {
+  return is_unix() && length > path_offset && unix_path().empty();
+}
+
 std::string_view Address::abstract_name() const {
-  const char* name = reinterpret_cast<const char*>(&storage) + path_offset;
-  if (!is_unix() || length <= path_offset + 1 || *name != '\0') {
+  if (!is_abstract()) {
     return {};
   }
+  const char* name = reinterpret_cast<const char*>(&storage) + path_offset;
   return {name + 1, length - path_offset - 1};
 }
 
@@ -190,9 +194,8 @@ bool same_endpoint(const Address& one, const Address& other) {
     case AF_INET6:
       return same_ipv6(as<sockaddr_in6>(a), as<sockaddr_in6>(b));
     case AF_UNIX:
-      // A name of no characters is a name: not having one is shorter still.
-      return a.unix_path() == b.unix_path() && a.abstract_name() == b.abstract_name() &&
-             (!a.unix_path().empty() || a.length == b.length);
+      return a.is_abstract() == b.is_abstract() && a.unix_path() == b.unix_path() &&
+             a.abstract_name() == b.abstract_name();
     default:
       return false;
   }
@@ -263,7 +266,7 @@ std::string to_string(const Address& address) {
       return text + "]:" + std::to_string(address.port());
     }
     case AF_UNIX:
-      if (!address.abstract_name().empty()) {
+      if (address.is_abstract()) {
         return "unix:@" + std::string(address.abstract_name());
       }
       return "unix:" + std::string(address.unix_path());

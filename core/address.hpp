@@ -35,6 +35,8 @@ struct Address {
   [[nodiscard]] bool is_wildcard() const;
   // The path of a UNIX address; empty for abstract and unnamed ones.
   [[nodiscard]] std::string_view unix_path() const;
+  // A UNIX name that is no path. It may have no characters at all.
+  [[nodiscard]] bool is_abstract() const;
   // The name of an abstract UNIX address, without its leading zero.
   [[nodiscard]] std::string_view abstract_name() const;
 };

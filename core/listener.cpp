@@ -27,7 +27,7 @@ bool effective_v6only(const Listener& listener) {
 }
 
 bool same_socket_file(const Listener& held, const Listener& wanted) {
-  if (!held.address.abstract_name().empty() || !wanted.address.abstract_name().empty()) {
+  if (held.address.is_abstract() || wanted.address.is_abstract()) {
     return same_endpoint(held.address, wanted.address);
   }
   return held.file.inode != 0 && held.file.inode == wanted.file.inode &&
@@ -177,8 +177,8 @@ bool matches(const Listener& held, const Listener& wanted) {
 std::size_t match_hash(const Listener& listener) {
   const Address& address = listener.address;
   if (address.is_unix()) {
-    return address.abstract_name().empty() ? listener.file.inode
-                                           : std::hash<std::string_view>{}(address.abstract_name());
+    return address.is_abstract() ? std::hash<std::string_view>{}(address.abstract_name())
+                                 : listener.file.inode;
   }
   return endpoint_hash(address);
 }

@@ -103,7 +103,13 @@ TEST_CASE("the abstract name of no characters is not an unnamed socket", "[addre
   Address unnamed;
   unnamed.storage.ss_family = AF_UNIX;
   unnamed.length = sizeof(sa_family_t);
-  CHECK_FALSE(same_endpoint(unix_of(std::string_view("\0", 1)), unnamed));
+  const Address empty = unix_of(std::string_view("\0", 1));
+  CHECK_FALSE(same_endpoint(empty, unnamed));
+  CHECK(empty.is_abstract());
+  CHECK_FALSE(unnamed.is_abstract());
+  CHECK_FALSE(unix_of("a").is_abstract());
+  CHECK(to_string(empty) == "unix:@");
+  CHECK(same_endpoint(*parse_address("unix:@"), empty));
 }
 
 TEST_CASE("an unnamed UNIX socket, a short address and a strange family are not supported",

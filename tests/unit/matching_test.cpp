@@ -346,6 +346,17 @@ TEST_CASE("abstract names match by name and kind, and natively conflict", "[matc
   CHECK_FALSE(matches(wanted, held));
 }
 
+TEST_CASE("the abstract name of no characters matches itself, and no path", "[matching]") {
+  Listener held;
+  held.type = SOCK_STREAM;
+  held.address = address("unix:@");
+  Listener wanted = held;
+  CHECK(matches(held, wanted));
+  CHECK(match_hash(held) == match_hash(wanted));
+  wanted.address = address("unix:/a");
+  CHECK_FALSE(matches(held, wanted));
+}
+
 TEST_CASE("a socket is described as the kernel tells it", "[matching]") {
   const OwnedFd fd = listen_at("127.0.0.1:0");
   const Listener listener = described(fd.get());
