@@ -277,6 +277,10 @@ std::string to_string(const Address& address) {
 
 std::optional<Address> parse_address(std::string_view text) {
   constexpr std::string_view unix_prefix = "unix:";
+  // Only an abstract name goes on behind a zero.
+  if (!text.starts_with("unix:@") && text.find('\0') != std::string_view::npos) {
+    return std::nullopt;
+  }
   if (text.substr(0, unix_prefix.size()) == unix_prefix) {
     return parse_unix(text.substr(unix_prefix.size()));
   }

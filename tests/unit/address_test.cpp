@@ -70,6 +70,13 @@ TEST_CASE("text that is no address is refused", "[address]") {
   CHECK_FALSE(parse_address(text).has_value());
 }
 
+TEST_CASE("text that goes on behind a zero is no address, but for an abstract name", "[address]") {
+  using namespace std::string_view_literals;
+  const auto text = GENERATE("127.0.0.1\0x:80"sv, "[::1\0x]:80"sv, "unix:\0x"sv, "unix:/a\0b"sv);
+  CHECK_FALSE(parse_address(text).has_value());
+  CHECK(parse_address("unix:@a\0b"sv)->abstract_name() == "a\0b"sv);
+}
+
 TEST_CASE("a UNIX path as long as the kernel takes is parsed, a longer one is not", "[address]") {
   constexpr std::size_t longest = sizeof(sockaddr_un::sun_path) - 1;
   const std::string path(longest, 'x');
