@@ -119,20 +119,26 @@ bool make_for_other(const Sys& sys, int base, const std::string& name, uid_t use
   return false;
 }
 
-// Opens or makes a user's own directory.
-OwnedFd open_own(const Sys& sys, int base, const std::string& name, uid_t user,
-                 const std::string& path, std::string& problem) {
+// False: it is not there, and cannot be made.
+bool make_own(const Sys& sys, int base, const std::string& name, uid_t user,
+              const std::string& path, std::string& problem) {
   const bool for_other = user != sys.geteuid();
   const bool made = for_other ? make_for_other(sys, base, name, user)
                               : sys.mkdirat(base, name.c_str(), S_IRWXU) == 0;
   if (!made && errno != EEXIST) {
     problem = compose("rendezvous directory {} cannot be made ({}): {}", path, error_text(errno),
                       set_other);
-    return {};
+    return false;
   }
   if (made && !for_other) {
     sys.fchmodat(base, name.c_str(), S_IRWXU);  // whatever the umask was, and the parent's bits
   }
+  return true;
+}
+
+// Opens a user's own directory, if it is there.
+OwnedFd open_own(const Sys& sys, int base, const std::string& name, uid_t user,
+                 const std::string& path, std::string& problem) {
   OwnedFd own = open_directory(sys, base, name.c_str());
   struct stat status {};
   if (!own.is_open() || sys.fstat(own.get(), &status) != 0) {
@@ -163,7 +169,10 @@ std::optional<Rendezvous> Rendezvous::open(const Sys& sys, const std::string& ba
   }
   OwnedFd parent = open_base(sys, chosen, problem);
   if (parent.is_open()) {
-    OwnedFd own = open_own(sys, parent.get(), name, user, chosen + "/" + name, problem);
+    const std::string path = chosen + "/" + name;
+    OwnedFd own = make_own(sys, parent.get(), name, user, path, problem)
+                      ? open_own(sys, parent.get(), name, user, path, problem)
+                      : OwnedFd();
     if (own.is_open()) {
       return Rendezvous(sys, std::move(parent), std::move(own), chosen, name);
     }
@@ -174,18 +183,26 @@ std::optional<Rendezvous> Rendezvous::open(const Sys& sys, const std::string& ba
   return open_below_tmp(sys, user, problem);
 }
 
-// Anybody may have taken our name in /tmp first. Predecessor and successor go
-// through the names in one order, so they end in one place.
+// Anybody may have taken our name in /tmp first. Predecessor and successor go through
+// the names in one order, so they end in one place: also when whoever had taken an
+// earlier one has let go of it meanwhile, since one that is there comes before one that
+// could be made.
 std::optional<Rendezvous> Rendezvous::open_below_tmp(const Sys& sys, uid_t user,
                                                      std::string& problem) {
   const std::string parent_path = "/tmp";
   OwnedFd parent = open_directory(sys, AT_FDCWD, parent_path.c_str(), O_PATH);
-  for (int attempt = 0; parent.is_open() && attempt < squat_attempts; ++attempt) {
-    const std::string name =
-        "continuity-" + std::to_string(user) + (attempt == 0 ? "" : "." + std::to_string(attempt));
-    OwnedFd own = open_own(sys, parent.get(), name, user, parent_path + "/" + name, problem);
-    if (own.is_open()) {
-      return Rendezvous(sys, std::move(parent), std::move(own), parent_path, name);
+  for (const bool may_make : {false, true}) {
+    for (int attempt = 0; parent.is_open() && attempt < squat_attempts; ++attempt) {
+      const std::string name = "continuity-" + std::to_string(user) +
+                               (attempt == 0 ? "" : "." + std::to_string(attempt));
+      const std::string path = parent_path + "/" + name;
+      if (may_make && !make_own(sys, parent.get(), name, user, path, problem)) {
+        continue;
+      }
+      OwnedFd own = open_own(sys, parent.get(), name, user, path, problem);
+      if (own.is_open()) {
+        return Rendezvous(sys, std::move(parent), std::move(own), parent_path, name);
+      }
     }
   }
   return std::nullopt;

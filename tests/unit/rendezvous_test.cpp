@@ -279,6 +279,21 @@ TEST_CASE(
   CHECK_FALSE(problem_of(sys, "").empty());
 }
 
+TEST_CASE("a place in /tmp is found again when a squatter has let go of an earlier one",
+          "[rendezvous]") {
+  const TempDirectory tmp;
+  FakeSys<0> sys;
+  redirect(sys, tmp.path() + "/run", tmp.path());
+  std::ofstream(tmp.path() + "/run") << "in the way";
+  const std::string name = "/continuity-" + std::to_string(::geteuid());
+  std::ofstream(tmp.path() + name) << "a file";
+  REQUIRE(open_in(sys, "").path() == "/tmp" + name + ".1");
+  std::filesystem::remove(tmp.path() + name);
+
+  CHECK(open_in(sys, "").path() == "/tmp" + name + ".1");
+  CHECK_FALSE(std::filesystem::exists(tmp.path() + name));
+}
+
 TEST_CASE("a squatter in /tmp is not used when CONTINUITY_DIR was given", "[rendezvous]") {
   const TempDirectory tmp;
   FakeSys<0> sys;
