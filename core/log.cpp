@@ -60,7 +60,11 @@ void Log::write(LogLevel level, fmt::string_view text, fmt::format_args argument
   char* end =
       fmt::vformat_to_n(line.data(), room, "continuity[{}]: ", fmt::make_format_args(pid)).out;
   const auto left = static_cast<std::size_t>(line.data() + room - end);
+  char* const message = end;
   end = fmt::vformat_to_n(end, left, text, arguments).out;
+  // Names and sentences of peers are in it: they begin no line, and move no cursor.
+  const auto is_control = [](unsigned char c) { return c < ' ' || c == 0x7f; };
+  std::replace_if(message, end, is_control, '?');
   *end++ = '\n';
   sys_->write(fd, line.data(), static_cast<std::size_t>(end - line.data()));
 }

@@ -15,6 +15,8 @@ constexpr const char* usual_base = "/run/continuity";
 constexpr int backlog = 64;
 constexpr std::string_view suffix = ".sock";
 constexpr int squat_attempts = 10;
+// So many sockets of another user are looked at: a descriptor for each is open at once.
+constexpr std::size_t most_of_others = 128;
 
 std::string name_of(const std::string& identity, std::uint64_t generation) {
   return compose("{}.{:016x}{}", identity, generation, suffix);
@@ -25,11 +27,11 @@ std::string unpublished_name(std::uint64_t generation) {
 }
 
 // A relative UNIX path has room for 107 bytes; through /proc the directory
-// may be as deep as it likes.
-sockaddr_un socket_address(const Sys& sys, int directory, const std::string& name) {
+// may be as deep as it likes. Without a name: the open file itself.
+sockaddr_un socket_address(const Sys& sys, int fd, const std::string& name = {}) {
   sockaddr_un address{};
   address.sun_family = AF_UNIX;
-  const auto path = compose("/proc/self/fd/{}/{}", sys.number(directory), name);
+  const auto path = compose("/proc/self/fd/{}{}{}", sys.number(fd), name.empty() ? "" : "/", name);
   const std::size_t room = sizeof address.sun_path - 1;
   std::memcpy(address.sun_path, path.data(), std::min(path.size(), room));
   return address;
@@ -262,12 +264,23 @@ void Rendezvous::withdraw(const std::string& identity, std::uint64_t generation)
   sys_->unlinkat(directory_.get(), name_of(identity, generation).c_str(), 0);
 }
 
+// What a link leads to is none of the directory's: whoever may write there could make us
+// talk to anybody.
 Result<OwnedFd> Rendezvous::connect(int directory, const std::string& name) {
+  const OwnedFd file(*sys_,
+                     sys_->openat(directory, name.c_str(), O_PATH | O_NOFOLLOW | O_CLOEXEC, 0));
+  struct stat status {};
+  if (!file.is_open() || sys_->fstat(file.get(), &status) != 0) {
+    return last_error("open a rendezvous socket");
+  }
+  if (S_ISLNK(status.st_mode)) {
+    return Error{"open a rendezvous socket", ELOOP};
+  }
   OwnedFd fd(*sys_, sys_->socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
   if (!fd.is_open()) {
     return last_error("make a socket");
   }
-  const sockaddr_un address = socket_address(*sys_, directory, name);
+  const sockaddr_un address = socket_address(*sys_, file.get());
   if (sys_->connect(fd.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0) {
     return last_error("connect");
   }
@@ -337,14 +350,20 @@ bool Rendezvous::connect_below(const std::string& directory, const std::string& 
     return name.size() > end.size() && name.substr(name.size() - end.size()) == end;
   };
   std::vector<std::string> names;
+  std::size_t count = 0;
   const auto visit = [&](std::string_view name) {
-    if (ends_in(name, suffix) && !ends_in(name, own)) {
+    if (ends_in(name, suffix) && !ends_in(name, own) &&
+        (++count <= most_of_others || directory == name_)) {
       names.emplace_back(name);
     }
   };
   if (const auto read = for_each_entry(*sys_, listing.get(), visit); !read) {
     log.warn("rendezvous directory {}: {}; nobody is found there", path_,
              error_text(read.error().code));
+  }
+  if (count > names.size()) {
+    log.warn("user {} has {} sockets at the rendezvous; only {} are looked at", status.st_uid,
+             count, names.size());
   }
   for (const std::string& name : names) {
     const std::string relative = directory + "/" + name;

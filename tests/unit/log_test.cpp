@@ -48,6 +48,18 @@ TEST_CASE("a line of the log is one write, with our pid in front", "[log]") {
         std::vector<std::string>{"2|continuity[4711]: took over 127.0.0.1:80 from pid 12\n"});
 }
 
+TEST_CASE("what a peer has said begins no line of the log, and moves no cursor", "[log]") {
+  StandardError standard_error;
+  Log log;
+  log.open(standard_error.sys, LogLevel::info, "");
+
+  log.info("refused: {}", "no\ncontinuity[1]: took over \x1b[2J\x7f\t\xc3\xa4");
+
+  CHECK(standard_error.writes ==
+        std::vector<std::string>{
+            "2|continuity[4711]: refused: no?continuity[1]: took over ?[2J??\xc3\xa4\n"});
+}
+
 TEST_CASE("nothing is logged above the level that was asked for", "[log]") {
   StandardError standard_error;
   Log log;

@@ -371,6 +371,45 @@ TEST_CASE("what is no socket of ours is left alone", "[rendezvous]") {
   CHECK(base.entries().size() == 3);
 }
 
+TEST_CASE("a link in the directory is not followed, wherever it leads", "[rendezvous]") {
+  const TempDirectory base;
+  Lines lines;
+  Rendezvous rendezvous = open_in(libc_sys(), base.path());
+  const std::string elsewhere = base.path() + "/elsewhere";
+  const OwnedFd socket = listen_at("unix:" + elsewhere, 0, SOCK_SEQPACKET);
+  std::filesystem::create_symlink(elsewhere, own_of(base) + "/x.0000000000000001.sock");
+
+  CHECK(rendezvous.connect_all(3, lines.log).empty());
+
+  CHECK(lines.lines.size() == 1);
+  CHECK_FALSE(becomes_readable(socket.get(), 0));  // nobody has knocked
+  CHECK(rendezvous.knock(std::to_string(::geteuid()) + "/x.0000000000000001.sock") == Door::open);
+}
+
+TEST_CASE("root looks at so many sockets of another user and no more", "[rendezvous]") {
+  if (::geteuid() != 0) {
+    WARN("needs root");
+    return;
+  }
+  const TempDirectory base;
+  Lines lines;
+  std::string problem;
+  auto theirs = Rendezvous::open(libc_sys(), base.path(), somebody_else, problem);
+  REQUIRE(theirs.has_value());
+  std::vector<OwnedFd> doors;
+  for (std::uint64_t generation = 10; generation < 210; ++generation) {
+    auto door = theirs->publish("s", generation);
+    REQUIRE(door.has_value());
+    doors.push_back(std::move(*door));
+  }
+  Rendezvous ours = open_in(libc_sys(), base.path());
+
+  CHECK(ours.connect_all(2, lines.log).size() == 128);
+
+  REQUIRE(lines.lines.size() == 1);
+  CHECK_THAT(lines.lines[0], Catch::Contains("has 200 sockets at the rendezvous; only 128"));
+}
+
 TEST_CASE("a file called like a socket is not taken for a dead generation without a word",
           "[rendezvous]") {
   const TempDirectory base;
