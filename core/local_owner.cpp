@@ -145,7 +145,8 @@ void LocalOwner::shut_out(std::span<const std::uint32_t> ids) {
 void LocalOwner::let_newcomers_in() {
   for (const std::uint32_t id : shut_out_) {
     const int fd = retirement_.copy_of(id);
-    if (const auto listener = describe_socket(*sys_, fd); listener) {
+    if (const auto listener = describe_socket(*sys_, fd);
+        listener && !listener->address.is_unix()) {
       open_to_newcomers(*sys_, fd, *listener);
     }
   }
@@ -153,11 +154,18 @@ void LocalOwner::let_newcomers_in() {
 }
 
 // A helper of the program's may have it too, and so have the other processes of the
-// generation for a while: closed to newcomers and alive, it would swallow them.
+// generation for a while: closed to newcomers and alive, it would swallow them. But a
+// UNIX socket that was shut down never listens again: as long as it may be revived, who
+// connects there waits for that, or for the end of the probation.
 void LocalOwner::stop_listening(std::span<const std::uint32_t> ids) {
   for (const std::uint32_t id : ids) {
     const int fd = retirement_.copy_of(id);
-    if (is_listening(*sys_, fd) && !is_passed_over(*sys_, fd)) {
+    if (!is_listening(*sys_, fd) || is_passed_over(*sys_, fd)) {
+      continue;
+    }
+    if (const auto listener = describe_socket(*sys_, fd); listener && listener->address.is_unix()) {
+      shut_out_.push_back(id);
+    } else {
       sys_->shutdown(fd, SHUT_RDWR);
     }
   }

@@ -53,7 +53,7 @@ class LocalOwner : public Owner {
   Descriptors descriptors_;
   Retirement retirement_;
   Descriptors::Connections last_seen_;
-  std::vector<std::uint32_t> shut_out_;  // nobody new comes to these, by us
+  std::vector<std::uint32_t> shut_out_;  // nobody new is served there, by us
 };
 
 }  // namespace continuity

@@ -19,10 +19,14 @@ struct Scene {
   OwnedFd place = open_directory(directory);
   OwnedFd proc = open_proc();
   OwnedFd claimed = listen_at("127.0.0.1:0", SOCK_NONBLOCK);
-  OwnedFd unclaimed = listen_at("127.0.0.1:0", SOCK_NONBLOCK);
+  OwnedFd unclaimed;
   Log log;
   FakeProgram program;
-  FakeOwner owner{sys, log, proc.get(), place.get(), program, {claimed.get(), unclaimed.get()}};
+  FakeOwner owner;
+
+  explicit Scene(const std::string& unclaimed_address = "127.0.0.1:0")
+      : unclaimed(listen_at(unclaimed_address, SOCK_NONBLOCK)),
+        owner(sys, log, proc.get(), place.get(), program, {claimed.get(), unclaimed.get()}) {}
 
   // As after a take-over of the first listener.
   void retire_first() {
@@ -102,6 +106,27 @@ TEST_CASE("what an unclaimed listener has queued is accepted before it is closed
   CHECK_FALSE(accept_from(scene.unclaimed.get()).is_open());
   CHECK(is_listening(libc_sys(), scene.unclaimed.get()));  // the stand-in
   CHECK_FALSE(connect_to(name).is_open());
+}
+
+TEST_CASE("a UNIX listener that was closed in the probation is there again after a revival",
+          "[owner]") {
+  const TempDirectory elsewhere;
+  Scene scene("unix:" + elsewhere.path() + "/socket");
+  const Address name = name_of(scene.unclaimed.get());
+  scene.retire_first();
+  scene.owner.close_listeners(second_one);
+  REQUIRE(name_of(scene.unclaimed.get()).unix_path() != name.unix_path());  // the stand-in
+
+  SECTION("the successor dies") {
+    scene.owner.revive();
+    const OwnedFd client = connect_to(name);
+    CHECK(client.is_open());
+    CHECK(accept_from(scene.unclaimed.get()).is_open());
+  }
+  SECTION("the probation ends") {
+    scene.owner.forget_listeners();
+    CHECK_FALSE(connect_to(name).is_open());
+  }
 }
 
 TEST_CASE("a program that does not accept holds the closing up for a second, not for ever",
