@@ -23,7 +23,8 @@ class Client {
     Report report;
     report.is_owner_wanted = settings_.owners;
     report.verdict = exchange(begin + settings_.timeout, report);
-    report.took = std::chrono::duration_cast<std::chrono::microseconds>(Clock::now() - begin);
+    report.ended = Clock::now();
+    report.took = std::chrono::duration_cast<std::chrono::microseconds>(report.ended - begin);
     return report;
   }
 

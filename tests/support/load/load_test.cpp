@@ -498,6 +498,28 @@ TEST_CASE("percentiles are within 3 % of the truth") {
   CHECK(histogram.worst() == 100'000);
 }
 
+TEST_CASE("the longest time without a good answer is known, and who failed how many requests") {
+  using std::chrono::seconds;
+  Counts counts;
+  const auto begin = Clock::now();
+  const auto ends = [&](Outcome outcome, seconds after, pid_t owner = 0) {
+    counts.add({.verdict = {outcome, ""}, .ended = begin + after, .owner = owner});
+  };
+  ends(Outcome::ok, seconds{1});
+  ends(Outcome::refused, seconds{2});
+  ends(Outcome::reset, seconds{3}, 7);
+  ends(Outcome::reset, seconds{3}, 7);
+  ends(Outcome::closed, seconds{3}, 7);
+  ends(Outcome::ok, seconds{6});
+  ends(Outcome::ok, seconds{5});  // the clients are not in step
+
+  CHECK(counts.silence(begin + seconds{7}) == seconds{5});
+  CHECK(counts.silence(begin + seconds{20}) == seconds{14});
+  const auto json = counts.to_json();
+  CHECK(json.find(R"("failed_by_pid":{"7":{"reset":2,"closed":1}})") != std::string::npos);
+  CHECK(json.find(R"("silence_ms":5000.000)") != std::string::npos);
+}
+
 TEST_CASE("targets are read as they are written") {
   const auto url = parse_url("http://[::1]:8080/a?b", 200);
   CHECK(url.endpoint.family() == AF_INET6);

@@ -30,6 +30,16 @@ std::uint64_t value_of(std::size_t slot) {
   return (slot - shift * fine) << shift;
 }
 
+std::string failures_of(const std::array<std::uint64_t, outcome_count>& outcomes) {
+  std::vector<std::string> named;
+  for (std::size_t i = 0; i < outcomes.size(); ++i) {
+    if (outcomes.at(i) != 0) {
+      named.push_back(fmt::format(R"("{}":{})", outcome_names.at(i), outcomes.at(i)));
+    }
+  }
+  return fmt::format("{}", fmt::join(named, ","));
+}
+
 }  // namespace
 
 void Histogram::add(std::chrono::microseconds time) {
@@ -64,6 +74,12 @@ void Counts::add(const Report& report) {
     return;
   }
   times_.add(report.took);
+  if (outcome == Outcome::ok) {
+    longest_silence_ = silence(report.ended);
+    last_answer_ = std::max(last_answer_, report.ended);
+  } else if (report.owner != 0) {
+    ++failed_by_pid_[report.owner].at(static_cast<std::size_t>(outcome));
+  }
   if (report.is_stale) {
     ++stale_;
     note_failure(fmt::format("stale: served by {}", report.owner));
@@ -85,6 +101,10 @@ std::uint64_t Counts::requests() const {
          of(Outcome::client_error);
 }
 
+Clock::duration Counts::silence(Clock::time_point until) const {
+  return std::max(longest_silence_, until - last_answer_);
+}
+
 std::string Counts::to_json() const {
   std::string text = fmt::format(R"({{"requests":{},"failed":{})", requests(), failed());
   for (const Outcome outcome :
@@ -92,8 +112,10 @@ std::string Counts::to_json() const {
         Outcome::timeout, Outcome::other, Outcome::client_error}) {
     text += fmt::format(R"(,"{}":{})", name_of(outcome), of(outcome));
   }
-  text += fmt::format(R"(,"stale":{},"unknown_owner":{},"worst_ms":{:.3f})", stale_, unknown_owner_,
-                      static_cast<double>(times_.worst()) / 1000);
+  const std::chrono::duration<double, std::milli> silent = silence(Clock::now());
+  text +=
+      fmt::format(R"(,"stale":{},"unknown_owner":{},"worst_ms":{:.3f},"silence_ms":{:.3f})", stale_,
+                  unknown_owner_, static_cast<double>(times_.worst()) / 1000, silent.count());
   for (const int share : {50, 90, 99}) {
     text += fmt::format(R"(,"p{}_us":{})", share, times_.percentile(share));
   }
@@ -101,7 +123,12 @@ std::string Counts::to_json() const {
   for (const auto& [pid, count] : by_pid_) {
     by_pid.push_back(fmt::format(R"("{}":{})", pid, count));
   }
-  return text + fmt::format(R"(,"by_pid":{{{}}},"first_failures":[{}]}})", fmt::join(by_pid, ","),
+  std::vector<std::string> failed_by_pid;
+  for (const auto& [pid, outcomes] : failed_by_pid_) {
+    failed_by_pid.push_back(fmt::format(R"("{}":{{{}}})", pid, failures_of(outcomes)));
+  }
+  return text + fmt::format(R"(,"by_pid":{{{}}},"failed_by_pid":{{{}}},"first_failures":[{}]}})",
+                            fmt::join(by_pid, ","), fmt::join(failed_by_pid, ","),
                             fmt::join(first_failures_, ","));
 }
 

@@ -18,6 +18,7 @@ namespace continuity::load {
 struct Report {
   Verdict verdict;
   std::chrono::microseconds took{};
+  Clock::time_point ended;
   bool is_owner_wanted = false;
   pid_t owner = 0;        // 0: not found
   bool is_stale = false;  // served by a process that should not serve any more
@@ -46,6 +47,9 @@ class Counts {
   [[nodiscard]] std::uint64_t requests() const;
   [[nodiscard]] std::uint64_t failed() const { return requests() - of(Outcome::ok); }
   [[nodiscard]] std::uint64_t stale() const { return stale_; }
+  // The longest time in which nobody had a good answer, from the first of these
+  // counts on.
+  [[nodiscard]] Clock::duration silence(Clock::time_point until) const;
   [[nodiscard]] std::string to_json() const;
 
  private:
@@ -55,6 +59,10 @@ class Counts {
   std::uint64_t stale_ = 0;
   std::uint64_t unknown_owner_ = 0;
   std::map<pid_t, std::uint64_t> by_pid_;  // good answers
+  // What became of the others, where somebody had accepted them.
+  std::map<pid_t, std::array<std::uint64_t, outcome_count>> failed_by_pid_;
+  Clock::time_point last_answer_ = Clock::now();
+  Clock::duration longest_silence_{};
   std::vector<std::string> first_failures_;
   Histogram times_;
 };
