@@ -12,7 +12,10 @@ import queue
 import subprocess
 import threading
 import time
+from collections.abc import Collection
 from pathlib import Path
+
+from .process import Process
 
 
 class LoadFault(Exception):
@@ -27,6 +30,7 @@ class Load:
                                            text=True, bufsize=1)
         self._errors = errors
         self._answers: queue.Queue[str] = queue.Queue()
+        self._asking = threading.Lock()  # answers come in the order of the commands
         self._reader = threading.Thread(target=self._read)
         self._reader.start()
 
@@ -37,22 +41,24 @@ class Load:
 
     def ask(self, command: str, seconds: float = 30) -> dict:
         try:
-            self._child.stdin.write(command + "\n")
-            self._child.stdin.flush()
-            answer = json.loads(self._answers.get(timeout=seconds))
+            with self._asking:
+                self._child.stdin.write(command + "\n")
+                self._child.stdin.flush()
+                answer = json.loads(self._answers.get(timeout=seconds))
         except (OSError, ValueError, queue.Empty) as problem:
             words = self._errors.read_text(errors="replace").strip()
             raise LoadFault(f"continuity-load, asked to {command!r}: {problem!r} {words}") from problem
         return answer
 
-    def served_by(self, pid: int) -> int:
-        return self.ask("stats")["by_pid"].get(str(pid), 0)
+    def served_by(self, pids: Collection[int]) -> int:
+        by_pid = self.ask("stats")["by_pid"]
+        return sum(by_pid.get(str(pid), 0) for pid in pids)
 
-    def await_served_by(self, pid: int, requests: int, seconds: float) -> bool:
-        """Whether that process serves so many requests more within the time."""
-        wanted = self.served_by(pid) + requests
+    def await_served_by(self, pids: Collection[int], requests: int, seconds: float) -> bool:
+        """Whether these processes serve so many requests more within the time."""
+        wanted = self.served_by(pids) + requests
         deadline = time.monotonic() + seconds
-        while self.served_by(pid) < wanted:
+        while self.served_by(pids) < wanted:
             if time.monotonic() >= deadline:
                 return False
             time.sleep(0.005)  # the client is asked, it announces nothing
@@ -71,3 +77,13 @@ class Load:
             self._child.stdin.close()
         except BrokenPipeError:
             pass  # a command that was never read
+
+
+def answers_within(program: Path, arguments: list[str], server: Process, seconds: float) -> bool:
+    """Whether the server, which has just been started, answers before it ends and within the time."""
+    deadline = time.monotonic() + seconds
+    command = [str(program), *arguments, "--clients", "1", "--duration", "10ms"]
+    while subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, timeout=30).returncode != 0:
+        if server.ended(0.02) or time.monotonic() >= deadline:
+            return False
+    return True

@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 _family = Path(__file__).with_name("family.py")
@@ -29,8 +30,12 @@ def _children_of_all() -> dict[int, list[int]]:
     return children
 
 
+def environment_without_ours() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if not name.startswith("CONTINUITY_")}
+
+
 class Process:
-    def __init__(self, command: list[str], environment: dict[str, str], preload: Path | None, directory: Path,
+    def __init__(self, command: list[str], environment: dict[str, str], preload: Path | str | None, directory: Path,
                  output: Path) -> None:
         self._output = output
         # Only the command runs under the library, not its root.
@@ -45,6 +50,10 @@ class Process:
     def ended(self, seconds: float = 0) -> bool:
         """Whether all of its processes end within so many seconds."""
         return bool(select.select([self.descriptor], [], [], max(seconds, 0))[0])
+
+    def top(self) -> list[int]:
+        """The command itself, and those of its processes that have lost their parent."""
+        return _children_of_all().get(self.pid, [])
 
     def members(self) -> list[int]:
         """Its processes, without the root."""
@@ -77,8 +86,7 @@ class Process:
 
     def tell(self, number: int, answer: str, seconds: float) -> bool:
         """Sends a signal to those at the top. Whether the answer comes in their output."""
-        for pid in _children_of_all().get(self.pid, []):
-            _signal(pid, number)
+        signal_all(self.top(), number)
         deadline = time.monotonic() + seconds
         while answer not in self._output.read_text(errors="replace"):
             if self.ended(0.02) or time.monotonic() >= deadline:
@@ -87,21 +95,20 @@ class Process:
 
     def terminate(self) -> None:
         """As an operator would: SIGTERM to those at the top."""
-        for pid in _children_of_all().get(self.pid, []):
-            _signal(pid, signal.SIGTERM)
+        signal_all(self.top(), signal.SIGTERM)
 
     def destroy(self) -> None:
         deadline = time.monotonic() + 10
         while not self.ended(0.01) and time.monotonic() < deadline:
-            for pid in self.members():
-                _signal(pid, signal.SIGKILL)
+            signal_all(self.members(), signal.SIGKILL)
         self._root.kill()
         self._root.wait()
         os.close(self.descriptor)
 
 
-def _signal(pid: int, number: int) -> None:
-    try:
-        os.kill(pid, number)
-    except ProcessLookupError:
-        pass
+def signal_all(pids: Iterable[int], number: int) -> None:
+    for pid in pids:
+        try:
+            os.kill(pid, number)
+        except ProcessLookupError:
+            pass  # it has ended already

@@ -66,7 +66,7 @@ def page(results: list[Result], restarts: int, clients: int) -> str:
         "- *old one left*: from the end of the last connection of a generation to the end of its last process; median.",
         f"  `CONTINUITY_PROBATION` was {probation * 1000:.0f} ms.",
         "",
-        f"{datetime.date.today()}, {system}, Linux {platform.release()}, {_processor()}, {os.cpu_count()} processors,",
+        f"{datetime.date.today()}, {system}, Linux {platform.release()}, {processor()}, {os.cpu_count()} processors,",
         "which other work kept busy: times are rather too long than too short.",
         "",
         *cells,
@@ -83,12 +83,12 @@ def _page_row(result: Result) -> tuple[str, ...]:
         notes.append(f"**not tried**: {outcome.fault}")
     elif not is_right(result):
         notes.append("**failed**: " + (outcome.failures or ["loses nothing without the library either"])[0])
-    return (outcome.server.title, outcome.version, f"`{_command(outcome.server)}`", str(outcome.restarts),
+    return (outcome.server.title, outcome.version, f"`{shown_command(outcome.server)}`", str(outcome.restarts),
             str(outcome.requests), str(outcome.lost), _milliseconds(outcome.take_overs),
             _milliseconds(outcome.left_after), "; ".join(notes).replace("|", "\\|").replace("\n", " "))
 
 
-def _command(server: Server) -> str:
+def shown_command(server: Server) -> str:
     """As a user would type it, in the directory of its files."""
     shown = shlex.join(server.command)
     for word, meaning in (("@DIR@/", ""), ("@DIR@", "."), ("@PROGRAMS@/", ""), ("@PROGRAMS@", "."), ("@PORT@", "8080"),
@@ -104,7 +104,7 @@ def _milliseconds(values: list[float]) -> str:
     return f"{middle:.1f} ms" if middle < 10 else f"{middle:.0f} ms"
 
 
-def _processor() -> str:
+def processor() -> str:
     for entry in Path("/proc/cpuinfo").read_text().splitlines():
         if entry.startswith("model name"):
             return entry.partition(":")[2].strip()

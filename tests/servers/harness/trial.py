@@ -10,7 +10,6 @@ experiment has to fail: that is its negative control.
 
 from __future__ import annotations
 
-import os
 import subprocess
 import time
 from collections import Counter
@@ -18,9 +17,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from .in_flight import HalfSent, KeptAlive, NotBegun
-from .load import Load, LoadFault
+from .load import Load, LoadFault, answers_within
 from .log import Log
-from .process import Process
+from .process import Process, environment_without_ours
 from .server import Missing, Place, Server
 
 probation = 0.2  # CONTINUITY_PROBATION of every run
@@ -121,7 +120,8 @@ class Trial:
                            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         first = self.start(1)
         arguments = self.place.fill_all(self.server.client_arguments())
-        self.await_first_answer(first, arguments)
+        if not answers_within(self.client, arguments, first, self.server.seconds_to_start):
+            raise NotTried(f"the first generation never answered: {first.last_words()}")
         self.place.release_port()
         self.load = Load(self.client, arguments, self.clients, self.place.directory / "load.errors")
         self.load.ask(f"watch {first.pid}")
@@ -136,7 +136,7 @@ class Trial:
             self.read_counts(self.load.finish())
 
     def start(self, number: int) -> Generation:
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("CONTINUITY_")}
+        environment = environment_without_ours()
         environment.update({name: self.place.fill(value, number) for name, value in self.server.environment.items()})
         if self.library:
             environment["CONTINUITY_DIR"] = str(self.rendezvous)
@@ -148,16 +148,9 @@ class Trial:
         self.generations.append(generation)
         return generation
 
-    def await_first_answer(self, first: Generation, arguments: list[str]) -> None:
-        deadline = time.monotonic() + self.server.seconds_to_start
-        command = [str(self.client), *arguments, "--clients", "1", "--duration", "10ms"]
-        while subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, timeout=30).returncode != 0:
-            if first.ended(0.02) or time.monotonic() >= deadline:
-                raise NotTried(f"the first generation never answered: {first.last_words()}")
-
     def serves(self, generation: Generation) -> bool:
         """New connections reach that process: as many as there are clients."""
-        return self.load.await_served_by(generation.pid, self.clients, self.seconds_to_serve)
+        return self.load.await_served_by({generation.pid}, self.clients, self.seconds_to_serve)
 
     def restart(self, number: int) -> None:
         old = self.generations[-1]
@@ -203,7 +196,7 @@ class Trial:
         else:
             deadline = time.monotonic() + self.seconds_to_take_over
             while not new.ended(0.02) and time.monotonic() < deadline:
-                if self.load.served_by(new.pid):
+                if self.load.served_by({new.pid}):
                     return
         if new.ended():
             raise GaveUp(f"start {new.number} ended ({new.how_it_ended()}): {new.last_words()}")
@@ -240,7 +233,7 @@ class Trial:
                 patience = f"{self.seconds_to_leave:.0f} s"
                 self.fail(f"generation {generation.number} stays {patience} after its last connection")
                 generation.terminate()  # as an operator would; what is lost by it is counted
-                if not generation.ended(5) or not self.load.await_served_by(newest.pid, self.clients, 2):
+                if not generation.ended(5) or not self.load.await_served_by({newest.pid}, self.clients, 2):
                     self.fail(f"generation {generation.number} was terminated: now the newest cannot be reached")
         if self.server.pid_file:
             path = Path(self.place.fill(self.server.pid_file, newest.number))
