@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <fcntl.h>
+#include <set>
 
 namespace continuity {
 namespace {
@@ -87,7 +88,7 @@ bool Taker::receive_inventory(Conversation& conversation, Nanoseconds deadline) 
 
 // Everybody is greeted before anybody is listened to, so that silent ones cost
 // one look_time together.
-std::list<Taker::Conversation> Taker::look(Rendezvous& rendezvous) {
+std::list<Taker::Conversation> Taker::look_once(Rendezvous& rendezvous) {
   std::list<Conversation> found;
   Message hello{.type = MessageType::hello};
   hello.protocol_min = hello.protocol_max = protocol_version;
@@ -115,6 +116,26 @@ std::list<Taker::Conversation> Taker::look(Rendezvous& rendezvous) {
     return !receive_inventory(conversation, is_own ? patience : deadline);
   });
   return found;
+}
+
+// Who has handed over offers nothing any more, and who has taken over was announced before
+// it asked: before that answer, but perhaps after the rendezvous was listed. Then neither
+// of them is seen to have the address, and a bind that the kernel lets through (SO_REUSEPORT)
+// would share it with its owner.
+std::list<Taker::Conversation> Taker::look(Rendezvous& rendezvous) {
+  std::set<std::string> superseded;
+  for (;;) {
+    auto found = look_once(rendezvous);
+    bool news = false;
+    for (const Conversation& conversation : found) {
+      news |= conversation.inventory.identity == self_.identity &&
+              conversation.inventory.state == HolderState::busy && conversation.offers.empty() &&
+              superseded.insert(conversation.door).second;
+    }
+    if (!news) {
+      return found;
+    }
+  }
 }
 
 bool Taker::is_held(Rendezvous& rendezvous, const SocketFile& file) {

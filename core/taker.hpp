@@ -121,6 +121,7 @@ class Taker {
   };
 
   std::list<Conversation> look(Rendezvous& rendezvous);
+  std::list<Conversation> look_once(Rendezvous& rendezvous);
   static bool note_offers(Conversation& conversation, Message& message);
   bool receive_inventory(Conversation& conversation, Nanoseconds deadline);
   Claim claim_from(Conversation& conversation, const Listener& wanted);

@@ -446,6 +446,39 @@ TEST_CASE("a second restart waits for the probation of the first", "[taker]") {
   CHECK(predecessor.owner.count("revive") == 0);
 }
 
+TEST_CASE("who listed the rendezvous before a successor was announced finds it all the same",
+          "[taker]") {
+  World world;
+  Predecessor predecessor(world);
+  Rendezvous rendezvous = world.open_rendezvous(world.taker_sys);
+  Taker first = world.make_taker(2);
+  const auto claim = first.claim(rendezvous, predecessor.wanted());
+  REQUIRE(claim.found == Found::claimed);
+  std::unique_ptr<Predecessor> successor;
+  Taker::Outcome outcome;
+  // Between the list, on which the first is not, and the predecessor's answer.
+  world.taker_sys.hooks.sendmsg = [&](int fd, const msghdr* message, int flags) {
+    const auto* bytes = static_cast<const char*>(message->msg_iov[0].iov_base);
+    if (successor == nullptr && bytes[4] == static_cast<char>(MessageType::hello)) {
+      outcome = first.become_owner(rendezvous);
+      std::vector<OwnedFd> taken;
+      taken.push_back(own(::fcntl(claim.fd.get(), F_DUPFD_CLOEXEC, 0)));
+      successor = std::make_unique<Predecessor>(world, std::move(taken), 2);
+      successor->holder.watch_predecessor(std::move(outcome.predecessors.at(0)),
+                                          outcome.probation_ends);
+    }
+    return ::sendmsg(fd, message, flags);
+  };
+
+  Taker rival = world.make_taker(3);
+  const auto late = rival.claim(rendezvous, predecessor.wanted());
+
+  REQUIRE(outcome.owner);
+  REQUIRE(late.found == Found::claimed);
+  CHECK(same_socket(late.fd.get(), successor->fd()));
+  CHECK(world.time() >= outcome.probation_ends - 10 * millisecond);
+}
+
 TEST_CASE("an owner takes over from its predecessor what it binds later", "[taker]") {
   const bool after_probation = GENERATE(false, true);
   World world;
