@@ -303,15 +303,18 @@ class SocketUpgrader::Implementation {
     if (!rendezvous_) {
       return;  // serves, but nobody can follow
     }
+    // Before the predecessor is asked: who finds that it has handed over looks for us.
+    wake_ = OwnedFd(sys_, sys_.eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+    auto door = rendezvous_->publish(identity_, generation_);
     auto outcome = taker_->become_owner(*rendezvous_);
     if (!outcome.owner) {
+      rendezvous_->withdraw(identity_, generation_);
       refusal_ = outcome.reason;
       completed_.store(true);
       return;
     }
-    wake_ = OwnedFd(sys_, sys_.eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
-    auto door = rendezvous_->publish(identity_, generation_);
     if (!wake_.is_open() || !door) {
+      rendezvous_->withdraw(identity_, generation_);
       log_.error(
           "the rendezvous socket cannot be made; this program cannot be restarted without "
           "loss");

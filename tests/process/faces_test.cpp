@@ -2,12 +2,19 @@
 // servers, and SocketUpgrader for servers that ask. Each restarts like a
 // preloaded server, and each follows each of the others, since all speak one
 // protocol. And how much is lost without them.
+#include "core/channel.hpp"
+#include "core/listener.hpp"
 #include "restarts.hpp"
 
 #include <catch2/catch.hpp>
 
 #include <algorithm>
 #include <array>
+#include <filesystem>
+#include <stdexcept>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 namespace continuity::test {
 namespace {
@@ -35,7 +42,83 @@ void shows_no_loss(const Face& face, const Arguments& arguments) {
   restarts_without_loss(arguments, place, face.leaving);
 }
 
+// A predecessor played by the test: it grants what it listens on, and says how READY finds it.
+class Granting {
+ public:
+  explicit Granting(const Place& place)
+      : directory_(place.rendezvous() + "/" + std::to_string(::geteuid())),
+        listener_(libc_sys(), ::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0)),
+        door_(libc_sys(), ::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0)) {
+    const SocketAddress address(place.address());
+    const SocketAddress name(directory_ + "/of-any-face.00000000000000ff.sock");
+    const int on = 1;
+    ::setsockopt(listener_.get(), SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
+    if (::mkdir(directory_.c_str(), S_IRWXU) != 0 ||
+        ::bind(listener_.get(), address.get(), address.length) != 0 ||
+        ::listen(listener_.get(), 1) != 0 || ::bind(door_.get(), name.get(), name.length) != 0 ||
+        ::listen(door_.get(), 1) != 0) {
+      throw std::runtime_error("no predecessor");
+    }
+  }
+
+  // Everything up to READY, which is left unanswered: the channel.
+  Channel converse() {
+    Channel channel(libc_sys(), {libc_sys(), ::accept4(door_.get(), nullptr, nullptr,
+                                                       SOCK_CLOEXEC | SOCK_NONBLOCK)});
+    await(channel, MessageType::hello);
+    Message inventory{.type = MessageType::inventory};
+    inventory.protocol_min = inventory.protocol_max = protocol_version;
+    inventory.identity = "of-any-face";
+    inventory.pid = ::getpid();
+    inventory.listeners.push_back(*describe_socket(libc_sys(), listener_.get()));
+    inventory.listeners.front().id = 1;
+    REQUIRE(channel.send(inventory, never));
+    await(channel, MessageType::claim);
+    Message grant{.type = MessageType::grant};
+    grant.total = 1;
+    grant.ids = {1};
+    const int fd = listener_.get();
+    REQUIRE(channel.send(grant, std::span(&fd, 1), never));
+    await(channel, MessageType::got);
+    await(channel, MessageType::ready);
+    return channel;
+  }
+
+  // Others than us who can be found.
+  [[nodiscard]] std::ptrdiff_t announced() const {
+    const std::filesystem::directory_iterator names(directory_);
+    return std::count_if(begin(names), end(names),
+                         [](const auto& entry) {
+                           return entry.path().filename().string().rfind("of-any-face.", 0) == 0;
+                         }) -
+           1;
+  }
+
+ private:
+  static void await(Channel& channel, MessageType type) {
+    const auto received = channel.receive(after(libc_sys(), 10 * second));
+    REQUIRE(received.has_value());
+    REQUIRE(received->message.type == type);
+  }
+
+  std::string directory_;
+  OwnedFd listener_;
+  OwnedFd door_;
+};
+
 }  // namespace
+
+TEST_CASE("whatever its face, a successor can be found when it says READY") {
+  for (const Face* face : {&preloaded, &linked, &asking}) {
+    INFO(face->program);
+    Place place;
+    show(place, *face);
+    Granting predecessor(place);
+    const Process successor = place.spawn(face->arguments);
+    const Channel channel = predecessor.converse();
+    CHECK(predecessor.announced() == 1);
+  }
+}
 
 TEST_CASE("restarted under load, nothing is lost: linked static, a thread per connection") {
   shows_no_loss(linked, {"threads"});
