@@ -742,7 +742,10 @@ void* Agent::run(void* self) {
     }
     // Born deaf, if its generation is: before it waits for work.
     if (agent->process_->page->current_phase() == GenerationPhase::active) {
-      agent->settled_ = true;  // who starts us there has seen to it
+      // The process may have claims of its own from before. Who starts us is in the slow
+      // path, and waits for us.
+      adopt_settled_here(*agent->process_);
+      agent->settled_ = true;
       while (!agent->generation_.follow()) {
         const timespec pause = to_timespec(millisecond);
         real_sys().ppoll(nullptr, 0, &pause);

@@ -377,14 +377,18 @@ void settle_for_others(Process& process) noexcept {
   }
 }
 
+void adopt_settled_here(Process& process) {
+  forget_claims(process, false);
+  if (process.taker && !process.taker->has_own_claims()) {
+    take_lifelines(process);
+  }
+}
+
 void adopt_settled(Process& process) noexcept {
   try {
     const SlowPath entered(&process);
     if (entered) {
-      forget_claims(process, false);
-      if (process.taker && !process.taker->has_own_claims()) {
-        take_lifelines(process);
-      }
+      adopt_settled_here(process);
     }
   } catch (...) {  // no memory: what the program sets goes to a socket nobody uses
   }

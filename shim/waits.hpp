@@ -9,6 +9,8 @@ namespace continuity::shim {
 // The generation owns its listeners: in this process too they are listeners like
 // any others.
 void adopt_settled(Process& process) noexcept;
+// The same where the slow path is held.
+void adopt_settled_here(Process& process);
 
 // Another process of the generation waits for work on what this one has claimed.
 void settle_for_others(Process& process) noexcept;

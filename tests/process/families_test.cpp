@@ -238,6 +238,35 @@ TEST_CASE("restarted under load, nothing is lost: two forks, a session, and work
   place.main_leads = false;
   restarts_family_without_loss({"--background", "twice", "prefork"}, place);
 }
+TEST_CASE("a daemon can be restarted that has forked workers before and after its parent ended") {
+  FamilyPlace place;
+  const Arguments arguments{"--background", "late", "--workers", "1", "prefork"};
+  Process first = place.spawn(arguments);
+  REQUIRE(first.next_line().rfind("listening ", 0) == 0);
+  REQUIRE(answer_from(place.address()).rfind("pid=", 0) == 0);
+  Process second = place.spawn(arguments);
+  const auto daemon = static_cast<pid_t>(number_in(second.next_line(), "pid"));
+  second.await_log("took over " + place.printed_address());
+  const auto worker = static_cast<pid_t>(number_in(answer_from(place.address()), "pid"));
+  first.send("go on\n");
+  second.send("go on\n");
+  CHECK(second.wait_exit() == 0);
+  // With nobody above it the daemon has an agent from now on, and with nobody beside it
+  // that leads.
+  ::kill(daemon, SIGUSR2);
+  REQUIRE(second.next_line().rfind("worker pid=", 0) == 0);
+  ::kill(worker, SIGKILL);
+  CHECK(have_ended({worker}));
+
+  Process third = place.spawn(arguments);
+  third.await_log("took over " + place.printed_address());
+
+  CHECK(have_ended(family_of(daemon)));
+  third.send("go on\n");
+  CHECK(third.wait_exit() == 0);
+  CHECK(answer_from(place.address()).rfind("pid=", 0) == 0);
+}
+
 TEST_CASE("restarted under load, nothing is lost: beside a helper forked before the bind") {
   restarts_family_without_loss({"--helper", "threads"}, FamilyPlace{});
 }

@@ -8,6 +8,7 @@
 #include <pthread.h>
 #include <signal.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
@@ -221,6 +222,18 @@ void fork_stranger(const char* program) {
     _exit(1);
   }
   say("stranger pid=%d", stranger);
+}
+
+// Its parent sees to something first, and ends when it is told.
+void go_to_background_late(void) {
+  pid_t daemon = fork();
+  if (daemon < 0) {
+    fail("fork");
+  }
+  if (daemon != 0) {
+    getchar();
+    _exit(0);
+  }
 }
 
 void go_to_background_twice(void) {

@@ -310,6 +310,8 @@ static void change_when_bound(void) {
   if (settings.background != NULL) {
     if (strcmp(settings.background, "twice") == 0) {
       go_to_background_twice();
+    } else if (strcmp(settings.background, "late") == 0) {
+      go_to_background_late();
     } else if (daemon(1, 1) != 0) {
       fail("daemon");
     }

@@ -42,7 +42,7 @@ struct settings {
   int max_requests;        // after so many a worker ends, and its master forks another
   const char* nobody;      // becomes nobody "before" or "after" bind, in "workers", "to-and-fro"
   const char* root;        // workers go there by chroot
-  const char* background;  // "after" bind, or "twice" (two forks, a session of its own)
+  const char* background;  // "after" bind, "twice" (two forks, a session of its own), "late"
   bool no_new_privileges;
   bool helper;           // forked before it binds, and waits for nothing
   bool serving_helper;   // forked before it binds, and is handed connections
@@ -92,6 +92,7 @@ void become_nobody_for_a_while(void);
 void become_root_again(void);
 void fork_helper(void);
 void fork_stranger(const char* program);
+void go_to_background_late(void);
 void go_to_background_twice(void);
 void supervise_the_rest(void);
 void deploy_when_told(char** arguments);
