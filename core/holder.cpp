@@ -13,6 +13,8 @@ namespace {
 
 constexpr std::size_t max_conversations = 32;
 constexpr Nanoseconds greeting_time = 2 * second;
+// Who looks at us looks at others, too, and some of them may be silent.
+constexpr Nanoseconds looking_time = 10 * second;
 constexpr Nanoseconds closed_door_time = 50 * millisecond;
 constexpr Nanoseconds send_time = 100 * millisecond;
 // A predecessor that has not said by then that our probation is over is stopped.
@@ -426,8 +428,9 @@ void Holder::send_inventory(Conversation& conversation) {
   // Parked until the attempt, or our own probation, has ended: then it is told
   // anew. One that does not want to wait closes the channel.
   conversation.stage = current == HolderState::active ? Stage::looking : Stage::parked;
-  conversation.deadline =
-      current == HolderState::active ? after(*sys_, options_->ready_timeout) : never;
+  conversation.deadline = current == HolderState::active
+                              ? after(*sys_, std::max(options_->ready_timeout, looking_time))
+                              : never;
   // What has been retired is nobody's to claim from us.
   conversation.offered.clear();
   if (conversation.joins) {

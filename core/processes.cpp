@@ -201,6 +201,17 @@ bool is_running(const Sys& sys, pid_t process) {
   return sys.ppoll(&end, 1, &at_once) <= 0;
 }
 
+// The kernel says so after it has closed the files (exit_files, exit_notify in
+// kernel/exit.c).
+void await_end(const Sys& sys, pid_t process, Nanoseconds deadline) {
+  const OwnedFd handle(sys, process > 0 ? sys.pidfd_open(process, 0) : -1);
+  pollfd end{.fd = handle.get(), .events = POLLIN, .revents = 0};
+  if (handle.is_open()) {
+    const timespec rest = to_timespec(std::max<Nanoseconds>(deadline - now(sys), 0));
+    sys.ppoll(&end, 1, &rest);
+  }
+}
+
 bool parse_ending(std::string_view stat) {
   constexpr unsigned exiting = 4;  // PF_EXITING in include/linux/sched.h
   unsigned flags = 0;

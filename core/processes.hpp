@@ -2,6 +2,7 @@
 // which connections they hold.
 #pragma once
 
+#include "core/clock.hpp"
 #include "core/address.hpp"
 #include "core/owned_fd.hpp"
 #include "core/result.hpp"
@@ -40,6 +41,8 @@ ProcessEnd from_wait_status(int status);
 // Whether it has not ended. One that nobody has waited for yet has its pid still,
 // and can be sent signals.
 bool is_running(const Sys& sys, pid_t process);
+// Waits until it has ended, and all that it had open is closed.
+void await_end(const Sys& sys, pid_t process, Nanoseconds deadline);
 
 class Processes {
  public:

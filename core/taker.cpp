@@ -13,12 +13,19 @@ namespace {
 // more patience, for the machine may just be busy.
 constexpr Nanoseconds look_time = 100 * millisecond;
 constexpr Nanoseconds own_look_time = 2 * second;
+// Who has closed the conversation may have its listener open for a moment.
+constexpr Nanoseconds exit_time = 200 * millisecond;
+constexpr unsigned most_times_gone = 8;
 constexpr Nanoseconds grant_time = 5 * second;
 // A predecessor under load needs a fraction of a millisecond to go deaf, and
 // at most 200 ms. Who needs longer than this does not run at all.
 constexpr Nanoseconds answer_time = 5 * second;
 constexpr Nanoseconds send_time = second;
 constexpr Nanoseconds longest_probation = 86'400 * second;
+
+bool is_gone(int code) {
+  return code == ECONNRESET || code == EPIPE;
+}
 
 }  // namespace
 
@@ -52,6 +59,9 @@ bool Taker::receive_inventory(Conversation& conversation, Nanoseconds deadline) 
       if (received.error().code == ECONNRESET) {
         // It has ended, or has nothing for us any more.
         log_->info("pid {} at the rendezvous has hung up; ignored", peer ? peer->pid : 0);
+        if (peer && is_of_our_name(conversation)) {
+          await_end(*sys_, peer->pid, after(*sys_, exit_time));
+        }
         return false;
       }
       log_->warn("pid {} at the rendezvous {}; ignored", peer ? peer->pid : 0,
@@ -86,6 +96,11 @@ bool Taker::receive_inventory(Conversation& conversation, Nanoseconds deadline) 
   }
 }
 
+// By its name, which others can have as well.
+bool Taker::is_of_our_name(const Conversation& conversation) const {
+  return conversation.door.find("/" + self_.identity + ".") != std::string::npos;
+}
+
 // Everybody is greeted before anybody is listened to, so that silent ones cost
 // one look_time together.
 std::list<Taker::Conversation> Taker::look_once(Rendezvous& rendezvous) {
@@ -110,10 +125,8 @@ std::list<Taker::Conversation> Taker::look_once(Rendezvous& rendezvous) {
     }
   }
   const Nanoseconds patience = deadline - look_time + own_look_time;
-  const std::string own = "/" + self_.identity + ".";
   found.remove_if([&](Conversation& conversation) {
-    const bool is_own = conversation.door.find(own) != std::string::npos;
-    return !receive_inventory(conversation, is_own ? patience : deadline);
+    return !receive_inventory(conversation, is_of_our_name(conversation) ? patience : deadline);
   });
   return found;
 }
@@ -186,9 +199,18 @@ bool Taker::receive_grant(Conversation& conversation, Claim& claim) {
     log_->warn("pid {} did not hand over: {}", conversation.inventory.pid, what);
     return false;
   };
+  // What it has granted is ours all the same.
+  const auto note_end = [&] {
+    claim.gone = granted == 0;
+    conversation.granted = granted > 0;
+    return conversation.granted;
+  };
   while (granted < expected) {
     auto received = conversation.channel.receive(after(*sys_, grant_time));
     if (!received) {
+      if (is_gone(received.error().code)) {
+        return note_end();
+      }
       return broken(error_text(received.error().code));
     }
     const Message& message = received->message;
@@ -224,8 +246,10 @@ bool Taker::receive_grant(Conversation& conversation, Claim& claim) {
       offer->fd = std::move(received->fds[i]);
       ++granted;
     }
-    if (!conversation.channel.send(Message{.type = MessageType::got}, after(*sys_, send_time))) {
-      return broken("it is gone");
+    if (const auto sent =
+            conversation.channel.send(Message{.type = MessageType::got}, after(*sys_, send_time));
+        !sent) {
+      return is_gone(sent.error().code) ? note_end() : broken(error_text(sent.error().code));
     }
   }
   conversation.granted = true;
@@ -270,7 +294,9 @@ Taker::Claim Taker::claim_offer(Conversation& conversation, Offer& offer) {
   if (!offer.asked) {
     Message claim{.type = MessageType::claim};
     claim.ids.push_back(offer.listener.id);
-    offer.asked = conversation.channel.send(claim, after(*sys_, send_time)).has_value();
+    const auto sent = conversation.channel.send(claim, after(*sys_, send_time));
+    offer.asked = sent.has_value();
+    result.gone = !sent && is_gone(sent.error().code);
   }
   if (!conversation.granted && (!offer.asked || !receive_grant(conversation, result))) {
     return result;
@@ -341,8 +367,14 @@ Taker::Claim Taker::claim_among(std::list<Conversation>& found, const Listener& 
       offer->claims = fit == Fit::same ? 1 : 0;
       conversations_.splice(conversations_.end(), found, conversation);
     }
-    // Somebody else was faster between its answer and our claim.
-    if (claim.ours || (claim.busy && options_->busy == WhenBusy::wait)) {
+    // Somebody else was faster between its answer and our claim; or there is nobody any
+    // more who hands over, or waits for our claim: then who is there now?
+    if (claim.gone) {
+      log_->info("pid {} has gone before it handed over", conversation->inventory.pid);
+      await_end(*sys_, conversation->inventory.pid, after(*sys_, exit_time));
+    }
+    if (claim.ours || (claim.busy && options_->busy == WhenBusy::wait) ||
+        (claim.gone && ++times_gone_ < most_times_gone)) {
       look_again = true;
       continue;
     }

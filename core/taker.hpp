@@ -37,6 +37,7 @@ class Taker {
     Listener listener;                // as the predecessor described it
     bool busy = false;                // refused because another attempt is under way
     bool ours = false;                // which is our own generation's
+    bool gone = false;                // refused because there is nobody any more
     bool again = false;               // of what is claimed already
     Overlap overlap = Overlap::none;  // how it lies to what was wanted: another socket
   };
@@ -122,6 +123,7 @@ class Taker {
 
   std::list<Conversation> look(Rendezvous& rendezvous);
   std::list<Conversation> look_once(Rendezvous& rendezvous);
+  [[nodiscard]] bool is_of_our_name(const Conversation& conversation) const;
   static bool note_offers(Conversation& conversation, Message& message);
   bool receive_inventory(Conversation& conversation, Nanoseconds deadline);
   Claim claim_from(Conversation& conversation, const Listener& wanted);
@@ -147,6 +149,7 @@ class Taker {
   const Options* options_;
   Self self_;
   std::list<Conversation> conversations_;
+  unsigned times_gone_ = 0;
   bool outlived_ = false;
 };
 
