@@ -58,6 +58,7 @@ bool Taker::receive_inventory(Conversation& conversation, Nanoseconds deadline) 
       const auto peer = conversation.channel.peer();
       if (received.error().code == ECONNRESET) {
         // It has ended, or has nothing for us any more.
+        conversation.hung_up = true;
         log_->info("pid {} at the rendezvous has hung up; ignored", peer ? peer->pid : 0);
         if (peer && is_of_our_name(conversation)) {
           await_end(*sys_, peer->pid, after(*sys_, exit_time));
@@ -96,11 +97,6 @@ bool Taker::receive_inventory(Conversation& conversation, Nanoseconds deadline) 
   }
 }
 
-// By its name, which others can have as well.
-bool Taker::is_of_our_name(const Conversation& conversation) const {
-  return conversation.door.find("/" + self_.identity + ".") != std::string::npos;
-}
-
 // Everybody is greeted before anybody is listened to, so that silent ones cost
 // one look_time together.
 std::list<Taker::Conversation> Taker::look_once(Rendezvous& rendezvous) {
@@ -118,34 +114,46 @@ std::list<Taker::Conversation> Taker::look_once(Rendezvous& rendezvous) {
     if (!peer || (peer->uid != door.owner && peer->uid != 0)) {
       log_->warn("{} belongs to user {}, its directory to user {}; ignored", door.name,
                  peer ? peer->uid : 0, door.owner);
-    } else if (channel.send(hello, deadline)) {
-      found.push_back({.channel = std::move(channel), .door = std::move(door.name)});
     } else {
-      log_->info("{} has hung up; ignored", door.name);
+      Conversation& conversation = found.emplace_back();
+      conversation.channel = std::move(channel);
+      conversation.door = std::move(door.name);
+      if (!conversation.channel.send(hello, deadline)) {
+        log_->info("{} has hung up; ignored", conversation.door);
+        conversation.hung_up = true;
+      }
     }
   }
   const Nanoseconds patience = deadline - look_time + own_look_time;
-  found.remove_if([&](Conversation& conversation) {
-    return !receive_inventory(conversation, is_of_our_name(conversation) ? patience : deadline);
-  });
+  for (Conversation& conversation : found) {
+    conversation.answered =
+        !conversation.hung_up &&
+        receive_inventory(conversation, is_of_our_name(conversation) ? patience : deadline);
+  }
   return found;
 }
 
+bool Taker::is_of_our_name(const Conversation& conversation) const {
+  return conversation.door.find("/" + self_.identity + ".") != std::string::npos;
+}
+
 // Who has handed over offers nothing any more, and who has taken over was announced before
-// it asked: before that answer, but perhaps after the rendezvous was listed. Then neither
-// of them is seen to have the address, and a bind that the kernel lets through (SO_REUSEPORT)
-// would share it with its owner.
+// it asked: before that answer, but perhaps after the rendezvous was listed. Or it has hung
+// up since, and the other one takes everything back. Then neither of them is seen to have the
+// address, and a bind that the kernel lets through (SO_REUSEPORT) would share it with its owner.
 std::list<Taker::Conversation> Taker::look(Rendezvous& rendezvous) {
-  std::set<std::string> superseded;
+  std::set<std::string> overtaken;
   for (;;) {
     auto found = look_once(rendezvous);
     bool news = false;
     for (const Conversation& conversation : found) {
-      news |= conversation.inventory.identity == self_.identity &&
-              conversation.inventory.state == HolderState::busy && conversation.offers.empty() &&
-              superseded.insert(conversation.door).second;
+      const bool has_handed_over = conversation.answered && conversation.offers.empty() &&
+                                   conversation.inventory.state == HolderState::busy;
+      news |= is_of_our_name(conversation) && (has_handed_over || conversation.hung_up) &&
+              overtaken.insert(conversation.door).second;
     }
     if (!news) {
+      found.remove_if([](const Conversation& conversation) { return !conversation.answered; });
       return found;
     }
   }

@@ -115,6 +115,8 @@ class Taker {
     Message inventory{};                                          // without its listeners
     std::vector<Offer> offers{};                                  // in the order of their ids
     std::unordered_multimap<std::size_t, std::size_t> by_hash{};  // of those, where they are
+    bool answered = false;
+    bool hung_up = false;
     bool granted = false;
     TakerPhase phase = TakerPhase::starting;
     bool shared = false;  // with processes forked from this one, or its parent

@@ -479,6 +479,49 @@ TEST_CASE("who listed the rendezvous before a successor was announced finds it a
   CHECK(world.time() >= outcome.probation_ends - 10 * millisecond);
 }
 
+TEST_CASE("who greets a successor as it dies finds the predecessor that has come back", "[taker]") {
+  World world;
+  world.options.probation = 60 * second;
+  Predecessor predecessor(world);
+  Rendezvous rendezvous = world.open_rendezvous(world.taker_sys);
+  Taker first = world.make_taker(2);
+  auto claim = first.claim(rendezvous, predecessor.wanted());
+  auto outcome = first.become_owner(rendezvous);
+  REQUIRE(outcome.owner);
+  std::vector<OwnedFd> taken;
+  taken.push_back(std::move(claim.fd));
+  auto successor = std::make_unique<Predecessor>(world, std::move(taken), 2);
+  successor->holder.watch_predecessor(std::move(outcome.predecessors.at(0)),
+                                      outcome.probation_ends);
+  // The last time that both are greeted, it dies when the other one has answered.
+  constexpr int both_twice = 4;
+  int greeted = 0;
+  Nanoseconds dies_at = never;
+  world.taker_sys.hooks.sendmsg = [&](int fd, const msghdr* message, int flags) {
+    const auto* bytes = static_cast<const char*>(message->msg_iov[0].iov_base);
+    if (bytes[4] == static_cast<char>(MessageType::hello) && ++greeted == both_twice) {
+      dies_at = world.time() + 500 * millisecond;
+    }
+    return ::sendmsg(fd, message, flags);
+  };
+  world.on_wait = [&] {
+    if (successor != nullptr && greeted >= both_twice - 1) {
+      successor->stopped = true;
+    }
+    if (world.time() >= dies_at) {
+      successor.reset();
+    }
+  };
+
+  Taker rival = world.make_taker(3);
+  const auto late = rival.claim(rendezvous, predecessor.wanted());
+
+  REQUIRE(successor == nullptr);
+  REQUIRE(late.found == Found::claimed);
+  CHECK(same_socket(late.fd.get(), predecessor.fd()));
+  CHECK(predecessor.owner.count("revive") == 1);
+}
+
 TEST_CASE("an owner takes over from its predecessor what it binds later", "[taker]") {
   const bool after_probation = GENERATE(false, true);
   World world;
