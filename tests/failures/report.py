@@ -105,7 +105,7 @@ def _head(results: list[tuple[Scenario, System, list[Seen]]]) -> list[str]:
         "is over the old one lets go, as nginx's does after QUIT, and nobody is left to come back.",
         "",
         f"{datetime.date.today()}, {system_name}, Linux {platform.release()}, {processor()}, {os.cpu_count()} "
-        "processors. "
+        "processors, which other work kept busy: times are rather too long than too short. "
         "The load: `continuity-load --owners --clients "
         f"{cell.clients} --pause {cell.pause_between} --timeout {cell.request_patience}`; configurations: "
         "`tests/failures/systems.py`.",
