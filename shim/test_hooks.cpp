@@ -1,33 +1,78 @@
 #include "shim/test_hooks.hpp"
 
+#include "core/clock.hpp"
+
 #include <algorithm>
+#include <array>
 #include <atomic>
 #include <cerrno>
+#include <csignal>
 #include <cstdlib>
+#include <cstring>
+#include <fcntl.h>
 #include <string_view>
+#include <sys/socket.h>
+#include <unistd.h>
 
 namespace continuity::shim {
 namespace {
 
 Sys g_unfaulted;
+
+// ---- Calls that fail ----------------------------------------------------------------
+
 std::atomic<long> g_calls_left{-1};
-int g_errno = 0;
-std::string_view g_missing;  // a call's name
+std::atomic<int> g_errno{0};
+std::string_view g_missing;      // a call's name
+std::atomic<int> g_shortage{0};  // the errno of what there is no more of
+std::atomic<Nanoseconds> g_shortage_ends{0};
+std::atomic<long> g_shortage_left{0};  // ENOMEM: of so many calls
+
+template <std::size_t N>
+bool is_among(std::string_view name, const std::array<std::string_view, N>& names) {
+  return std::find(names.begin(), names.end(), name) != names.end();
+}
 
 // What never fails for want of descriptors or memory, and what gives them back.
-constexpr bool may_fail(std::string_view name) {
-  return name != "close" && name != "clock_gettime" && name != "getpid" && name != "geteuid" &&
-         name != "number" && name != "futex" && name != "kill" && name != "tgkill" &&
-         name != "gettid" && name != "ppoll";
+bool may_fail(std::string_view name) {
+  constexpr std::array<std::string_view, 10> never_fails{
+      "close", "clock_gettime", "getpid", "geteuid", "number",
+      "futex", "kill",          "tgkill", "gettid",  "ppoll"};
+  return !is_among(name, never_fails);
+}
+
+bool is_short(std::string_view name) {
+  constexpr std::array<std::string_view, 9> makes_descriptors{
+      "accept4",    "epoll_create1", "eventfd",    "memfd_create", "openat",
+      "pidfd_open", "socket",        "socketpair", "fcntl"};
+  constexpr std::array<std::string_view, 5> makes_files{"bind", "fchmodat", "mkdirat", "renameat",
+                                                        "renameat2"};
+  if (g_shortage.load() == 0 || now(g_unfaulted) >= g_shortage_ends.load()) {
+    return false;
+  }
+  switch (g_shortage.load()) {
+    case EMFILE:
+      return is_among(name, makes_descriptors);
+    case ENOSPC:
+      return is_among(name, makes_files);
+    case ENOMEM:
+      return may_fail(name) && g_shortage_left.fetch_sub(1) > 0;
+    default:
+      return false;
+  }
 }
 
 bool fails_now(std::string_view name) {
+  if (is_short(name)) {
+    errno = g_shortage.load();
+    return true;
+  }
   const bool is_missing = name == g_missing;
   if (!is_missing &&
       (!may_fail(name) || g_calls_left.load() < 0 || g_calls_left.fetch_sub(1) != 0)) {
     return false;
   }
-  errno = g_errno;
+  errno = g_errno.load();
   return true;
 }
 
@@ -41,25 +86,194 @@ bool fails_now(std::string_view name) {
 #include "core/sys_calls.def"
 #undef SYS_CALL
 
-}  // namespace
-
-Sys with_faults(const Sys& sys) {
-  const char* wanted = std::getenv("CONTINUITY_TEST_FAIL");  // NOLINT(concurrency-mt-unsafe)
-  if (wanted == nullptr) {
-    return sys;
-  }
+void read_failures(const char* wanted) {
   const std::string_view text = wanted;
   const std::size_t colon = std::min(text.find(':'), text.size());
-  g_errno = colon < text.size() ? std::atoi(wanted + colon + 1) : EMFILE;
+  g_errno.store(colon < text.size() ? std::atoi(wanted + colon + 1) : EMFILE);
   const int count = std::atoi(wanted);
   g_calls_left.store(count - 1);
   g_missing = count == 0 ? text.substr(0, colon) : std::string_view();
+}
+
+// ---- What happens in a conversation ---------------------------------------------------
+
+struct {
+  std::string_view when;
+  int message = 0;
+  std::string_view action;
+  std::atomic<bool> has_come{false};  // the message of a swap
+  std::atomic<bool> is_over{false};
+} g_event;
+
+constexpr std::size_t header_size = 16;
+
+// The type of a message of ours; 0 for anything else.
+int type_of(const msghdr& packet, std::size_t size) {
+  if (packet.msg_iovlen != 1 || size < header_size ||
+      std::memcmp(packet.msg_iov->iov_base, "CNTY", 4) != 0) {
+    return 0;
+  }
+  std::uint16_t type = 0;
+  std::memcpy(&type, static_cast<const char*>(packet.msg_iov->iov_base) + 4, sizeof type);
+  return type;
+}
+
+bool happens(std::string_view when, int message) {
+  if (message == 0 || message != g_event.message) {
+    return false;
+  }
+  if (g_event.when == "swap") {
+    g_event.has_come.store(true);
+  }
+  return g_event.when == when && !g_event.is_over.exchange(true);
+}
+
+void say_so() {
+  constexpr std::string_view line = "continuity-test: it happens\n";
+  static_cast<void>(::write(STDERR_FILENO, line.data(), line.size()));
+}
+
+[[noreturn]] void hang() {
+  sigset_t all;
+  ::sigfillset(&all);
+  ::pthread_sigmask(SIG_BLOCK, &all, nullptr);
+  for (;;) {
+    const timespec hour{.tv_sec = 3600, .tv_nsec = 0};
+    ::nanosleep(&hour, nullptr);
+  }
+}
+
+// True: it was of this kind.
+bool act() {
+  constexpr long calls_without_memory = 12;
+  const std::string_view action = g_event.action;
+  say_so();
+  if (action == "kill" || action == "stop") {
+    ::kill(::getpid(), action == "kill" ? SIGKILL : SIGSTOP);
+  } else if (action == "segv") {
+    ::signal(SIGSEGV, SIG_DFL);
+    // A fault of its own: blocked as signals are here, one that is sent would wait.
+    volatile int* const nothing = nullptr;
+    *nothing = 0;
+  } else if (action == "exit0" || action == "exit1") {
+    ::_exit(action == "exit0" ? 0 : 1);
+  } else if (action == "hang") {
+    hang();
+  } else if (action == "emfile" || action == "enomem" || action == "enospc") {
+    g_shortage_left.store(calls_without_memory);
+    g_shortage_ends.store(now(g_unfaulted) + second);
+    g_shortage.store(action == "emfile" ? EMFILE : action == "enomem" ? ENOMEM : ENOSPC);
+  } else {
+    return false;
+  }
+  return true;
+}
+
+// Sends something else in its place.
+ssize_t send_changed(int fd, const msghdr& message, int flags) {
+  const std::string_view action = g_event.action;
+  msghdr packet = message;
+  iovec body = *message.msg_iov;
+  packet.msg_iov = &body;
+  static constexpr std::array<char, 100> garbage{"This is not a message."};
+  if (action == "garbage") {
+    body = {.iov_base = const_cast<char*>(garbage.data()), .iov_len = garbage.size()};
+  } else if (action == "truncate") {
+    body.iov_len -= std::min<std::size_t>(body.iov_len, 4);
+  }
+  // Of its descriptors there are as many, but one.
+  constexpr std::size_t room = 16;
+  std::array<int, room> fds{};
+  std::size_t count = 0;
+  if (const cmsghdr* header = CMSG_FIRSTHDR(&message); header != nullptr) {
+    count = std::min((header->cmsg_len - CMSG_LEN(0)) / sizeof(int), room - 1);
+    std::memcpy(fds.data(), CMSG_DATA(header), count * sizeof(int));
+  }
+  const int other = ::open("/dev/null", O_RDWR | O_CLOEXEC);
+  if (action == "more") {
+    fds.at(count++) = other;
+  } else if (action == "fewer" && count > 0) {
+    --count;
+  } else if (action == "others") {
+    std::fill_n(fds.begin(), count, other);
+  }
+  alignas(cmsghdr) std::array<char, CMSG_SPACE(room * sizeof(int))> control{};
+  packet.msg_control = count == 0 ? nullptr : control.data();
+  packet.msg_controllen = count == 0 ? 0 : CMSG_SPACE(count * sizeof(int));
+  if (cmsghdr* header = CMSG_FIRSTHDR(&packet); header != nullptr) {
+    header->cmsg_level = SOL_SOCKET;
+    header->cmsg_type = SCM_RIGHTS;
+    header->cmsg_len = CMSG_LEN(count * sizeof(int));
+    std::memcpy(CMSG_DATA(header), fds.data(), count * sizeof(int));
+  }
+  const ssize_t sent = g_unfaulted.sendmsg(fd, &packet, flags);
+  ::close(other);
+  return sent < 0 ? sent : static_cast<ssize_t>(message.msg_iov->iov_len);
+}
+
+ssize_t staged_sendmsg(int fd, const msghdr* message, int flags) {
+  const int type = type_of(*message, message->msg_iovlen == 1 ? message->msg_iov->iov_len : 0);
+  if (happens("before", type) && !act()) {
+    return send_changed(fd, *message, flags);
+  }
+  const ssize_t sent = faulty_sendmsg(fd, message, flags);
+  if (sent > 0 && happens("after", type)) {
+    act();
+  }
+  return sent;
+}
+
+ssize_t staged_recvmsg(int fd, msghdr* message, int flags) {
+  const ssize_t received = faulty_recvmsg(fd, message, flags);
+  if (received > 0 && happens("got", type_of(*message, static_cast<std::size_t>(received)))) {
+    act();
+  }
+  return received;
+}
+
+int staged_dup3(int from, int to, int flags) {
+  if (g_event.has_come.load() && !g_event.is_over.exchange(true)) {
+    act();
+  }
+  return faulty_dup3(from, to, flags);
+}
+
+void read_event(std::string_view text) {
+  const auto word = [&] {
+    const std::size_t end = std::min(text.find(':'), text.size());
+    const std::string_view found = text.substr(0, end);
+    text.remove_prefix(std::min(end + 1, text.size()));
+    return found;
+  };
+  g_event.when = word();
+  g_event.message = std::atoi(word().data());
+  g_event.action = word();
+}
+
+}  // namespace
+
+Sys with_faults(const Sys& sys) {
+  const char* failures = std::getenv("CONTINUITY_TEST_FAIL");  // NOLINT(concurrency-mt-unsafe)
+  const char* event = std::getenv("CONTINUITY_TEST_AT");       // NOLINT(concurrency-mt-unsafe)
+  if (failures == nullptr && event == nullptr) {
+    return sys;
+  }
+  if (failures != nullptr) {
+    read_failures(failures);
+  }
+  if (event != nullptr) {
+    read_event(event);
+  }
   g_unfaulted = sys;
-  return Sys{
+  Sys faulty{
 #define SYS_CALL(result, name, parameters, arguments) .name = faulty_##name,
 #include "core/sys_calls.def"
 #undef SYS_CALL
   };
+  faulty.sendmsg = staged_sendmsg;
+  faulty.recvmsg = staged_recvmsg;
+  faulty.dup3 = staged_dup3;
+  return faulty;
 }
 
 }  // namespace continuity::shim

@@ -1,0 +1,319 @@
+#include "cell.hpp"
+
+#include "place.hpp"
+#include "support/load_driver.hpp"
+
+#include <algorithm>
+#include <cerrno>
+#include <csignal>
+#include <map>
+#include <optional>
+#include <set>
+#include <stdexcept>
+#include <unistd.h>
+#include <utility>
+
+namespace continuity::test {
+namespace {
+
+using std::chrono::milliseconds;
+
+constexpr const char* it_happens = "continuity-test: it happens";
+const Arguments server_loop{"epoll-level"};
+
+bool is_among(const std::string& action, const std::set<std::string>& actions) {
+  return actions.contains(action);
+}
+
+class Trial {
+ public:
+  Trial(const Cell& cell, const Conditions& conditions) : cell_(cell), conditions_(conditions) {}
+
+  Result run() {
+    start();
+    happen();
+    come_to_a_verdict();
+    if (wake()) {
+      come_to_a_verdict();
+    }
+    see_who_serves();
+    count();
+    follow();
+    return result_;
+  }
+
+ private:
+  [[nodiscard]] bool is_victim(Side side) const { return cell_.victim == side; }
+  Process& victim() { return is_victim(Side::predecessor) ? *predecessor_ : *successor_; }
+  [[nodiscard]] bool is_ended() const {
+    return is_among(cell_.action, {"kill", "segv", "exit0", "exit1"});
+  }
+  void fail(const std::string& problem) {
+    result_.problem += (result_.problem.empty() ? "" : "; ") + problem;
+  }
+
+  Environment environment_of(Side side) {
+    // Who hangs is killed while the other one can still come back.
+    const bool hangs_as_owner = cell_.action == "hang" && is_victim(Side::successor) &&
+                                cell_.message != MessageType::healthy;
+    const std::string probation =
+        conditions_.probation.empty() ? (hangs_as_owner ? "20s" : "300ms") : conditions_.probation;
+    Environment environment{"CONTINUITY_READY_TIMEOUT=1s", "CONTINUITY_PROBATION=" + probation};
+    const bool has_event = is_victim(side) && cell_.when != "later";
+    if (has_event || !conditions_.without.empty()) {
+      environment.push_back("LD_PRELOAD=" CONTINUITY_FAULTY_LIBRARY);
+    }
+    if (has_event) {
+      environment.push_back("CONTINUITY_TEST_AT=" + cell_.when + ":" +
+                            std::to_string(static_cast<int>(cell_.message)) + ":" + cell_.action);
+    }
+    if (!conditions_.without.empty()) {
+      environment.push_back("CONTINUITY_TEST_FAIL=" + conditions_.without + ":" +
+                            std::to_string(ENOSYS));
+    }
+    return environment;
+  }
+
+  void start() {
+    place_.environment = environment_of(Side::predecessor);
+    predecessor_.emplace(place_.start(server_loop));
+    load_.emplace(place_.address(), *predecessor_, 4);
+    if (!load_->await_ok(20)) {
+      throw std::runtime_error("the first server does not serve");
+    }
+    place_.environment = environment_of(Side::successor);
+    successor_.emplace(place_.spawn(server_loop));
+    load_->watch(successor_->pid());
+  }
+
+  void happen() {
+    if (cell_.when != "later") {
+      victim().await_log(it_happens);
+      return;
+    }
+    successor_->await_log("took over");
+    const std::map<std::string, int> signals{
+        {"kill", SIGKILL}, {"segv", SIGSEGV}, {"stop", SIGSTOP}};
+    victim().signal(signals.at(cell_.action));
+  }
+
+  // Its answer tells, too: it may have found nobody to take over from. A frozen owner
+  // would not answer.
+  [[nodiscard]] bool has_taken_over() {
+    const bool may_ask = cell_.action != "stop" || is_awake_;
+    return successor_->logged("took over") > 0 ||
+           (may_ask && answer_from(place_.address()) == answer_of(*successor_));
+  }
+
+  // Until each side knows how it has ended, as far as it can.
+  void come_to_a_verdict() {
+    if (is_victim(Side::successor) && (cell_.action == "stop" || cell_.action == "hang") &&
+        !is_awake_) {
+      // It is told to end, or has taken over; or nobody knows it yet.
+      wait_until(
+          [&] {
+            return predecessor_->logged("was not ready") + predecessor_->logged("handed") > 0;
+          },
+          milliseconds(2500));
+      return;
+    }
+    if (!wait_until([&] { return !successor_->is_running() || has_taken_over(); })) {
+      fail("the successor neither took over nor ended");
+    }
+  }
+
+  // True: what was frozen goes on.
+  bool wake() {
+    is_awake_ = true;
+    if (cell_.action == "stop") {
+      // It says so before it stops.
+      const std::string stat = "/proc/" + std::to_string(victim().pid()) + "/stat";
+      wait_until([&] { return read_file(stat).find(") T ") != std::string::npos; });
+      victim().signal(SIGCONT);
+      return true;
+    }
+    if (cell_.action != "hang") {
+      return false;
+    }
+    // The thread that hangs is the program's own until it has taken over, and ours then.
+    if (is_victim(Side::successor) && cell_.message != MessageType::healthy) {
+      if (successor_->is_running()) {
+        is_frozen_ = predecessor_->logged("handed") > 0;
+        successor_->signal(SIGKILL);
+      }
+    } else if (!successor_->is_running() &&
+               (cell_.when == "swap" || cell_.row() == "predecessor:before:RETIRED")) {
+      // It is deaf, and what would hear again hangs.
+      is_frozen_ = true;
+      predecessor_->signal(SIGKILL);
+      predecessor_->wait_exit();
+    }
+    return false;
+  }
+
+  // The same process, again and again: there are not two owners.
+  std::string answer_of_one() {
+    constexpr int asked = 12;
+    std::string answer;
+    const bool one = wait_until(
+        [&] {
+          answer = answer_from(place_.address());
+          for (int i = 1; i < asked; ++i) {
+            if (answer_from(place_.address()) != answer) {
+              return false;
+            }
+          }
+          return true;
+        },
+        milliseconds(8000));
+    return one ? answer : "several";
+  }
+
+  // An owner that has ended, and nobody is there to come back.
+  [[nodiscard]] bool is_the_end() {
+    if (!is_victim(Side::successor) || !is_ended()) {
+      return false;
+    }
+    const bool is_known_why = conditions_.without != "pidfd_open";
+    return cell_.message == MessageType::healthy ||
+           (is_known_why && cell_.action == "exit0" && cell_.message >= MessageType::ready &&
+            cell_.row() != "successor:before:READY");
+  }
+
+  void see_who_serves() {
+    if (is_the_end()) {
+      result_.fate = Result::Fate::ended;
+      if (!wait_until([&] { return answer_from(place_.address()) == "ECONNREFUSED"; })) {
+        fail("somebody serves on");
+      }
+      return;
+    }
+    if (is_frozen_ && is_victim(Side::predecessor)) {
+      result_.fate = Result::Fate::frozen;
+      return;
+    }
+    const std::string answer = answer_of_one();
+    if (answer == answer_of(*predecessor_)) {
+      result_.fate = is_frozen_ ? Result::Fate::frozen : Result::Fate::kept;
+      // It has been told to, or has seen why itself.
+      if (!wait_until([&] { return !successor_->is_running(); }, milliseconds(8000))) {
+        fail("the successor is still there");
+      } else if (const int status = successor_->wait_exit();
+                 status == 0 && cell_.action != "exit0") {
+        fail("the successor ended with status 0");
+      }
+    } else if (answer == answer_of(*successor_)) {
+      result_.fate = Result::Fate::taken_over;
+      if (cell_.action != "hang" || !is_victim(Side::predecessor)) {
+        if (!wait_until([&] { return !predecessor_->is_running(); }, milliseconds(8000))) {
+          fail("the predecessor is still there");
+        }
+      }
+    } else {
+      fail("answers: " + answer);
+    }
+  }
+
+  void count() {
+    const bool serves = result_.fate == Result::Fate::kept ||
+                        result_.fate == Result::Fate::taken_over ||
+                        (result_.fate == Result::Fate::frozen && is_victim(Side::successor));
+    if (!serves) {
+      return;  // whoever comes is refused, as by any server that is not there
+    }
+    if (!load_->await_ok(20)) {
+      fail("nobody serves");
+    }
+    const std::string stats = load_->stats();
+    result_.lost = std::stol(json_value(stats, "failed"));
+    if (is_last_holder()) {
+      result_.accepted = std::exchange(result_.lost, 0);
+    } else if (is_ended() || cell_.action == "hang") {
+      // Only what was accepted is closed like that: what waits in a queue of which somebody
+      // has a copy stays there.
+      result_.accepted = resets_of(stats, victim().pid()) + std::stol(json_value(stats, "closed"));
+      result_.lost -= result_.accepted;
+    }
+    if (result_.lost != 0) {
+      fail("lost: " + stats);
+    }
+  }
+
+  // The owner has ended before anybody else had its listener: until the successor listens
+  // itself, whoever comes is refused.
+  [[nodiscard]] bool is_last_holder() const {
+    return is_victim(Side::predecessor) && is_ended() && cell_.message <= MessageType::grant &&
+           !(cell_.message == MessageType::grant && cell_.when == "after");
+  }
+
+  // Of requests that this process had accepted.
+  static long resets_of(const std::string& stats, pid_t process) {
+    const auto all = stats.find("\"failed_by_pid\":");
+    const auto found = stats.find("\"" + std::to_string(process) + "\":{", all);
+    const auto end = stats.find('}', found);
+    const std::string key = "\"reset\":";
+    const auto reset = stats.find(key, found);
+    return found == std::string::npos || reset > end ? 0
+                                                     : std::stol(stats.substr(reset + key.size()));
+  }
+
+  // The next restart is like any other, unless who would hand over has no means to.
+  void follow() {
+    const Process& owner = result_.fate == Result::Fate::taken_over ? *successor_ : *predecessor_;
+    const bool may_refuse = owner.pid() == victim().pid() && !is_ended() && cell_.action != "stop";
+    load_.reset();
+    place_.environment = {"CONTINUITY_BUSY=wait", "CONTINUITY_LOG=debug"};
+    Process next = place_.spawn(server_loop);
+    const bool served = wait_until(
+        [&] { return !next.is_running() || answer_from(place_.address()) == answer_of(next); });
+    if (!served || !(next.is_running() || may_refuse)) {
+      std::string said;
+      for (const std::string& line : next.log()) {
+        said += " | " + line;
+      }
+      fail(std::string("the next restart ") + (next.is_running() ? "hangs" : "ends") + ":" + said);
+    }
+  }
+
+  Cell cell_;
+  Conditions conditions_;
+  Place place_{};
+  std::optional<Process> predecessor_{};
+  std::optional<Process> successor_{};
+  std::optional<Load> load_{};
+  bool is_awake_ = false;
+  bool is_frozen_ = false;
+  Result result_{};
+
+ public:
+  // What both have said, for a cell that is not as it should be.
+  std::string logs() {
+    std::string text;
+    for (auto* process : {&predecessor_, &successor_}) {
+      if (*process) {
+        for (const std::string& line : (**process).log()) {
+          text += "\n    " + line;
+        }
+      }
+    }
+    return text;
+  }
+};
+
+}  // namespace
+
+Result run(const Cell& cell, const Conditions& conditions) {
+  Trial trial(cell, conditions);
+  Result result;
+  try {
+    result = trial.run();
+  } catch (const std::exception& problem) {
+    result.problem = problem.what();
+  }
+  if (!result.problem.empty()) {
+    result.problem += trial.logs();
+  }
+  return result;
+}
+
+}  // namespace continuity::test
