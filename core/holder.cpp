@@ -36,6 +36,16 @@ constexpr Nanoseconds report_interval = 60 * second;
 // A look at the descriptors may cost this share of one processor: 1 in 100.
 constexpr Nanoseconds look_cost_factor = 100;
 
+// To ids in their order. However often a peer names them, nothing grows by that.
+void add_each_once(std::vector<std::uint32_t>& ids, std::span<const std::uint32_t> more) {
+  for (const std::uint32_t id : more) {
+    const auto place = std::lower_bound(ids.begin(), ids.end(), id);
+    if (place == ids.end() || *place != id) {
+      ids.insert(place, id);
+    }
+  }
+}
+
 bool is_among(std::span<const std::uint32_t> ids, std::uint32_t id) {
   return std::find(ids.begin(), ids.end(), id) != ids.end();
 }
@@ -548,7 +558,7 @@ void Holder::on_claim(Conversation& conversation, const Message& claim) {
   }
   if (conversation.stage == Stage::attempt) {
     // One more address of what it has already been granted.
-    conversation.claimed.insert(conversation.claimed.end(), claim.ids.begin(), claim.ids.end());
+    add_each_once(conversation.claimed, claim.ids);
     return;
   }
   const bool joins = belongs(conversation);
@@ -577,7 +587,7 @@ void Holder::on_claim(Conversation& conversation, const Message& claim) {
   }
   conversation.stage = Stage::attempt;
   conversation.deadline = never;
-  conversation.claimed = claim.ids;
+  conversation.claimed = sorted(claim.ids);
   if (!joins) {
     look_at_group();
   }
@@ -863,10 +873,8 @@ void Holder::go_deaf(Conversation& successor) {
     phase_deadline_ = ended + options_->probation;
   }
   std::erase_if(served_, [&](std::uint32_t id) { return is_in(ids, id); });
-  successor.retired.insert(successor.retired.end(), successor.claimed.begin(),
-                           successor.claimed.end());
-  successor.retired.insert(successor.retired.end(), successor.overlapped.begin(),
-                           successor.overlapped.end());
+  add_each_once(successor.retired, successor.claimed);
+  add_each_once(successor.retired, successor.overlapped);
   const auto beside = std::exchange(successor.overlapped, {});
   successor.claimed.clear();
   said_goodbye_ = false;  // that was who has made a daemon of itself

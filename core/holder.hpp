@@ -150,8 +150,8 @@ class Holder {
     bool kin = false;    // is offered nothing
     bool joins = false;  // was offered what others of its generation had not claimed
     std::size_t granted = 0;
-    std::vector<std::uint32_t> claimed{};  // and not retired yet
-    std::vector<std::uint32_t> retired{};  // for its READY
+    std::vector<std::uint32_t> claimed{};  // and not retired yet; in their order
+    std::vector<std::uint32_t> retired{};  // for its READY; in their order
     // Not claimed, but another listener of its lies beside it, and is why it is served
     // here no longer than need be.
     std::vector<std::uint32_t> overlapped{};

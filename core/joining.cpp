@@ -3,7 +3,10 @@
 #include "core/channel.hpp"
 #include "core/clock.hpp"
 
+#include <algorithm>
+#include <array>
 #include <list>
+#include <sys/stat.h>
 
 namespace continuity {
 namespace {
@@ -16,6 +19,17 @@ struct Asked {
   Channel channel;
   Nanoseconds patience;
 };
+
+// Whether what came is what ties processes together: page, bell, offers, offering, door.
+bool are_ties(const Sys& sys, std::span<const OwnedFd> fds) {
+  constexpr std::array<mode_t, tie_count> kinds{S_IFREG, 0, S_IFSOCK, S_IFSOCK, S_IFSOCK};
+  const auto is_of_kind = [&](const OwnedFd& fd, mode_t kind) {
+    struct stat status {};
+    return sys.fstat(fd.get(), &status) == 0 && (status.st_mode & S_IFMT) == kind;
+  };
+  return std::equal(fds.begin(), fds.end(), kinds.begin(), kinds.end(), is_of_kind) &&
+         is_listening(sys, fds.back().get());
+}
 
 }  // namespace
 
@@ -30,7 +44,10 @@ Joined join(const Sys& sys, Log& log, Rendezvous& rendezvous, const Processes& p
   std::list<Asked> asked;
   for (Rendezvous::Peer& peer : rendezvous.connect_all(0, log, true)) {
     const auto who = peer.channel.peer();
-    if (who && (who->uid == peer.owner || who->uid == 0) && peer.channel.send(request, deadline)) {
+    // Not another user, even if we are root: what it ties us to is memory that it can
+    // write to, and take away.
+    if (who && (who->uid == sys.geteuid() || who->uid == 0) &&
+        peer.channel.send(request, deadline)) {
       const bool started_us = processes.is_below(sys.getpid(), {who->pid});
       asked.push_back({std::move(peer.channel), started_us ? parent_time : answer_time});
     }
@@ -48,7 +65,7 @@ Joined join(const Sys& sys, Log& log, Rendezvous& rendezvous, const Processes& p
       joined.how = Joined::How::outlived;
       return joined;
     }
-    if (message.type != MessageType::welcome || received->fds.size() != tie_count) {
+    if (message.type != MessageType::welcome || !are_ties(sys, received->fds)) {
       continue;
     }
     // While a listener is handed over, two generations have it: ours is the one

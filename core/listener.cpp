@@ -1,5 +1,7 @@
 #include "core/listener.hpp"
 
+#include "core/owned_fd.hpp"
+
 #include <array>
 #include <cstring>
 #include <fcntl.h>
@@ -172,6 +174,31 @@ bool matches(const Listener& held, const Listener& wanted) {
   // [::] takes IPv4 peers or not, by V6ONLY: two different sets of peers. A
   // specific IPv6 address takes IPv6 peers alone, whatever V6ONLY says.
   return !held.address.is_wildcard() || effective_v6only(held) == effective_v6only(wanted);
+}
+
+bool is_as_announced(const Listener& truth, const Listener& announced) {
+  return truth.type == announced.type && truth.protocol == announced.protocol &&
+         truth.v6only == announced.v6only && truth.net_namespace == announced.net_namespace &&
+         truth.bound_device == announced.bound_device &&
+         same_endpoint(truth.address, announced.address);
+}
+
+bool is_free(const Sys& sys, const Listener& wanted) {
+  if (wanted.address.is_unix() && !wanted.address.is_abstract()) {
+    return false;
+  }
+  const OwnedFd probe(sys, sys.socket(wanted.address.family(), wanted.type | SOCK_CLOEXEC,
+                                      wanted.address.is_unix() ? 0 : wanted.protocol));
+  const int v6only = wanted.v6only ? 1 : 0;
+  if (!probe.is_open() ||
+      (wanted.address.family() == AF_INET6 &&
+       sys.setsockopt(probe.get(), IPPROTO_IPV6, IPV6_V6ONLY, &v6only, sizeof v6only) != 0) ||
+      (!wanted.bound_device.empty() &&
+       sys.setsockopt(probe.get(), SOL_SOCKET, SO_BINDTODEVICE, wanted.bound_device.c_str(),
+                      static_cast<socklen_t>(wanted.bound_device.size())) != 0)) {
+    return false;
+  }
+  return sys.bind(probe.get(), wanted.address.get(), wanted.address.length) == 0;
 }
 
 std::size_t match_hash(const Listener& listener) {

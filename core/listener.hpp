@@ -53,6 +53,13 @@ std::optional<SocketFile> find_socket_file(const Sys& sys, std::string_view path
 // kind of socket, on the same address, reached by the same set of peers.
 bool matches(const Listener& held, const Listener& wanted);
 
+// Whether a socket that came from somebody is the one that it was said to be.
+bool is_as_announced(const Listener& truth, const Listener& announced);
+
+// Whether nobody has the address of `wanted`, and it could be bound: the kernel is asked
+// by doing so. False for UNIX paths, of which the file tells.
+bool is_free(const Sys& sys, const Listener& wanted);
+
 // The same number for all that match: to look them up by.
 std::size_t match_hash(const Listener& listener);
 

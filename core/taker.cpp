@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <fcntl.h>
 #include <set>
+#include <sys/stat.h>
+#include <utility>
 
 namespace continuity {
 namespace {
@@ -60,7 +62,7 @@ bool Taker::receive_inventory(Conversation& conversation, Nanoseconds deadline) 
         // It has ended, or has nothing for us any more.
         conversation.hung_up = true;
         log_->info("pid {} at the rendezvous has hung up; ignored", peer ? peer->pid : 0);
-        if (peer && is_of_our_name(conversation)) {
+        if (peer && is_of_our_name(conversation) && !conversation.lesser) {
           await_end(*sys_, peer->pid, after(*sys_, exit_time));
         }
         return false;
@@ -72,7 +74,8 @@ bool Taker::receive_inventory(Conversation& conversation, Nanoseconds deadline) 
       return false;
     }
     Message& message = received->message;
-    if (message.type == MessageType::abort && message.code == ESTALE) {
+    // By this we end: not at the word of another user.
+    if (message.type == MessageType::abort && message.code == ESTALE && !conversation.lesser) {
       outlived_ = true;
       log_->error("{}; this process has nothing left to do here", message.text);
       return false;
@@ -118,6 +121,7 @@ std::list<Taker::Conversation> Taker::look_once(Rendezvous& rendezvous) {
       Conversation& conversation = found.emplace_back();
       conversation.channel = std::move(channel);
       conversation.door = std::move(door.name);
+      conversation.lesser = peer->uid != 0 && peer->uid != sys_->geteuid();
       if (!conversation.channel.send(hello, deadline)) {
         log_->info("{} has hung up; ignored", conversation.door);
         conversation.hung_up = true;
@@ -130,6 +134,13 @@ std::list<Taker::Conversation> Taker::look_once(Rendezvous& rendezvous) {
         !conversation.hung_up &&
         receive_inventory(conversation, is_of_our_name(conversation) ? patience : deadline);
   }
+  // Whoever may lie, or has nothing to give just now, keeps nobody from the others.
+  found.sort([](const Conversation& one, const Conversation& other) {
+    const auto rank = [](const Conversation& conversation) {
+      return std::pair(conversation.lesser, conversation.inventory.state != HolderState::active);
+    };
+    return rank(one) < rank(other);
+  });
   return found;
 }
 
@@ -200,6 +211,37 @@ bool Taker::is_there(const Conversation& conversation, const Offer& offer) {
   return !conversation.granted || offer.fd.is_open();
 }
 
+// False: what came is not what was promised, as the kernel tells it. Of a lesser user root
+// takes what root has made: that user has it from there, and cannot make such a socket.
+// What else it offers it may keep a copy of, and accept from as long as it likes.
+bool Taker::take_granted(const Conversation& conversation, Offer& offer, OwnedFd fd) {
+  const auto truth = describe_socket(*sys_, fd.get());
+  struct stat status {};
+  if (!truth || !is_as_announced(*truth, offer.listener) || !receives_work(*sys_, fd.get()) ||
+      sys_->fstat(fd.get(), &status) != 0) {
+    return false;
+  }
+  if (conversation.lesser && status.st_uid != sys_->geteuid()) {
+    log_->warn("pid {} offers {}, which user {} has made, and we are user {}; not taken",
+               conversation.inventory.pid, to_string(offer.listener.address), status.st_uid,
+               sys_->geteuid());
+    return true;
+  }
+  offer.fd = std::move(fd);
+  return true;
+}
+
+// Whether nobody at all has the address that a lesser user says it holds: a server could
+// not be started for as long as that user likes.
+bool Taker::is_invented(const Conversation& conversation, const Listener& wanted) {
+  if (!conversation.lesser || !is_free(*sys_, wanted)) {
+    return false;
+  }
+  log_->warn("pid {} says that it holds {}, and nobody does; ignored", conversation.inventory.pid,
+             to_string(wanted.address));
+  return true;
+}
+
 bool Taker::receive_grant(Conversation& conversation, Claim& claim) {
   std::size_t granted = 0;
   std::size_t expected = conversation.offers.size();
@@ -242,16 +284,10 @@ bool Taker::receive_grant(Conversation& conversation, Claim& claim) {
       const auto offer =
           std::lower_bound(conversation.offers.begin(), conversation.offers.end(), message.ids[i],
                            [](const Offer& one, std::uint32_t id) { return one.listener.id < id; });
-      // What came must be what was promised, as the kernel tells it.
-      const int fd = received->fds[i].get();
-      const auto truth = describe_socket(*sys_, fd);
       if (offer == conversation.offers.end() || offer->listener.id != message.ids[i] ||
-          offer->fd.is_open() || !truth || !receives_work(*sys_, fd) ||
-          truth->type != offer->listener.type || truth->protocol != offer->listener.protocol ||
-          !same_endpoint(truth->address, offer->listener.address)) {
+          offer->fd.is_open() || !take_granted(conversation, *offer, std::move(received->fds[i]))) {
         return broken("a descriptor is not what it was announced to be");
       }
-      offer->fd = std::move(received->fds[i]);
       ++granted;
     }
     if (const auto sent =
@@ -353,6 +389,7 @@ bool Taker::has(const Conversation& conversation, const Listener& wanted) {
 
 Taker::Claim Taker::claim_among(std::list<Conversation>& found, const Listener& wanted, Fit fit,
                                 bool& look_again) {
+  Claim refused{};
   for (auto conversation = found.begin(); conversation != found.end(); ++conversation) {
     if (find_offer(*conversation, wanted, fit) == nullptr) {
       continue;
@@ -361,9 +398,16 @@ Taker::Claim Taker::claim_among(std::list<Conversation>& found, const Listener& 
       log_stranger(*conversation, wanted);
       continue;
     }
+    if (is_invented(*conversation, wanted)) {
+      continue;
+    }
     const Waited waited = wait_until_active(*conversation, wanted);
     if (waited == Waited::busy) {
-      return {.found = Found::refused, .fd = {}, .listener = {}};
+      refused.found = Found::refused;
+      if (conversation->lesser) {
+        continue;
+      }
+      return refused;
     }
     Offer* offer = waited == Waited::ended ? nullptr : find_offer(*conversation, wanted, fit);
     if (offer == nullptr) {
@@ -386,9 +430,13 @@ Taker::Claim Taker::claim_among(std::list<Conversation>& found, const Listener& 
       look_again = true;
       continue;
     }
+    if (claim.found == Found::refused && conversation->lesser) {
+      refused = std::move(claim);  // another may really hold it
+      continue;
+    }
     return claim;
   }
-  return {};
+  return refused;
 }
 
 // One more member of a group than the predecessor has: it shares one of these. A

@@ -120,6 +120,9 @@ class Taker {
     bool granted = false;
     TakerPhase phase = TakerPhase::starting;
     bool shared = false;  // with processes forked from this one, or its parent
+    // Of another user, whom we only believe what the kernel confirms: a server that root
+    // has started is that user by now, but so is whoever has broken into another.
+    bool lesser = false;
     [[nodiscard]] bool is_wanted() const;
   };
 
@@ -141,6 +144,8 @@ class Taker {
   static bool has(const Conversation& conversation, const Listener& wanted);
   static bool is_there(const Conversation& conversation, const Offer& offer);
   bool receive_grant(Conversation& conversation, Claim& claim);
+  bool take_granted(const Conversation& conversation, Offer& offer, OwnedFd fd);
+  bool is_invented(const Conversation& conversation, const Listener& wanted);
   bool is_dead(Rendezvous& rendezvous, const Conversation& conversation);
   void log_stranger(const Conversation& conversation, const Listener& wanted);
   Status say_ready(Channel& channel, const Message& ready);

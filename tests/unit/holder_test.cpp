@@ -232,6 +232,24 @@ TEST_CASE("a successor that is not ready in time is told to end and to stop", "[
   CHECK(predecessor.accepts());
 }
 
+TEST_CASE("what a successor names again and again counts once", "[holder]") {
+  World world;
+  const Predecessor predecessor(world, {"127.0.0.1:0", "127.0.0.1:0"});
+  Peer peer(world);
+  peer.say(hello_message());
+  REQUIRE(peer.hear().type == MessageType::inventory);
+  peer.say(with_ids(MessageType::claim, {2, 1, 2, 2}));
+  REQUIRE(peer.hear().type == MessageType::grant);
+  peer.say({.type = MessageType::got});
+  peer.say(with_ids(MessageType::claim, {1, 2, 1}));
+  peer.say(with_ids(MessageType::ready, {1, 2, 2, 1}));
+  CHECK(peer.hear().ids == std::vector<std::uint32_t>{1, 2});
+  peer.say(with_ids(MessageType::claim, {1}));
+  peer.say(with_ids(MessageType::ready, {1}));
+  CHECK(peer.hear().ids == std::vector<std::uint32_t>{1, 2});
+  CHECK_FALSE(predecessor.accepts());
+}
+
 TEST_CASE("a predecessor is deaf before it says so, and sweeps afterwards", "[holder]") {
   World world;
   Predecessor predecessor(world);

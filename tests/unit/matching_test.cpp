@@ -357,6 +357,19 @@ TEST_CASE("the abstract name of no characters matches itself, and no path", "[ma
   CHECK_FALSE(matches(held, wanted));
 }
 
+TEST_CASE("an address is free as long as nobody is bound to it, and no longer", "[matching]") {
+  const auto* const at = GENERATE("127.0.0.1:0", "[::1]:0", "unix:@continuity-unit-free");
+  if (std::string_view(at) == "[::1]:0" && !has_ipv6()) {
+    return;
+  }
+  OwnedFd fd = listen_at(at);
+  const Listener listener = described(fd.get());
+  CHECK_FALSE(is_free(libc_sys(), listener));
+  fd.reset();
+  CHECK(is_free(libc_sys(), listener));
+  CHECK(is_free(libc_sys(), listener));  // asking leaves nothing behind
+}
+
 TEST_CASE("a socket is described as the kernel tells it", "[matching]") {
   const OwnedFd fd = listen_at("127.0.0.1:0");
   const Listener listener = described(fd.get());

@@ -2,11 +2,14 @@
 #include "core/taker.hpp"
 
 #include "conversation.hpp"
+#include "core/joining.hpp"
 
 #include <catch2/catch.hpp>
 
 #include <fcntl.h>
 #include <sys/eventfd.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 namespace continuity::test {
@@ -31,7 +34,7 @@ class Impostor {
   Impostor& operator=(const Impostor&) = delete;
 
   std::vector<Message> heard;
-  std::vector<int> fds;      // travel with every grant
+  std::vector<int> fds;      // travel with every grant, and with a welcome
   std::string raw;           // said instead of a message, once
   bool hangs_up = false;     // after having answered
   bool door_closed = false;  // nobody listens any more
@@ -60,7 +63,7 @@ class Impostor {
     }
     if (next_ < answers_.size()) {
       const Message& message = answers_[next_++];
-      const bool grant = message.type == MessageType::grant;
+      const bool grant = message.type == MessageType::grant || message.type == MessageType::welcome;
       static_cast<void>(channel_.send(
           message, grant ? std::span<const int>(fds) : std::span<const int>{}, never));
     }
@@ -798,6 +801,166 @@ TEST_CASE("a grant that is not what was announced is refused and closed", "[take
     }
     CHECK(world.taker_sys.open().size() == 2);
   }
+}
+
+TEST_CASE("a granted listener that other peers reach than was announced is refused", "[taker]") {
+  World world;
+  const OwnedFd listener = listen_at("127.0.0.1:0");
+  const auto change = GENERATE(0, 1, 2);
+  Listener announced = described(listener.get());
+  switch (change) {
+    case 0:
+      ++announced.net_namespace;
+      break;
+    case 1:
+      announced.bound_device = "lo";
+      break;
+    default:
+      announced.v6only = true;
+      break;
+  }
+  Impostor impostor(world, {inventory_of({announced}), grant_of({1})});
+  impostor.fds = {listener.get()};
+  Rendezvous rendezvous = world.open_rendezvous(world.taker_sys);
+  Taker taker = world.make_taker(2);
+
+  CHECK(taker.claim(rendezvous, announced).found == Found::refused);
+  CHECK(world.logged("is not what it was announced to be"));
+}
+
+// ---- What root believes of another user ----------------------------------------------
+
+namespace {
+
+// Root looks into a world in which what has been published belongs to somebody else,
+// whom the kernel names as the one who listens there.
+class LesserWorld : public World {
+ public:
+  static bool is_possible() {
+    if (::geteuid() != 0) {
+      WARN("needs root");
+      return false;
+    }
+    return true;
+  }
+  void give_away() {
+    const std::string theirs = directory.path() + "/" + std::to_string(somebody_else);
+    REQUIRE(::rename((directory.path() + "/0").c_str(), theirs.c_str()) == 0);
+    REQUIRE(::chown(theirs.c_str(), somebody_else, 0) == 0);
+    taker_sys.hooks.getsockopt = [](int fd, int level, int name, void* value, socklen_t* length) {
+      const int result = ::getsockopt(fd, level, name, value, length);
+      if (result == 0 && level == SOL_SOCKET && name == SO_PEERCRED) {
+        static_cast<ucred*>(value)->uid = somebody_else;
+      }
+      return result;
+    };
+  }
+  static constexpr uid_t somebody_else = 65'534;
+};
+
+}  // namespace
+
+TEST_CASE("root takes over what it has made from a server that is another user by now",
+          "[taker][lesser]") {
+  if (!LesserWorld::is_possible()) {
+    return;
+  }
+  LesserWorld world;
+  const Predecessor predecessor(world);
+  world.give_away();
+  Rendezvous rendezvous = world.open_rendezvous(world.taker_sys);
+  Taker taker = world.make_taker(2);
+  CHECK(taker.claim(rendezvous, predecessor.wanted()).found == Found::claimed);
+  CHECK(taker.become_owner(rendezvous).owner);
+}
+
+TEST_CASE("root does not take a listener that another user has made", "[taker][lesser]") {
+  if (!LesserWorld::is_possible()) {
+    return;
+  }
+  LesserWorld world;
+  const Predecessor predecessor(world, {"127.0.0.1:0", "127.0.0.1:0"});
+  REQUIRE(::fchown(predecessor.fd(1), LesserWorld::somebody_else, 0) == 0);
+  world.give_away();
+  Rendezvous rendezvous = world.open_rendezvous(world.taker_sys);
+  Taker taker = world.make_taker(2);
+
+  const auto claim = taker.claim(rendezvous, predecessor.wanted(1));
+  CHECK(claim.found == Found::refused);
+  CHECK_FALSE(claim.fd.is_open());
+  CHECK(world.logged("which user 65534 has made, and we are user 0; not taken"));
+  CHECK_FALSE(taker.has_claims());
+  // Nor beside one that root has made.
+  CHECK(taker.claim(rendezvous, predecessor.wanted(0)).found == Found::claimed);
+  CHECK(taker.claim(rendezvous, predecessor.wanted(1)).found != Found::claimed);
+}
+
+TEST_CASE("what another user only says that it holds keeps root from nothing", "[taker][lesser]") {
+  if (!LesserWorld::is_possible()) {
+    return;
+  }
+  LesserWorld world;
+  Listener wanted = described(listen_at("127.0.0.1:0").get());  // nobody's by now
+  Message inventory = inventory_of({wanted});
+  inventory.state = HolderState::on_probation;  // for ever
+  Message outlived{.type = MessageType::abort, .code = ESTALE};
+  const bool says_outlived = GENERATE(false, true);
+  const Impostor impostor(world, {says_outlived ? outlived : inventory});
+  world.give_away();
+  Rendezvous rendezvous = world.open_rendezvous(world.taker_sys);
+  Taker taker = world.make_taker(2);
+
+  CHECK(taker.claim(rendezvous, wanted).found == Found::nothing);
+  CHECK(world.logged("ignored"));
+}
+
+TEST_CASE("another user who refuses keeps root from nobody who does not", "[taker][lesser]") {
+  if (!LesserWorld::is_possible()) {
+    return;
+  }
+  LesserWorld world;
+  Message refused{.type = MessageType::refused};
+  const OwnedFd listener = listen_at("127.0.0.1:0", SOCK_NONBLOCK);
+  // Whoever is found first, by an order of the file system's.
+  const auto generation = GENERATE(range<std::uint64_t>(1, 9));
+  const Impostor impostor(world, {inventory_of({described(listener.get())}), refused}, generation);
+  std::vector<OwnedFd> listeners;
+  listeners.push_back(copy_of(listener.get()));
+  const Predecessor predecessor(world, std::move(listeners), 70);
+  world.give_away();
+  Rendezvous rendezvous = world.open_rendezvous(world.taker_sys);
+  Taker taker = world.make_taker(2);
+  CHECK(taker.claim(rendezvous, predecessor.wanted()).found == Found::claimed);
+}
+
+TEST_CASE("a process joins nobody of another user, nor whoever sends no ties", "[joining]") {
+  LesserWorld world;
+  const bool is_lesser = GENERATE(false, true);
+  if (is_lesser && !LesserWorld::is_possible()) {
+    return;
+  }
+  Message welcome{.type = MessageType::welcome};
+  welcome.pid = ::getppid();
+  const OwnedFd page = own(::memfd_create("page", MFD_CLOEXEC));
+  const OwnedFd bell = own(::eventfd(0, EFD_CLOEXEC));
+  const OwnedFd door = listen_at("unix:" + world.directory.path() + "/door", 0, SOCK_SEQPACKET);
+  const std::array ties{page.get(), bell.get(), door.get(), door.get(), door.get()};
+  const auto wrong = GENERATE(range<std::size_t>(0, 6));  // 5: none is
+  Impostor impostor(world, {welcome});
+  impostor.fds.assign(ties.begin(), ties.end());
+  if (wrong < ties.size()) {
+    impostor.fds[wrong] = wrong == 1 ? page.get() : bell.get();
+  }
+  if (is_lesser) {
+    world.give_away();
+  }
+  Rendezvous rendezvous = world.open_rendezvous(world.taker_sys);
+  const Processes processes(libc_sys(), world.proc.get());
+
+  const auto joined = join(world.taker_sys, world.log, rendezvous, processes, {}, false);
+
+  CAPTURE(is_lesser, wrong);
+  CHECK((joined.how == Joined::How::welcome) == (!is_lesser && wrong == ties.size()));
 }
 
 TEST_CASE("a predecessor that goes silent in the middle of a grant is given up in time",
