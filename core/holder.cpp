@@ -33,6 +33,7 @@ constexpr Nanoseconds exit_time = 100 * millisecond;
 // A program that has read the end of its connections has this long for goodbyes.
 constexpr Nanoseconds goodbye_time = second;
 constexpr Nanoseconds report_interval = 60 * second;
+constexpr Nanoseconds stranger_interval = second;
 // A look at the descriptors may cost this share of one processor: 1 in 100.
 constexpr Nanoseconds look_cost_factor = 100;
 
@@ -246,7 +247,11 @@ void Holder::welcome() {
   Conversation conversation{.channel = Channel(*sys_, OwnedFd(*sys_, fd))};
   const auto peer = conversation.channel.peer();
   if (!peer || (peer->uid != sys_->geteuid() && peer->uid != 0)) {
-    log_->warn("user {} knocked at the rendezvous socket; ignored", peer ? peer->uid : 0);
+    // However often: a log that nobody reads fast enough would hold us up.
+    if (now(*sys_) >= next_stranger_) {
+      log_->warn("user {} knocked at the rendezvous socket; ignored", peer ? peer->uid : 0);
+      next_stranger_ = after(*sys_, stranger_interval);
+    }
     return;
   }
   if (conversations_.size() >= max_conversations) {

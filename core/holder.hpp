@@ -245,6 +245,7 @@ class Holder {
   Nanoseconds phase_deadline_ = never;
   Nanoseconds unclaimed_deadline_ = never;
   Nanoseconds door_opens_ = never;
+  Nanoseconds next_stranger_ = 0;  // then one is named again
   Nanoseconds next_look_ = never;
   Nanoseconds look_interval_ = 0;
   Nanoseconds next_report_ = never;

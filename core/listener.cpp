@@ -190,7 +190,11 @@ bool is_free(const Sys& sys, const Listener& wanted) {
   const OwnedFd probe(sys, sys.socket(wanted.address.family(), wanted.type | SOCK_CLOEXEC,
                                       wanted.address.is_unix() ? 0 : wanted.protocol));
   const int v6only = wanted.v6only ? 1 : 0;
+  // Then connections of earlier do not count, and who listens still does. A datagram
+  // socket would be let in beside another.
+  const int reuse = wanted.type == SOCK_STREAM ? 1 : 0;
   if (!probe.is_open() ||
+      sys.setsockopt(probe.get(), SOL_SOCKET, SO_REUSEADDR, &reuse, sizeof reuse) != 0 ||
       (wanted.address.family() == AF_INET6 &&
        sys.setsockopt(probe.get(), IPPROTO_IPV6, IPV6_V6ONLY, &v6only, sizeof v6only) != 0) ||
       (!wanted.bound_device.empty() &&

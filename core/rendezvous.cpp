@@ -15,6 +15,7 @@ constexpr const char* usual_base = "/run/continuity";
 constexpr int backlog = 64;
 constexpr std::string_view suffix = ".sock";
 constexpr int squat_attempts = 10;
+constexpr Nanoseconds full_queue_time = 100 * millisecond;  // of all doors together
 // So many sockets of another user are looked at: a descriptor for each is open at once.
 constexpr std::size_t most_of_others = 128;
 
@@ -266,7 +267,7 @@ void Rendezvous::withdraw(const std::string& identity, std::uint64_t generation)
 
 // What a link leads to is none of the directory's: whoever may write there could make us
 // talk to anybody.
-Result<OwnedFd> Rendezvous::connect(int directory, const std::string& name) {
+Result<OwnedFd> Rendezvous::connect(int directory, const std::string& name, Nanoseconds deadline) {
   const OwnedFd file(*sys_,
                      sys_->openat(directory, name.c_str(), O_PATH | O_NOFOLLOW | O_CLOEXEC, 0));
   struct stat status {};
@@ -281,8 +282,15 @@ Result<OwnedFd> Rendezvous::connect(int directory, const std::string& name) {
     return last_error("make a socket");
   }
   const sockaddr_un address = socket_address(*sys_, file.get());
-  if (sys_->connect(fd.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0) {
-    return last_error("connect");
+  while (sys_->connect(fd.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) !=
+         0) {
+    if (errno != EAGAIN || now(*sys_) >= deadline) {
+      return last_error("connect");
+    }
+    // Its queue is full, of whoever knocks at the same moment: they are soon let in, or
+    // turned away.
+    const timespec pause = to_timespec(millisecond);
+    sys_->ppoll(nullptr, 0, &pause);
   }
   return fd;
 }
@@ -298,7 +306,7 @@ Rendezvous::Door Rendezvous::knock(const std::string& name) {
   const auto slash = name.find('/');
   const OwnedFd directory =
       open_directory(*sys_, base_.get(), name.substr(0, slash).c_str(), O_PATH);
-  const auto fd = connect(directory.get(), name.substr(slash + 1));
+  const auto fd = connect(directory.get(), name.substr(slash + 1), 0);
   if (!fd && fd.error().code == ECONNREFUSED) {
     return Door::refuses;
   }
@@ -337,7 +345,8 @@ std::vector<std::string> Rendezvous::directories() const {
 }
 
 bool Rendezvous::connect_below(const std::string& directory, const std::string& own,
-                               bool unpublished, std::vector<Peer>& peers, Log& log) {
+                               bool unpublished, Nanoseconds deadline, std::vector<Peer>& peers,
+                               Log& log) {
   const OwnedFd listing = open_directory(*sys_, base_.get(), directory.c_str());
   struct stat status {};
   if (!listing.is_open() || sys_->fstat(listing.get(), &status) != 0 ||
@@ -367,7 +376,7 @@ bool Rendezvous::connect_below(const std::string& directory, const std::string& 
   }
   for (const std::string& name : names) {
     const std::string relative = directory + "/" + name;
-    auto fd = connect(listing.get(), name);
+    auto fd = connect(listing.get(), name, deadline);
     if (name.front() == '.') {
       // Only its own generation is answered there. Who was killed before it could be announced
       // leaves one that refuses; so does, for a moment, one that is being made.
@@ -396,11 +405,12 @@ std::vector<Rendezvous::Peer> Rendezvous::connect_all(std::uint64_t generation, 
                                                       bool unpublished) {
   constexpr int attempts = 3;
   const std::string own = compose(".{:016x}{}", generation, suffix);
+  const Nanoseconds deadline = after(*sys_, full_queue_time);
   for (int attempt = 1;; ++attempt) {
     std::vector<Peer> peers;
     bool complete = true;
     for (const std::string& directory : directories()) {
-      complete = connect_below(directory, own, unpublished, peers, log) && complete;
+      complete = connect_below(directory, own, unpublished, deadline, peers, log) && complete;
     }
     if (complete || !unpublished || attempt == attempts) {
       return peers;

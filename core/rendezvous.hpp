@@ -72,12 +72,12 @@ class Rendezvous {
         path_(std::move(base_path) + "/" + name_) {}
 
   static std::optional<Rendezvous> open_below_tmp(const Sys& sys, uid_t user, std::string& problem);
-  Result<OwnedFd> connect(int directory, const std::string& name);
+  Result<OwnedFd> connect(int directory, const std::string& name, Nanoseconds deadline);
   Result<OwnedFd> listen_at(const std::string& name);
   [[nodiscard]] std::vector<std::string> directories() const;
   // False: somebody has been published meanwhile, and is perhaps not among them.
   bool connect_below(const std::string& directory, const std::string& own, bool unpublished,
-                     std::vector<Peer>& peers, Log& log);
+                     Nanoseconds deadline, std::vector<Peer>& peers, Log& log);
 
   const Sys* sys_;
   OwnedFd base_;       // O_PATH: it may be closed to reading

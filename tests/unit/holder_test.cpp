@@ -7,6 +7,7 @@
 
 #include <catch2/catch.hpp>
 
+#include <algorithm>
 #include <filesystem>
 #include <fstream>
 #include <unistd.h>
@@ -839,6 +840,20 @@ TEST_CASE("another user is not spoken to", "[holder]") {
   CHECK(peer.hear().type == MessageType{});
   CHECK(peer.error == ECONNRESET);
   CHECK(world.logged("knocked at the rendezvous socket; ignored"));
+
+  // He is named once a second, however often he knocks.
+  const auto named = [&] {
+    return std::count_if(world.lines.begin(), world.lines.end(), [](const std::string& line) {
+      return line.find("knocked at") != std::string::npos;
+    });
+  };
+  for (int i = 0; i < 20; ++i) {
+    Peer(world).die();
+  }
+  CHECK(named() == 1);
+  world.pass(second);
+  Peer(world).die();
+  CHECK(named() == 2);
 }
 
 TEST_CASE("a READY that waits is read before the clock, also after a signal", "[holder]") {

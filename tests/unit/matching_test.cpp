@@ -357,17 +357,30 @@ TEST_CASE("the abstract name of no characters matches itself, and no path", "[ma
   CHECK_FALSE(matches(held, wanted));
 }
 
-TEST_CASE("an address is free as long as nobody is bound to it, and no longer", "[matching]") {
+TEST_CASE("an address is free as long as nobody is there, and no longer", "[matching]") {
   const auto* const at = GENERATE("127.0.0.1:0", "[::1]:0", "unix:@continuity-unit-free");
   if (std::string_view(at) == "[::1]:0" && !has_ipv6()) {
     return;
   }
   OwnedFd fd = listen_at(at);
+  const int on = 1;  // as servers have it
+  REQUIRE(::setsockopt(fd.get(), SOL_SOCKET, SO_REUSEADDR, &on, sizeof on) == 0);
   const Listener listener = described(fd.get());
   CHECK_FALSE(is_free(libc_sys(), listener));
-  fd.reset();
+  const OwnedFd client = connect_to(listener.address);
+  const OwnedFd accepted = own(::accept4(fd.get(), nullptr, nullptr, SOCK_CLOEXEC));
+  fd.reset();  // and a connection is left
   CHECK(is_free(libc_sys(), listener));
   CHECK(is_free(libc_sys(), listener));  // asking leaves nothing behind
+}
+
+TEST_CASE("a datagram address is not free, whoever may share it", "[matching]") {
+  const OwnedFd fd = own(::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+  const Address any = address("127.0.0.1:0");
+  const int on = 1;
+  REQUIRE(::setsockopt(fd.get(), SOL_SOCKET, SO_REUSEADDR, &on, sizeof on) == 0);
+  REQUIRE(::bind(fd.get(), any.get(), any.length) == 0);
+  CHECK_FALSE(is_free(libc_sys(), described(fd.get())));
 }
 
 TEST_CASE("a socket is described as the kernel tells it", "[matching]") {

@@ -1,0 +1,370 @@
+// Another user of the machine, who wants to keep a server from being restarted, or its
+// listeners for himself. What he can reach he may do anything with.
+#include "core/wire.hpp"
+#include "place.hpp"
+#include "restarts.hpp"
+
+#include <catch2/catch.hpp>
+
+#include <array>
+#include <cerrno>
+#include <csignal>
+#include <cstring>
+#include <fcntl.h>
+#include <filesystem>
+#include <functional>
+#include <grp.h>
+#include <sys/prctl.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+namespace continuity::test {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr uid_t nobody = 65'534;
+
+bool needs_root() {
+  if (::geteuid() == 0) {
+    return false;
+  }
+  WARN("skipped: only root can be another user as well");
+  return true;
+}
+
+// A process of another user, which does something, says so, and goes on existing with
+// what it has opened until the test is over.
+class Attacker {
+ public:
+  // What is done there; what it answers is the attacker's report.
+  using Attack = std::function<int()>;
+
+  explicit Attacker(const Attack& attack, uid_t user = nobody) {
+    std::array<int, 2> pipe{};
+    if (::pipe2(pipe.data(), O_CLOEXEC) != 0 || (pid_ = ::fork()) < 0) {
+      throw std::runtime_error("no attacker");
+    }
+    if (pid_ == 0) {
+      ::prctl(PR_SET_PDEATHSIG, SIGKILL);
+      const bool is_other =
+          ::setgroups(0, nullptr) == 0 && ::setgid(user) == 0 && ::setuid(user) == 0;
+      const int report = is_other ? attack() : -1;
+      if (::write(pipe[1], &report, sizeof report) != sizeof report) {
+        ::_exit(1);
+      }
+      for (;;) {
+        ::pause();
+      }
+    }
+    ::close(pipe[1]);
+    if (::read(pipe[0], &report_, sizeof report_) != sizeof report_) {
+      report_ = -1;
+    }
+    ::close(pipe[0]);
+  }
+  ~Attacker() {
+    ::kill(pid_, SIGKILL);
+    ::waitpid(pid_, nullptr, 0);
+  }
+  Attacker(const Attacker&) = delete;
+  Attacker& operator=(const Attacker&) = delete;
+
+  [[nodiscard]] int report() const { return report_; }
+
+ private:
+  pid_t pid_ = -1;
+  int report_ = -1;
+};
+
+// A connection to the door; -1, with errno.
+int knock(const std::string& door) {
+  const SocketAddress address(door);
+  const int fd = ::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_NONBLOCK, 0);
+  return ::connect(fd, address.get(), address.length) == 0 ? fd : -1;
+}
+
+void say(int fd, const Message& message) {
+  const auto bytes = encode(message);
+  ::send(fd, bytes->data(), bytes->size(), MSG_NOSIGNAL);
+}
+
+Message greeting() {
+  Message hello{.type = MessageType::hello};
+  hello.protocol_min = hello.protocol_max = protocol_version;
+  hello.identity = "tiny-server";
+  hello.generation = 1;
+  return hello;
+}
+
+// Whether anything comes there before the end. Whoever was let in would be told the
+// inventory.
+bool hears_anything(int fd) {
+  std::array<char, 512> buffer{};
+  pollfd entry{.fd = fd, .events = POLLIN, .revents = 0};
+  return ::poll(&entry, 1, 20'000) > 0 && ::recv(fd, buffer.data(), buffer.size(), 0) > 0;
+}
+
+std::string door_of(const Place& place) {
+  const auto doors = files_below(place.rendezvous());
+  REQUIRE(doors.size() == 1);
+  return doors.front();
+}
+
+// With an attacker at work the server is restarted, and no client notices.
+void restart_beside(const Place& place, Load& load, Process& server) {
+  restart_under_load(place, {"epoll-level"}, load, server);
+  check_nothing_was_lost(load, 1);
+}
+
+// ---- At the door ---------------------------------------------------------------------
+
+TEST_CASE("another user does not come to the door, and restarts go on") {
+  if (needs_root()) {
+    return;
+  }
+  const Place place;
+  fs::permissions(place.rendezvous(), static_cast<fs::perms>(0711));
+  Process server = place.start({"epoll-level"});
+  Load load(place.address(), server);
+  const std::string door = door_of(place);
+  const Attacker attacker([&] { return knock(door) < 0 ? errno : 0; });
+  CHECK(attacker.report() == EACCES);
+  restart_beside(place, load, server);
+}
+
+// Somebody has opened the directory to everybody, or the attacker was handed the way.
+class OpenDoor {
+ public:
+  explicit OpenDoor(const Place& place) : directory_(place.rendezvous() + "/0") {
+    fs::permissions(place.rendezvous(), static_cast<fs::perms>(0711));
+    fs::permissions(directory_, static_cast<fs::perms>(0711));
+    fs::permissions(door_of(place), static_cast<fs::perms>(0777));
+  }
+  // So that the next start finds it as it must be.
+  ~OpenDoor() { close(); }
+  void close() const { fs::permissions(directory_, static_cast<fs::perms>(0700)); }
+  OpenDoor(const OpenDoor&) = delete;
+  OpenDoor& operator=(const OpenDoor&) = delete;
+
+ private:
+  std::string directory_;
+};
+
+TEST_CASE("another user who stands at an open door hears nothing, whatever he says there") {
+  if (needs_root()) {
+    return;
+  }
+  const Place place;
+  Process server = place.start({"epoll-level"});
+  Load load(place.address(), server);
+  const std::string door = door_of(place);
+  const OpenDoor open(place);
+  const Attacker attacker([&] {
+    int heard = 0;
+    const std::array<std::function<void(int)>, 4> attempts{
+        [](int fd) { say(fd, greeting()); },
+        [](int fd) {
+          Message join{.type = MessageType::join};
+          join.fresh = false;
+          say(fd, join);
+        },
+        [](int fd) { ::send(fd, "GET / HTTP/1.1\r\n\r\n", 18, MSG_NOSIGNAL); }, [](int) {}};
+    for (const auto& attempt : attempts) {
+      const int fd = knock(door);
+      attempt(fd);
+      heard += hears_anything(fd) ? 1 : 0;
+    }
+    return heard;
+  });
+  CHECK(attacker.report() == 0);
+  server.await_log("user 65534 knocked at the rendezvous socket; ignored");
+  open.close();
+  restart_beside(place, load, server);
+}
+
+TEST_CASE("another user who floods an open door takes neither the service nor a restart") {
+  if (needs_root()) {
+    return;
+  }
+  const Place place;
+  Process server = place.start({"epoll-level"});
+  Load load(place.address(), server);
+  const std::string door = door_of(place);
+  const OpenDoor open(place);
+  {
+    // As fast as it can, without an end.
+    const Attacker flood([&] {
+      if (::fork() == 0) {
+        ::prctl(PR_SET_PDEATHSIG, SIGKILL);
+        for (;;) {
+          ::close(knock(door));
+        }
+      }
+      return 0;
+    });
+    server.await_log("knocked at the rendezvous socket; ignored");
+    CHECK(load.await_ok(500));
+    open.close();  // who is in the queue stays there
+    restart_beside(place, load, server);
+  }
+  restart_beside(place, load, server);
+}
+
+TEST_CASE("an open directory is refused aloud, and the service goes on") {
+  if (needs_root()) {
+    return;
+  }
+  const Place place;
+  Process server = place.start({"epoll-level"});
+  Load load(place.address(), server);
+  const OpenDoor open(place);
+  Process second = place.spawn({"epoll-level"});
+  CHECK(second.next_line() == "bind EADDRINUSE");
+  CHECK(second.wait_exit() == 1);
+  CHECK(second.logged("has mode 711, must be 700: chmod it, or set CONTINUITY_DIR") == 1);
+  CHECK(load.await_ok(20));
+  open.close();
+  restart_beside(place, load, server);
+}
+
+// ---- Where they meet -------------------------------------------------------------------
+
+// The names below a base that everybody may write to, /tmp for instance, taken before
+// anybody meets there.
+void plant(const std::string& path, int kind) {
+  switch (kind) {
+    case 0:
+      ::close(::open(path.c_str(), O_CREAT | O_WRONLY | O_CLOEXEC, 0666));
+      break;
+    case 1:
+      ::mkfifo(path.c_str(), 0666);
+      break;
+    case 2:
+      ::mkdir(path.c_str(), 0700);
+      break;
+    case 3:
+      ::mkdir(path.c_str(), 0777);
+      break;
+    case 4: {
+      const std::string target = path + ".target";
+      ::mkdir(target.c_str(), 0777);
+      ::symlink(target.c_str(), path.c_str());
+      break;
+    }
+    default: {
+      const SocketAddress address(path);
+      const int fd = ::socket(AF_UNIX, SOCK_SEQPACKET, 0);
+      ::bind(fd, address.get(), address.length);
+      ::listen(fd, 5);
+      break;
+    }
+  }
+}
+
+TEST_CASE("whatever another user has put in the place of the directory is refused aloud") {
+  if (needs_root()) {
+    return;
+  }
+  const auto kind = GENERATE(range(0, 6));
+  CAPTURE(kind);
+  Place place;
+  fs::permissions(place.rendezvous(), static_cast<fs::perms>(01777));
+  const std::string own = place.rendezvous() + "/0";
+  const Attacker attacker([&] {
+    plant(own, kind);
+    return 0;
+  });
+  REQUIRE(fs::exists(fs::symlink_status(own)));
+
+  Process server = place.start({"poll"});
+
+  CHECK(answer_from(place.address()) == answer_of(server));
+  Process second = place.spawn({"poll"});
+  CHECK(second.next_line() == "bind EADDRINUSE");
+  second.wait_exit();
+  for (Process* process : {&server, &second}) {
+    CAPTURE(process->log());
+    CHECK(process->logged("rendezvous directory " + own) == 1);
+    CHECK(process->logged("set CONTINUITY_DIR to a directory of your own; until then this "
+                          "program cannot be restarted without loss") == 1);
+  }
+}
+
+TEST_CASE("another user's directory under a name of his own is no place to meet him") {
+  if (needs_root()) {
+    return;
+  }
+  // Where everybody may make a directory, he has one with a server in it that says to
+  // be ours, holds the address of ours, and another that ours is to bind.
+  Place place;
+  place.program = TINY_SERVER;
+  fs::permissions(place.rendezvous(), static_cast<fs::perms>(01777));
+  const ReservedPort free_port;
+  const std::string his = place.rendezvous() + "/" + std::to_string(nobody);
+  const std::array addresses{place.address(), free_port.address()};
+  const Attacker attacker([&] {
+    ::mkdir(his.c_str(), 0700);
+    const SocketAddress door(his + "/tiny-server.00000000000000ff.sock");
+    const int listener = ::socket(AF_UNIX, SOCK_SEQPACKET, 0);
+    if (::bind(listener, door.get(), door.length) != 0 || ::listen(listener, 16) != 0) {
+      return 1;
+    }
+    if (::fork() != 0) {
+      return 0;
+    }
+    ::prctl(PR_SET_PDEATHSIG, SIGKILL);
+    Message inventory{.type = MessageType::inventory};
+    inventory.protocol_min = inventory.protocol_max = protocol_version;
+    inventory.identity = "tiny-server";
+    inventory.state = HolderState::on_probation;  // for ever
+    for (const std::string& text : addresses) {
+      const SocketAddress address(text);
+      const int model = ::socket(AF_INET, SOCK_STREAM, 0);
+      Address named;
+      std::memcpy(&named.storage, &address.storage, address.length);
+      named.length = address.length;
+      inventory.listeners.push_back(*describe_socket(libc_sys(), model, &named));
+      inventory.listeners.back().id = static_cast<std::uint32_t>(inventory.listeners.size());
+    }
+    for (;;) {
+      const int fd = ::accept(listener, nullptr, nullptr);
+      say(fd, inventory);
+    }
+  });
+  REQUIRE(attacker.report() == 0);
+
+  Process server = place.start({"epoll-level"});
+  CHECK(server.logged("says that it holds " + place.address() + ", and nobody does; ignored") == 1);
+  Load load(place.address(), server);
+  for (int i = 0; i < 3; ++i) {
+    restart_beside(place, load, server);
+  }
+}
+
+TEST_CASE("a listener that another user has made is never taken over by root") {
+  if (needs_root()) {
+    return;
+  }
+  // He runs the same server, with the library, before root does.
+  Place place;
+  fs::permissions(place.rendezvous(), static_cast<fs::perms>(01777));
+  place.environment = {"CONTINUITY_NAME=tiny-server"};
+  std::vector<std::string> command{"setpriv",   "--reuid=65534", "--regid=65534", "--clear-groups",
+                                   TINY_SERVER, "poll",          place.address()};
+  Process his = Process::start(command, place.variables());
+  his.next_line();
+  CHECK(wait_until([&] { return files_below(place.rendezvous()).size() == 1; }));
+
+  Process ours = place.spawn({"poll"});
+
+  CHECK(ours.next_line() == "bind EADDRINUSE");  // as without the library
+  CHECK(ours.wait_exit() == 1);
+  CAPTURE(ours.log());
+  CHECK(ours.logged("which user 65534 has made, and we are user 0; not taken") == 1);
+  CHECK(answer_from(place.address()) == answer_of(his));
+}
+
+}  // namespace
+}  // namespace continuity::test
