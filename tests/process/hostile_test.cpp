@@ -355,7 +355,10 @@ TEST_CASE("a listener that another user has made is never taken over by root") {
                                    TINY_SERVER, "poll",          place.address()};
   Process his = Process::start(command, place.variables());
   his.next_line();
-  CHECK(wait_until([&] { return files_below(place.rendezvous()).size() == 1; }));
+  CHECK(wait_until([&] {  // under the name by which it is found
+    const auto doors = files_below(place.rendezvous());
+    return doors.size() == 1 && doors.front().find("/tiny-server.") != std::string::npos;
+  }));
 
   Process ours = place.spawn({"poll"});
 
