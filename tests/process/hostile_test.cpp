@@ -292,6 +292,99 @@ TEST_CASE("whatever another user has put in the place of the directory is refuse
   }
 }
 
+// A /tmp and a /run of their own for servers of a user and for whoever is there first.
+class OtherTmp {
+ public:
+  OtherTmp() {
+    // The build tree stays where it is, also if that is below /tmp.
+    space_ = Process::start({"unshare", "--mount", "sh", "-ec",
+                             "mount --make-rprivate /; mount --bind \"$1\" /mnt; "
+                             "mount -t tmpfs -o mode=1777 none /tmp; mkdir -p \"$1\"; "
+                             "mount --bind /mnt \"$1\"; mount -t tmpfs none /run; "
+                             "echo ready; exec sleep 600",
+                             "sh", BUILD_TREE});
+    space_.next_line();
+  }
+  // Before a command that is run there, as this user.
+  [[nodiscard]] Arguments entered_as(uid_t user) const {
+    const std::string number = std::to_string(user);
+    return {"--mount=/proc/" + std::to_string(space_.pid()) + "/ns/mnt",
+            "--wdns=/",
+            "setpriv",
+            "--reuid=" + number,
+            "--regid=" + number,
+            "--clear-groups"};
+  }
+  void run_as(uid_t user, const std::string& script) const {
+    Arguments command{"nsenter"};
+    for (const std::string& argument : entered_as(user)) {
+      command.push_back(argument);
+    }
+    command.insert(command.end(), {"sh", "-ec", script});
+    Process shell = Process::start(command);
+    REQUIRE(shell.wait_exit() == 0);
+  }
+
+ private:
+  Process space_;
+};
+
+// A server of user 1234, whose names in /tmp another one has squatted.
+class SquattedPlace : public Place {
+ public:
+  SquattedPlace() {
+    // The library comes last: it would make the directory of whom root becomes.
+    with_library = false;
+    environment = {"CONTINUITY_PROBATION=50ms"};
+    program = "nsenter";
+    arguments = tmp.entered_as(victim);
+    arguments.insert(arguments.end(),
+                     {"env", "LD_PRELOAD=" CONTINUITY_LIBRARY, TINY_SERVER, "epoll-level"});
+  }
+  void squat(const std::string& names) const {
+    tmp.run_as(nobody, "cd /tmp; for n in " + names +
+                           "; do case $n in *[02468]) mkdir $n;; *[135])"
+                           " touch $n;; *7) mkfifo $n;; *) ln -s / $n;; esac; done");
+  }
+  static constexpr uid_t victim = 1234;
+  OtherTmp tmp;
+  Arguments arguments;
+};
+
+TEST_CASE("a server meets its successor in /tmp past whoever was there first, and has gone") {
+  if (needs_root()) {
+    return;
+  }
+  const SquattedPlace place;
+  place.squat("continuity-1234 continuity-1234.1 continuity-1234.7");
+  Process server = place.start(place.arguments);
+  Load load(place.address(), server);
+  place.tmp.run_as(SquattedPlace::victim, "ls /tmp/continuity-1234.2/tiny-server.*");
+  place.tmp.run_as(nobody, "rmdir /tmp/continuity-1234");
+  for (int i = 0; i < 3; ++i) {
+    restart_under_load(place, place.arguments, load, server);
+  }
+  check_nothing_was_lost(load, 3);
+}
+
+TEST_CASE("where every name in /tmp is taken by another user, that is said, with what to do") {
+  if (needs_root()) {
+    return;
+  }
+  const SquattedPlace place;
+  place.squat("continuity-1234 $(seq -f continuity-1234.%g 9)");
+  Process server = place.start(place.arguments);
+  Process second = place.spawn(place.arguments);
+  CHECK(second.next_line() == "bind EADDRINUSE");
+  second.wait_exit();
+  CHECK(answer_from(place.address()) == answer_of(server));
+  for (Process* process : {&server, &second}) {
+    CAPTURE(process->log());
+    CHECK(process->logged("set CONTINUITY_DIR to a directory of your own; until then this "
+                          "program cannot be restarted without loss") == 1);
+  }
+}
+
 TEST_CASE("another user's directory under a name of his own is no place to meet him") {
   if (needs_root()) {
     return;
