@@ -10,7 +10,7 @@ namespace continuity::fuzz {
 
 void require(bool condition, const char* what) {
   if (!condition) {
-    std::fprintf(stderr, "does not hold: %s\n", what);
+    static_cast<void>(std::fprintf(stderr, "does not hold: %s\n", what));
     std::abort();
   }
 }
@@ -142,6 +142,7 @@ void Script::field(char name, Message& message, std::span<const Listener> known)
 
 }  // namespace continuity::fuzz
 
+// NOLINTNEXTLINE(readability-identifier-naming): libFuzzer's
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   continuity::fuzz::run({reinterpret_cast<const std::byte*>(data), size});
   return 0;
