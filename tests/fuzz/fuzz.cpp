@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 #include <exception>
 
 namespace continuity::fuzz {
@@ -17,6 +18,18 @@ void require(bool condition, const char* what) {
 
 std::string_view as_text(Bytes bytes) {
   return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
+}
+
+ssize_t put_entry(void* buffer, std::string_view name) {
+  // struct linux_dirent64: inode, offset, then these.
+  constexpr std::size_t length_at = 16;
+  constexpr std::size_t name_at = 19;
+  const auto size = static_cast<unsigned short>((name_at + name.size() + 8) / 8 * 8);
+  auto* bytes = static_cast<char*>(buffer);
+  std::fill_n(bytes, size, '\0');
+  std::memcpy(bytes + length_at, &size, sizeof size);
+  std::copy(name.begin(), name.end(), bytes + name_at);
+  return size;
 }
 
 char Script::step() {

@@ -9,6 +9,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <sys/types.h>
 
 namespace continuity::fuzz {
 
@@ -21,6 +22,9 @@ void run(Bytes input);
 void require(bool condition, const char* what);
 
 std::string_view as_text(Bytes bytes);
+
+// One entry of a directory, as getdents gives it: how many bytes it has.
+ssize_t put_entry(void* buffer, std::string_view name);
 
 // Calls visit(line) for each line of a text.
 template <typename Visit>

@@ -63,18 +63,7 @@ class Kernel : public test::FakeSys<1> {
 
  private:
   ssize_t list(void* buffer) {
-    constexpr std::size_t length_at = 16;
-    constexpr std::size_t name_at = 19;
-    if (next_ == entries_.size()) {
-      return 0;
-    }
-    const std::string& name = entries_[next_++];
-    const auto size = static_cast<unsigned short>((name_at + name.size() + 8) / 8 * 8);
-    auto* bytes = static_cast<char*>(buffer);
-    std::fill_n(bytes, size, '\0');
-    std::copy_n(reinterpret_cast<const char*>(&size), sizeof size, bytes + length_at);
-    std::copy(name.begin(), name.end(), bytes + name_at);
-    return size;
+    return next_ == entries_.size() ? 0 : put_entry(buffer, entries_[next_++]);
   }
 
   std::vector<std::string> entries_;

@@ -52,16 +52,7 @@ class Kernel : public test::FakeSys<1> {
     return static_cast<ssize_t>(size);
   }
   // One process, or one descriptor: 7.
-  ssize_t list(void* buffer) {
-    constexpr std::size_t entry = 24;
-    constexpr std::size_t length_at = 16;
-    constexpr std::size_t name_at = 19;
-    auto* bytes = static_cast<char*>(buffer);
-    std::fill_n(bytes, entry, '\0');
-    bytes[length_at] = static_cast<char>(entry);
-    bytes[name_at] = '7';
-    return std::exchange(listed_, true) ? 0 : static_cast<ssize_t>(entry);
-  }
+  ssize_t list(void* buffer) { return std::exchange(listed_, true) ? 0 : put_entry(buffer, "7"); }
 
   std::string_view content_;
   std::size_t part_;

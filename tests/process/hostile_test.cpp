@@ -47,9 +47,9 @@ class Attacker {
       throw std::runtime_error("no attacker");
     }
     if (pid_ == 0) {
-      ::prctl(PR_SET_PDEATHSIG, SIGKILL);
       const bool is_other =
           ::setgroups(0, nullptr) == 0 && ::setgid(user) == 0 && ::setuid(user) == 0;
+      ::prctl(PR_SET_PDEATHSIG, SIGKILL);  // forgotten by a process that becomes another user
       const int report = is_other ? attack() : -1;
       if (::write(pipe[1], &report, sizeof report) != sizeof report) {
         ::_exit(1);
@@ -112,11 +112,24 @@ std::string door_of(const Place& place) {
   return doors.front();
 }
 
-// With an attacker at work the server is restarted, and no client notices.
-void restart_beside(const Place& place, Load& load, Process& server) {
-  restart_under_load(place, {"epoll-level"}, load, server);
-  check_nothing_was_lost(load, 1);
-}
+// A server of root's under load, in a place that everybody may pass through.
+struct Served {
+  Place place;
+  Process server;
+  Load load;
+  std::string door;
+
+  Served() : server(start(place)), load(place.address(), server), door(door_of(place)) {}
+  static Process start(const Place& place) {
+    fs::permissions(place.rendezvous(), static_cast<fs::perms>(0711));
+    return place.start({"epoll-level"});
+  }
+  // With an attacker at work, and no client notices.
+  void restart() {
+    restart_under_load(place, {"epoll-level"}, load, server);
+    check_nothing_was_lost(load, 1);
+  }
+};
 
 // ---- At the door ---------------------------------------------------------------------
 
@@ -124,23 +137,18 @@ TEST_CASE("another user does not come to the door, and restarts go on") {
   if (needs_root()) {
     return;
   }
-  const Place place;
-  fs::permissions(place.rendezvous(), static_cast<fs::perms>(0711));
-  Process server = place.start({"epoll-level"});
-  Load load(place.address(), server);
-  const std::string door = door_of(place);
-  const Attacker attacker([&] { return knock(door) < 0 ? errno : 0; });
+  Served served;
+  const Attacker attacker([&] { return knock(served.door) < 0 ? errno : 0; });
   CHECK(attacker.report() == EACCES);
-  restart_beside(place, load, server);
+  served.restart();
 }
 
 // Somebody has opened the directory to everybody, or the attacker was handed the way.
 class OpenDoor {
  public:
-  explicit OpenDoor(const Place& place) : directory_(place.rendezvous() + "/0") {
-    fs::permissions(place.rendezvous(), static_cast<fs::perms>(0711));
+  explicit OpenDoor(const Served& served) : directory_(served.place.rendezvous() + "/0") {
     fs::permissions(directory_, static_cast<fs::perms>(0711));
-    fs::permissions(door_of(place), static_cast<fs::perms>(0777));
+    fs::permissions(served.door, static_cast<fs::perms>(0777));
   }
   // So that the next start finds it as it must be.
   ~OpenDoor() { close(); }
@@ -156,11 +164,8 @@ TEST_CASE("another user who stands at an open door hears nothing, whatever he sa
   if (needs_root()) {
     return;
   }
-  const Place place;
-  Process server = place.start({"epoll-level"});
-  Load load(place.address(), server);
-  const std::string door = door_of(place);
-  const OpenDoor open(place);
+  Served served;
+  const OpenDoor open(served);
   const Attacker attacker([&] {
     int heard = 0;
     const std::array<std::function<void(int)>, 4> attempts{
@@ -172,61 +177,56 @@ TEST_CASE("another user who stands at an open door hears nothing, whatever he sa
         },
         [](int fd) { ::send(fd, "GET / HTTP/1.1\r\n\r\n", 18, MSG_NOSIGNAL); }, [](int) {}};
     for (const auto& attempt : attempts) {
-      const int fd = knock(door);
+      const int fd = knock(served.door);
       attempt(fd);
       heard += hears_anything(fd) ? 1 : 0;
     }
     return heard;
   });
   CHECK(attacker.report() == 0);
-  server.await_log("user 65534 knocked at the rendezvous socket; ignored");
+  served.server.await_log("user 65534 knocked at the rendezvous socket; ignored");
   open.close();
-  restart_beside(place, load, server);
+  served.restart();
 }
 
 TEST_CASE("another user who floods an open door takes neither the service nor a restart") {
   if (needs_root()) {
     return;
   }
-  const Place place;
-  Process server = place.start({"epoll-level"});
-  Load load(place.address(), server);
-  const std::string door = door_of(place);
-  const OpenDoor open(place);
+  Served served;
+  const OpenDoor open(served);
   {
     // As fast as it can, without an end.
     const Attacker flood([&] {
       if (::fork() == 0) {
         ::prctl(PR_SET_PDEATHSIG, SIGKILL);
         for (;;) {
-          ::close(knock(door));
+          ::close(knock(served.door));
         }
       }
       return 0;
     });
-    server.await_log("knocked at the rendezvous socket; ignored");
-    CHECK(load.await_ok(500));
+    served.server.await_log("knocked at the rendezvous socket; ignored");
+    CHECK(served.load.await_ok(500));
     open.close();  // who is in the queue stays there
-    restart_beside(place, load, server);
+    served.restart();
   }
-  restart_beside(place, load, server);
+  served.restart();
 }
 
 TEST_CASE("an open directory is refused aloud, and the service goes on") {
   if (needs_root()) {
     return;
   }
-  const Place place;
-  Process server = place.start({"epoll-level"});
-  Load load(place.address(), server);
-  const OpenDoor open(place);
-  Process second = place.spawn({"epoll-level"});
+  Served served;
+  const OpenDoor open(served);
+  Process second = served.place.spawn({"epoll-level"});
   CHECK(second.next_line() == "bind EADDRINUSE");
   CHECK(second.wait_exit() == 1);
   CHECK(second.logged("has mode 711, must be 700: chmod it, or set CONTINUITY_DIR") == 1);
-  CHECK(load.await_ok(20));
+  CHECK(served.load.await_ok(20));
   open.close();
-  restart_beside(place, load, server);
+  served.restart();
 }
 
 // ---- Where they meet -------------------------------------------------------------------
@@ -432,8 +432,9 @@ TEST_CASE("another user's directory under a name of his own is no place to meet 
   CHECK(server.logged("says that it holds " + place.address() + ", and nobody does; ignored") == 1);
   Load load(place.address(), server);
   for (int i = 0; i < 3; ++i) {
-    restart_beside(place, load, server);
+    restart_under_load(place, {"epoll-level"}, load, server);
   }
+  check_nothing_was_lost(load, 3);
 }
 
 TEST_CASE("a listener that another user has made is never taken over by root") {
