@@ -306,6 +306,9 @@ Rendezvous::Door Rendezvous::knock(const std::string& name) {
   const auto slash = name.find('/');
   const OwnedFd directory =
       open_directory(*sys_, base_.get(), name.substr(0, slash).c_str(), O_PATH);
+  if (!directory.is_open()) {
+    return Door::missing;
+  }
   const auto fd = connect(directory.get(), name.substr(slash + 1), 0);
   if (!fd && fd.error().code == ECONNREFUSED) {
     return Door::refuses;

@@ -326,6 +326,8 @@ TEST_CASE("who publishes is found under identity and generation, and answers", "
   CHECK(rendezvous.connect_all(1, lines.log).empty());
   CHECK(rendezvous.knock(name) == Door::missing);
   CHECK(base.entries().size() == 1);
+  std::filesystem::remove_all(own_of(base));
+  CHECK(rendezvous.knock(name) == Door::missing);
 }
 
 TEST_CASE("many generations are found at once, each by its own name", "[rendezvous]") {
