@@ -256,8 +256,9 @@ void plant(const std::string& path, int kind) {
     default: {
       const SocketAddress address(path);
       const int fd = ::socket(AF_UNIX, SOCK_SEQPACKET, 0);
-      ::bind(fd, address.get(), address.length);
-      ::listen(fd, 5);
+      if (::bind(fd, address.get(), address.length) == 0) {
+        ::listen(fd, 5);
+      }
       break;
     }
   }
@@ -297,12 +298,16 @@ class OtherTmp {
  public:
   OtherTmp() {
     // The build tree stays where it is, also if that is below /tmp.
-    space_ = Process::start({"unshare", "--mount", "sh", "-ec",
-                             "mount --make-rprivate /; mount --bind \"$1\" /mnt; "
-                             "mount -t tmpfs -o mode=1777 none /tmp; mkdir -p \"$1\"; "
-                             "mount --bind /mnt \"$1\"; mount -t tmpfs none /run; "
-                             "echo ready; exec sleep 600",
-                             "sh", BUILD_TREE});
+    constexpr const char* script = R"(
+      mount --make-rprivate /
+      mount --bind "$1" /mnt
+      mount -t tmpfs -o mode=1777 none /tmp
+      mkdir -p "$1"
+      mount --bind /mnt "$1"
+      mount -t tmpfs none /run
+      echo ready
+      exec sleep 600)";
+    space_ = Process::start({"unshare", "--mount", "sh", "-ec", script, "sh", BUILD_TREE});
     space_.next_line();
   }
   // Before a command that is run there, as this user.
