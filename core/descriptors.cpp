@@ -2,6 +2,7 @@
 
 #include "core/directory.hpp"
 #include "core/listener.hpp"
+#include "core/proc_text.hpp"
 #include "core/sorted.hpp"
 
 #include <algorithm>
@@ -160,8 +161,11 @@ Result<Holdings> Descriptors::find(std::span<const std::uint64_t> wanted, bool (
       std::array<char, 64> name{};
       const ssize_t size =
           sys_->readlinkat(directory.get(), std::to_string(fd).c_str(), name.data(), name.size());
-      if (size > 0 && std::string_view(name.data(), static_cast<std::size_t>(size)) == epoll_name) {
+      const std::string_view file(name.data(), size > 0 ? static_cast<std::size_t>(size) : 0);
+      if (file == epoll_name) {
         epolls.push_back(fd);
+      } else if (file == ring_name) {
+        holdings.rings.push_back(fd);
       }
     }
   };

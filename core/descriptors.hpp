@@ -38,6 +38,7 @@ struct Holdings {
   std::vector<Copy> copies;
   std::vector<Registration> registrations;
   std::vector<int> small_epolls;  // so short a list that it may be read again in a hurry
+  std::vector<int> rings;         // of io_uring, whatever they wait for
 };
 
 class Descriptors {

@@ -8,6 +8,7 @@
 #include <functional>
 #include <net/if.h>
 #include <netinet/in.h>
+#include <netinet/tcp.h>
 
 namespace continuity {
 namespace {
@@ -124,6 +125,18 @@ bool receives_work(const Sys& sys, int fd) {
   Address peer;
   peer.length = sizeof peer.storage;
   return named && sys.getpeername(fd, peer.get(), &peer.length) != 0;
+}
+
+bool has_queued(const Sys& sys, int fd) {
+  tcp_info info{};
+  socklen_t size = sizeof info;
+  // For a listener this is the length of its queue (tcp_get_info).
+  if (sys.getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &size) == 0) {
+    return info.tcpi_unacked > 0;
+  }
+  pollfd entry{.fd = fd, .events = POLLIN, .revents = 0};
+  const timespec at_once{};
+  return fd >= 0 && sys.ppoll(&entry, 1, &at_once) > 0 && (entry.revents & POLLIN) != 0;
 }
 
 std::uint64_t socket_inode(const Sys& sys, int fd) {

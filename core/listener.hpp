@@ -43,6 +43,9 @@ bool is_listening(const Sys& sys, int fd);
 // socket that has an address and no peer.
 bool receives_work(const Sys& sys, int fd);
 
+// Connections to be accepted, or datagrams to be received.
+bool has_queued(const Sys& sys, int fd);
+
 // Inode number of a socket, which all its copies share; 0 for anything else.
 std::uint64_t socket_inode(const Sys& sys, int fd);
 

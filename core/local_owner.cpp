@@ -1,27 +1,12 @@
 #include "core/local_owner.hpp"
 
 #include <algorithm>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
 
 namespace continuity {
 namespace {
 
 // The longest time in which nobody accepts, if a thread cannot be woken.
 constexpr Nanoseconds retire_time = 200 * millisecond;
-
-// Connections to be accepted, or datagrams to be received.
-bool has_queued(const Sys& sys, int fd) {
-  tcp_info info{};
-  socklen_t size = sizeof info;
-  // For a listener this is the length of its queue (tcp_get_info).
-  if (sys.getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &size) == 0) {
-    return info.tcpi_unacked > 0;
-  }
-  pollfd entry{.fd = fd, .events = POLLIN, .revents = 0};
-  const timespec at_once{};
-  return fd >= 0 && sys.ppoll(&entry, 1, &at_once) > 0 && (entry.revents & POLLIN) != 0;
-}
 
 }  // namespace
 
@@ -33,10 +18,16 @@ LocalOwner::LocalOwner(const Sys& sys, Log& log, int proc, int directory, Progra
       processes_(sys, proc),
       successor_watch_(sys, proc),
       descriptors_(sys, proc),
+      processes_(sys, proc),
+      rings_(sys, proc),
       retirement_(sys, proc, directory, program, ours) {}
 
 Status LocalOwner::prepare(std::vector<Item> items) {
-  return retirement_.prepare(std::move(items));
+  auto prepared = retirement_.prepare(std::move(items));
+  if (!retirement_.obstacle().empty()) {
+    log_->error("{}; while it does, no restart is possible", retirement_.obstacle());
+  }
+  return prepared;
 }
 
 void LocalOwner::abandon() {
@@ -89,7 +80,28 @@ unsigned LocalOwner::connections() {
     return std::max(last_seen_.count, 1U);
   }
   last_seen_ = *found;
+  last_seen_.count += fixed_connections();
   return last_seen_.count;
+}
+
+// Connections that only a ring has, among its fixed files. Of which the kernel does not
+// say what they are, each may be one.
+unsigned LocalOwner::fixed_connections() const {
+  unsigned count = 0;
+  std::vector<std::uint64_t> sockets;
+  for (const int ring : retirement_.rings()) {
+    const RingInfo info = rings_.look(ring);
+    count += info.complete ? 0 : 1;
+    for (const FixedSocket& one : info.sockets) {
+      if (one.inode == 0) {
+        ++count;
+      } else if (!retirement_.is_stand_in(one.inode)) {
+        sockets.push_back(one.inode);
+      }
+    }
+  }
+  return sockets.empty() ? count
+                         : count + processes_.count_connections(sockets, retirement_.addresses());
 }
 
 void LocalOwner::finish_idle() {

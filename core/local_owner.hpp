@@ -3,6 +3,7 @@
 #pragma once
 
 #include "core/holder.hpp"
+#include "core/processes.hpp"
 #include "core/retirement.hpp"
 
 namespace continuity {
@@ -41,6 +42,7 @@ class LocalOwner : public Owner {
   [[nodiscard]] const Sys& sys() const { return *sys_; }
 
  private:
+  [[nodiscard]] unsigned fixed_connections() const;
   void let_newcomers_in();
   void wait_until_dry(std::span<const std::uint32_t> ids);
   void stop_listening(std::span<const std::uint32_t> ids);
@@ -51,6 +53,8 @@ class LocalOwner : public Owner {
   Processes processes_;
   ProcessWatch successor_watch_;
   Descriptors descriptors_;
+  Processes processes_;
+  Rings rings_;
   Retirement retirement_;
   Descriptors::Connections last_seen_;
   std::vector<std::uint32_t> shut_out_;  // nobody new is served there, by us

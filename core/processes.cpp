@@ -3,10 +3,11 @@
 #include "core/directory.hpp"
 #include "core/log.hpp"
 #include "core/options.hpp"
+#include "core/proc_text.hpp"
+#include "core/ring_info.hpp"
 
 #include <algorithm>
 #include <array>
-#include <charconv>
 #include <csignal>
 #include <cstring>
 #include <fcntl.h>
@@ -21,20 +22,6 @@
 
 namespace continuity {
 namespace {
-
-// The next word of a line of words, taken off its front.
-std::string_view take_word(std::string_view& line) {
-  line.remove_prefix(std::min(line.find_first_not_of(' '), line.size()));
-  const std::string_view word = line.substr(0, line.find(' '));
-  line.remove_prefix(word.size());
-  return word;
-}
-
-template <typename Number>
-bool read_number(std::string_view text, Number& number, int base) {
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number, base);
-  return error == std::errc{} && end == text.data() + text.size();
-}
 
 // Fields of /proc/PID/stat, by their numbers in proc(5). The second, the name, may contain
 // anything; after the last bracket there are only words.
@@ -118,25 +105,6 @@ Address diag_address(int family, const __be32* address, __be16 port) {
   v6.sin6_port = port;
   std::memcpy(&v6.sin6_addr, address, sizeof v6.sin6_addr);
   return {reinterpret_cast<const sockaddr*>(&v6), sizeof v6};
-}
-
-template <typename Visit>
-void for_each_line(std::string_view text, Visit visit) {
-  while (!text.empty()) {
-    const std::size_t end = std::min(text.find('\n'), text.size());
-    visit(text.substr(0, end));
-    text.remove_prefix(std::min(end + 1, text.size()));
-  }
-}
-
-std::uint64_t socket_in_link(std::string_view link) {
-  constexpr std::string_view prefix = "socket:[";
-  std::uint64_t inode = 0;
-  if (!link.starts_with(prefix) || !link.ends_with(']') ||
-      !read_number(link.substr(prefix.size(), link.size() - prefix.size() - 1), inode, 10)) {
-    return 0;
-  }
-  return inode;
 }
 
 }  // namespace
@@ -259,19 +227,19 @@ std::string ProcessEnd::text() const {
   return "ended";
 }
 
-std::string Processes::read(const std::string& path) const {
+std::string read_proc(const Sys& sys, int proc, const std::string& path) {
   // Most are short, and what is written to here stays with the process.
   std::size_t chunk = 2048;
   constexpr std::size_t longest_chunk = std::size_t{64} * 1024;
   std::string text;
-  const OwnedFd file(*sys_, sys_->openat(proc_, path.c_str(), O_RDONLY | O_CLOEXEC, 0));
+  const OwnedFd file(sys, sys.openat(proc, path.c_str(), O_RDONLY | O_CLOEXEC, 0));
   if (!file.is_open()) {
     return text;
   }
   for (;;) {
     const std::size_t used = text.size();
     text.resize(used + chunk);
-    const ssize_t size = sys_->read(file.get(), text.data() + used, chunk);
+    const ssize_t size = sys.read(file.get(), text.data() + used, chunk);
     text.resize(used + (size > 0 ? static_cast<std::size_t>(size) : 0));
     if (size <= 0) {
       return text;
@@ -280,6 +248,10 @@ std::string Processes::read(const std::string& path) const {
       chunk = longest_chunk;
     }
   }
+}
+
+std::string Processes::read(const std::string& path) const {
+  return read_proc(*sys_, proc_, path);
 }
 
 pid_t Processes::parent_of(pid_t process) const {
@@ -419,10 +391,13 @@ bool Processes::for_each_socket(pid_t process, Visit visit) const {
     std::array<char, 64> name{};
     const ssize_t size =
         sys_->readlinkat(directory.get(), std::to_string(fd).c_str(), name.data(), name.size());
-    if (size > 0) {
-      const auto inode = socket_in_link({name.data(), static_cast<std::size_t>(size)});
-      if (inode != 0) {
-        visit(fd, inode);
+    const std::string_view file(name.data(), size > 0 ? static_cast<std::size_t>(size) : 0);
+    if (const auto inode = socket_in_link(file); inode != 0) {
+      visit(fd, inode);
+    } else if (file == ring_name) {
+      const std::string text = read(compose("{}/fdinfo/{}", process, fd));
+      for (const FixedSocket& one : parse_ring_info(text).sockets) {
+        visit(fd, one.inode);
       }
     }
   });
@@ -527,6 +502,14 @@ void Processes::look_for(const Connections& connections, pid_t process, Held& he
               .peer = found->second};
     }
   });
+}
+
+unsigned Processes::count_connections(std::span<const std::uint64_t> sockets,
+                                      std::span<const Address> addresses) const {
+  const Connections connections = connections_through(addresses);
+  return static_cast<unsigned>(
+      std::count_if(sockets.begin(), sockets.end(),
+                    [&](std::uint64_t one) { return connections.contains(one); }));
 }
 
 Processes::Held Processes::find_connections_of(pid_t process,

@@ -44,6 +44,9 @@ bool is_running(const Sys& sys, pid_t process);
 // Waits until it has ended, and all that it had open is closed.
 void await_end(const Sys& sys, pid_t process, Nanoseconds deadline);
 
+// All of a file in /proc, which is open as `proc`; nothing where it cannot be read.
+std::string read_proc(const Sys& sys, int proc, const std::string& path);
+
 class Processes {
  public:
   // `proc` is an open /proc.
@@ -92,6 +95,9 @@ class Processes {
                                       const std::set<pid_t>& except) const;
   // The same in one process.
   [[nodiscard]] Held find_connections_of(pid_t process, std::span<const Address> addresses) const;
+  // How many of these sockets are such connections.
+  [[nodiscard]] unsigned count_connections(std::span<const std::uint64_t> sockets,
+                                           std::span<const Address> addresses) const;
   // Whether what has been found is there still.
   [[nodiscard]] bool still_holds(const Held& held) const;
 

@@ -1,5 +1,7 @@
 #include "core/retirement.hpp"
 
+#include "core/log.hpp"
+
 #include <algorithm>
 #include <fcntl.h>
 #include <netinet/in.h>
@@ -60,6 +62,7 @@ Retirement::Retirement(const Sys& sys, int proc, int directory, Program& program
                        bool (*ours)(int fd))
     : sys_(&sys),
       descriptors_(sys, proc),
+      ring_control_(sys, proc),
       program_(&program),
       ours_(ours),
       stand_ins_(sys, directory) {}
@@ -127,8 +130,29 @@ Status Retirement::prepare(std::vector<Item> items) {
     abandon();
     return holdings.error();
   }
+  if (auto prepared = prepare_rings(holdings->rings); !prepared) {
+    abandon();
+    return prepared;
+  }
   adopt(*holdings);
   return Done{};
+}
+
+// What cannot be done at READY is refused now, when nothing has been changed.
+Status Retirement::prepare_rings(const std::vector<int>& rings) {
+  obstacle_.clear();
+  if (ring_control_.any_closed(rings)) {
+    obstacle_ =
+        "the program uses an io_uring whose descriptor it has closed, so that nobody can see what "
+        "it waits for";
+  }
+  for (const int ring : rings) {
+    if (const char* reason = ring_control_.why_not(ring); reason != nullptr) {
+      obstacle_ = compose("io_uring {}, which accepts: {}", ring, reason);
+    }
+  }
+  rings_ = rings;
+  return obstacle_.empty() ? Status(Done{}) : Error{"end what a ring waits for", ENOTSUP};
 }
 
 void Retirement::abandon() {
@@ -142,6 +166,8 @@ void Retirement::abandon() {
   seats_.clear();
   registrations_.clear();
   small_epolls_.clear();
+  rings_.clear();
+  fixed_seats_.clear();
 }
 
 void Retirement::adopt(const Holdings& holdings) {
@@ -306,7 +332,69 @@ bool Retirement::retire(std::span<const std::uint32_t> ids, Nanoseconds deadline
       }
     }
   }
-  return program_->clear_accepts(numbers, deadline);
+  bool any = false;
+  const bool deaf = deafen_rings(any);
+  return program_->clear_accepts(numbers, deadline) && deaf;
+}
+
+// What has been retired, in all rings. `any`: there was something to do. First what the
+// program will find when it asks anew, then it is told to.
+bool Retirement::deafen_rings(bool& any) {
+  std::vector<int> listeners;
+  for (const Kept& kept : kept_) {
+    if (kept.retired && kept.copy.is_open() && !kept.item.listener.is_datagram()) {
+      listeners.push_back(kept.copy.get());
+    }
+  }
+  bool replaced = true;
+  for (const int ring : rings_) {
+    for (const FixedSocket& socket : ring_control_.look(ring).sockets) {
+      const auto found = kept_by_inode_.find(socket.inode);
+      if (found == kept_by_inode_.end() || !kept_[found->second].retired) {
+        continue;
+      }
+      any = true;
+      replaced =
+          ring_control_.put(ring, socket.slot, kept_[found->second].last_stand_in) && replaced;
+      fixed_seats_.push_back({.ring = ring, .slot = socket.slot, .item = found->second});
+    }
+  }
+  const auto ended = ring_control_.end_accepts(rings_, listeners);
+  any = any || ended == Rings::Ended::some;
+  return replaced && ended != Rings::Ended::refused;
+}
+
+bool Retirement::is_stand_in(std::uint64_t inode) const {
+  return std::any_of(kept_.begin(), kept_.end(), [&](const Kept& kept) {
+    return inode == kept.stand_in_inode || inode == inode_under(*sys_, kept.last_stand_in);
+  });
+}
+
+// The same backwards: what waits on a stand-in is to wait on the listener.
+void Retirement::revive_rings() {
+  if (const auto holdings = descriptors_.find({}, ours_); holdings) {
+    rings_ = holdings->rings;
+  }
+  for (const int ring : rings_) {
+    const RingInfo info = ring_control_.look(ring);
+    for (const FixedSeat& seat : fixed_seats_) {
+      const bool is_there = std::any_of(
+          info.sockets.begin(), info.sockets.end(),
+          [&](const FixedSocket& one) { return one.slot == seat.slot && is_stand_in(one.inode); });
+      if (seat.ring == ring && is_there && kept_[seat.item].copy.is_open() &&
+          !ring_control_.put(ring, seat.slot, kept_[seat.item].copy.get())) {
+        return;
+      }
+    }
+  }
+  std::set<int> stand_ins;
+  for (const Kept& kept : kept_) {
+    if (kept.retired && !kept.item.listener.is_datagram()) {
+      stand_ins.insert({kept.stand_in, kept.last_stand_in});
+    }
+  }
+  const std::vector<int> fds(stand_ins.begin(), stand_ins.end());
+  static_cast<void>(ring_control_.end_accepts(rings_, fds));
 }
 
 // The program registered the listener between look and swap: its epoll knows
@@ -355,7 +443,10 @@ void Retirement::sweep() {
       continue;
     }
     leave_to_itself(*holdings);
-    if (holdings->copies.empty() && holdings->registrations.empty()) {
+    rings_ = holdings->rings;
+    bool ring_had_any = false;
+    deafen_rings(ring_had_any);
+    if (holdings->copies.empty() && holdings->registrations.empty() && !ring_had_any) {
       return;
     }
     {
@@ -366,7 +457,7 @@ void Retirement::sweep() {
     }
     // Copies made since the look before: new seats.
     std::vector<std::uint32_t> ids;
-    adopt({.copies = holdings->copies, .registrations = {}, .small_epolls = {}});
+    adopt({.copies = holdings->copies, .registrations = {}, .small_epolls = {}, .rings = {}});
     for (const Kept& kept : kept_) {
       if (kept.retired) {
         ids.push_back(kept.item.listener.id);
@@ -429,6 +520,7 @@ void Retirement::revive() {
     watch_again(seat);
     program_->note_revived(seat.fd);
   }
+  revive_rings();
   abandon();  // a copy of ours must not outlive the program's own last one
 }
 

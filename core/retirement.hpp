@@ -12,6 +12,9 @@
 // - Program and library race for epoll_ctl and dup: look again afterwards,
 //   until a look finds nothing.
 // - A revival is the same steps backwards.
+// - A ring (io_uring) holds the file, not the number: when the numbers, and its table of
+//   fixed files, have what stands in, what it waits for on the listener is cancelled, and
+//   the program asks anew.
 // - A datagram socket keeps its place, since what is still to be answered must be
 //   sent from it: it is marked, and the program's receives find nothing; epolls
 //   ask no more whether it is readable. Only while threads asleep in a receive
@@ -22,6 +25,7 @@
 #include "core/clock.hpp"
 #include "core/descriptors.hpp"
 #include "core/listener.hpp"
+#include "core/rings.hpp"
 #include "core/stand_in.hpp"
 
 #include <cstdint>
@@ -78,6 +82,9 @@ class Retirement {
   // of the program's is touched. Replaces an earlier preparation.
   Status prepare(std::vector<Item> items);
 
+  // Why prepare has failed, where the program is the reason; empty: it is not.
+  [[nodiscard]] const std::string& obstacle() const { return obstacle_; }
+
   // Lets go of what prepare made; nothing has been retired.
   void abandon();
 
@@ -96,6 +103,11 @@ class Retirement {
   void forget_listeners();
   // The same for the datagram sockets among these, which nobody takes back.
   void forget_datagrams(std::span<const std::uint32_t> ids);
+
+  // The program's rings, as of the last look.
+  [[nodiscard]] const std::vector<int>& rings() const { return rings_; }
+  // Whether it is one of ours that has a listener's place.
+  [[nodiscard]] bool is_stand_in(std::uint64_t inode) const;
 
   [[nodiscard]] bool any() const { return !seats_.empty(); }
   [[nodiscard]] std::vector<Address> addresses() const;
@@ -127,7 +139,17 @@ class Retirement {
     bool retired = false;
   };
 
+  // Where a ring has, or before it was retired had, a listener among its fixed files.
+  struct FixedSeat {
+    int ring;
+    unsigned slot;
+    std::size_t item;
+  };
+
   Status prepare_item(Item item);
+  Status prepare_rings(const std::vector<int>& rings);
+  bool deafen_rings(bool& any);
+  void revive_rings();
   void adopt(const Holdings& holdings);
   void refresh();
   [[nodiscard]] std::unordered_set<int> retired_numbers() const;
@@ -150,6 +172,7 @@ class Retirement {
 
   const Sys* sys_;
   Descriptors descriptors_;
+  Rings ring_control_;
   Program* program_;
   bool (*ours_)(int fd);
   StandIns stand_ins_;
@@ -159,6 +182,9 @@ class Retirement {
   std::unordered_map<std::uint64_t, std::size_t> kept_by_inode_;
   std::unordered_map<std::uint32_t, std::size_t> kept_by_id_;
   std::vector<int> small_epolls_;
+  std::vector<int> rings_;
+  std::vector<FixedSeat> fixed_seats_;  // what has been replaced
+  std::string obstacle_;
 };
 
 }  // namespace continuity

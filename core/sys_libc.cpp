@@ -39,6 +39,9 @@ ssize_t getdents(int fd, void* buffer, std::size_t size) {
 int ioctl(int fd, unsigned long request, int* value) {
   return ::ioctl(fd, request, value);
 }
+int io_uring_register(int ring, unsigned operation, void* argument, unsigned count) {
+  return static_cast<int>(::syscall(SYS_io_uring_register, ring, operation, argument, count));
+}
 int membarrier(int command) {
   return static_cast<int>(::syscall(SYS_membarrier, command, 0, 0));
 }
@@ -96,6 +99,7 @@ const Sys& libc_sys() {
       .geteuid = ::geteuid,
       .gettid = ::gettid,
       .ioctl = shaped::ioctl,
+      .io_uring_register = shaped::io_uring_register,
       .kill = ::kill,
       .listen = ::listen,
       .membarrier = shaped::membarrier,

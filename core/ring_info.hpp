@@ -1,0 +1,28 @@
+// What the kernel tells of an io_uring in /proc/PID/fdinfo: what it waits for, and
+// which sockets are in its table of fixed files, where no descriptor shows them.
+#pragma once
+
+#include <cstdint>
+#include <string_view>
+#include <vector>
+
+namespace continuity {
+
+// A socket in the table of fixed files ("direct descriptors").
+struct FixedSocket {
+  unsigned slot;
+  std::uint64_t inode;  // 0: the kernel does not say which (before 6.14)
+};
+
+struct RingInfo {
+  // The ring was not in use at that moment, which would hide all that follows.
+  bool complete = false;
+  // The table has room, and nothing in it is shown: it is empty, or was in use (6.1).
+  bool doubtful = false;
+  unsigned accepts = 0;  // that wait for a connection
+  std::vector<FixedSocket> sockets;
+};
+
+RingInfo parse_ring_info(std::string_view text);
+
+}  // namespace continuity

@@ -1,0 +1,178 @@
+#include "core/rings.hpp"
+
+#include "core/clock.hpp"
+#include "core/log.hpp"
+#include "core/proc_text.hpp"
+#include "core/processes.hpp"
+
+#include <algorithm>
+#include <array>
+#include <linux/io_uring.h>
+#include <sys/stat.h>
+
+namespace continuity {
+namespace {
+
+// As the kernel has it since 6.6. In the header of an older one the operation is
+// padding, which has to be zero there.
+struct SyncCancel {
+  std::uint64_t address = 0;
+  std::int32_t fd = -1;
+  std::uint32_t flags = 0;
+  std::int64_t seconds = -1;
+  std::int64_t nanoseconds = -1;
+  std::uint8_t operation = 0;
+  std::array<std::uint8_t, 31> padding{};
+};
+static_assert(sizeof(SyncCancel) == 64);
+constexpr std::uint32_t by_operation = 1U << 5;  // IORING_ASYNC_CANCEL_OP
+
+void pause_for(const Sys& sys, Nanoseconds time) {
+  const timespec pause = to_timespec(time);
+  sys.ppoll(nullptr, 0, &pause);
+}
+
+}  // namespace
+
+RingInfo Rings::look_once(int ring) const {
+  return parse_ring_info(read_proc(*sys_, proc_, compose("thread-self/fdinfo/{}", ring)));
+}
+
+RingInfo Rings::look(int ring) const {
+  constexpr int most_looks = 50;
+  constexpr int looks_in_doubt = 3;
+  constexpr Nanoseconds between = 100 * microsecond;
+  RingInfo info;
+  for (int look = 1; look <= most_looks; ++look) {
+    info = look_once(ring);
+    if (info.complete && (!info.doubtful || look >= looks_in_doubt)) {
+      break;
+    }
+    pause_for(*sys_, between);
+  }
+  return info;
+}
+
+// The number of what is cancelled, or a negative errno. With the operation nothing else
+// that waits on the file is touched (polls are); before 6.6 all that does has to go.
+int Rings::cancel(int ring, int fd) const {
+  SyncCancel request;
+  request.fd = sys_->number(fd);
+  request.flags = IORING_ASYNC_CANCEL_FD | IORING_ASYNC_CANCEL_ALL | by_operation;
+  request.operation = IORING_OP_ACCEPT;
+  int ended = sys_->io_uring_register(ring, IORING_REGISTER_SYNC_CANCEL, &request, 1);
+  if (ended < 0 && errno == EINVAL) {
+    request.flags &= ~by_operation;
+    request.operation = 0;
+    ended = sys_->io_uring_register(ring, IORING_REGISTER_SYNC_CANCEL, &request, 1);
+  }
+  if (ended >= 0 || errno == ENOENT) {
+    return std::max(ended, 0);
+  }
+  return -errno;
+}
+
+// A ring tells what it allows when it is asked to cancel what cannot be there: nothing
+// waits on the open /proc, which is ours alone.
+const char* Rings::why_not(int ring) const {
+  const int refusal = -cancel(ring, proc_);
+  // One that has not been started yet has nothing that waits.
+  if (refusal == EBADFD) {
+    return nullptr;
+  }
+  // Who asks for one connection at a time has just been given one, perhaps.
+  constexpr int most_looks = 10;
+  constexpr Nanoseconds between = 200 * microsecond;
+  RingInfo info = look(ring);
+  for (int i = 1; refusal > 0 && info.complete && info.accepts == 0 && i < most_looks; ++i) {
+    pause_for(*sys_, between);
+    info = look(ring);
+  }
+  if (!info.complete) {
+    return "it is in use all the time, so that what it waits for cannot be seen";
+  }
+  if (info.accepts == 0) {
+    return nullptr;
+  }
+  switch (refusal) {
+    case 0:
+      break;
+    case EEXIST:
+      return "it obeys one thread of the program only (IORING_SETUP_SINGLE_ISSUER)";
+    case EINVAL:
+      return "this kernel cannot cancel what it waits for (Linux 6.0 can)";
+    case EACCES:
+      return "the program has restricted it (IORING_REGISTER_RESTRICTIONS)";
+    default:
+      return error_text(refusal);
+  }
+  const bool unnamed = std::any_of(info.sockets.begin(), info.sockets.end(),
+                                   [](const FixedSocket& one) { return one.inode == 0; });
+  return unnamed ? "this kernel does not tell which sockets are its fixed files (Linux 6.14 does)"
+                 : nullptr;
+}
+
+// What has been cancelled accepts no more, even where the program has not seen it yet.
+// But it may have been accepting at that moment, and until it is gone it may be the one
+// that is woken for a connection: it is waited for, shortly.
+Rings::Ended Rings::end_accepts(std::span<const int> rings, std::span<const int> fds) const {
+  constexpr Nanoseconds longest = 20 * millisecond;
+  constexpr Nanoseconds between = 50 * microsecond;
+  Ended ended = Ended::none;
+  for (const Nanoseconds deadline = after(*sys_, longest); now(*sys_) < deadline;) {
+    bool any = false;
+    for (const int ring : rings) {
+      for (const int fd : fds) {
+        const int count = cancel(ring, fd);
+        any = any || count > 0;
+        if (count < 0 && look(ring).accepts > 0) {
+          return Ended::refused;
+        }
+      }
+    }
+    if (!any) {
+      break;
+    }
+    ended = Ended::some;
+    pause_for(*sys_, between);
+  }
+  return ended;
+}
+
+bool Rings::put(int ring, unsigned slot, int fd) const {
+  const std::int32_t number = sys_->number(fd);
+  io_uring_files_update update{};
+  update.offset = slot;
+  update.fds = reinterpret_cast<std::uintptr_t>(&number);
+  return sys_->io_uring_register(ring, IORING_REGISTER_FILES_UPDATE, &update, 1) == 1;
+}
+
+// "7f7978ffc000-7f7978ffd000 rw-s 10000000 00:10 1432126      anon_inode:[io_uring]"
+std::uint64_t parse_ring_mapping(std::string_view line) {
+  if (!line.ends_with(ring_name)) {
+    return 0;
+  }
+  for (int i = 0; i < 4; ++i) {  // addresses, rights, offset, device
+    take_word(line);
+  }
+  std::uint64_t inode = 0;
+  return read_number(take_word(line), inode, 10) ? inode : 0;
+}
+
+bool Rings::any_closed(std::span<const int> rings) const {
+  std::vector<std::uint64_t> open;
+  for (const int ring : rings) {
+    struct stat status {};
+    if (sys_->fstat(ring, &status) == 0) {
+      open.push_back(status.st_ino);
+    }
+  }
+  bool closed = false;
+  for_each_line(read_proc(*sys_, proc_, "thread-self/maps"), [&](std::string_view line) {
+    const std::uint64_t inode = parse_ring_mapping(line);
+    closed = closed || (inode != 0 && std::find(open.begin(), open.end(), inode) == open.end());
+  });
+  return closed;
+}
+
+}  // namespace continuity

@@ -1,0 +1,58 @@
+// io_uring: what a program has asked of a ring goes on whatever is under its
+// descriptor numbers afterwards, for a ring holds the file.
+//
+// An accept that waits is cancelled by the file it waits on; the program sees
+// ECANCELED, and what it asks for then finds what has the number by then, or the slot
+// in the ring's table of fixed files. All of this is done past the program's memory.
+#pragma once
+
+#include "core/result.hpp"
+#include "core/ring_info.hpp"
+#include "core/sys.hpp"
+
+#include <cstdint>
+#include <span>
+#include <string>
+#include <vector>
+
+namespace continuity {
+
+class Rings {
+ public:
+  // `proc` is an open /proc.
+  Rings(const Sys& sys, int proc) : sys_(&sys), proc_(proc) {}
+
+  // What the kernel tells of this ring of the program's. It tells nothing while the ring
+  // is in use, so it may take several looks.
+  [[nodiscard]] RingInfo look(int ring) const;
+
+  // Whether it does just now, at one look; false where it cannot be told.
+  [[nodiscard]] bool waits_for_connections(int ring) const { return look_once(ring).accepts > 0; }
+
+  // Why accepts that wait in this ring could not be ended; null: they can, or there are
+  // none. Nothing is changed.
+  [[nodiscard]] const char* why_not(int ring) const;
+
+  // Ends all accepts that wait in one of these rings on a file that is under one of `fds`.
+  enum class Ended { none, some, refused };
+  [[nodiscard]] Ended end_accepts(std::span<const int> rings, std::span<const int> fds) const;
+
+  // Puts what is under `fd` into the ring's table of fixed files.
+  [[nodiscard]] bool put(int ring, unsigned slot, int fd) const;
+
+  // Rings that the program has mapped, and no descriptor of: nobody can ask them
+  // anything. `rings` are those with descriptors.
+  [[nodiscard]] bool any_closed(std::span<const int> rings) const;
+
+ private:
+  [[nodiscard]] RingInfo look_once(int ring) const;
+  [[nodiscard]] int cancel(int ring, int fd) const;
+
+  const Sys* sys_;
+  int proc_;
+};
+
+// The inode in a line of /proc/PID/maps that is of a ring; 0 for any other.
+std::uint64_t parse_ring_mapping(std::string_view line);
+
+}  // namespace continuity
