@@ -116,7 +116,7 @@ void Holder::resume(HolderPhase phase, Nanoseconds until) {
 
 // ---- The loop ----------------------------------------------------------------
 
-void Holder::run_once() {
+void Holder::run_once(Nanoseconds until) {
   std::vector<pollfd> fds{{.fd = wake_, .events = POLLIN, .revents = 0},
                           {.fd = door_, .events = door_events(), .revents = 0}};
   for (const Conversation& conversation : conversations_) {
@@ -128,7 +128,7 @@ void Holder::run_once() {
   ProcessWatch* const watch =
       phase_ == HolderPhase::probation ? owner_->successor_watch() : nullptr;
   fds.push_back({.fd = watch != nullptr ? watch->handle() : -1, .events = POLLIN, .revents = 0});
-  const Nanoseconds deadline = next_deadline();
+  const Nanoseconds deadline = std::min(next_deadline(), until);
   const timespec timeout = to_timespec(deadline == never ? never : deadline - now(*sys_));
   const int events = sys_->ppoll(fds.data(), fds.size(), deadline == never ? nullptr : &timeout);
   if (events < 0) {

@@ -133,7 +133,7 @@ class Holder {
 
   // One round: waits for something to happen, and deals with it. False when
   // there is nothing left to wait for.
-  void run_once();
+  void run_once(Nanoseconds until = never);
 
   [[nodiscard]] HolderPhase phase() const { return phase_; }
 

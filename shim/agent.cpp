@@ -312,6 +312,7 @@ Agent::Agent(Process& process, OwnedFd wake, OwnedFd bells)
       wake_(std::move(wake)),
       bells_(std::move(bells)),
       owner_(process),
+      ring_watch_(process),
       generation_(real_sys(), process.log, *process.page, owner_, process.proc.get(),
                   {.bell = process.ties.bell.get(),
                    .offers = process.ties.offers.get(),
@@ -379,6 +380,12 @@ void Agent::watch(std::vector<Channel> predecessors, Nanoseconds until) {
 
 void Agent::notice_lifelines() noexcept {
   ring(real_sys(), wake_.get());
+}
+
+void Agent::watch_rings() noexcept {
+  if (ring_watch_.begin()) {
+    ring(real_sys(), wake_.get());
+  }
 }
 
 void Agent::take_arrivals() {
@@ -556,8 +563,8 @@ void Agent::drain_bells() {
   real_sys().epoll_wait(bells_.get(), rings.data(), static_cast<int>(rings.size()), 0);
 }
 
-void Agent::run_holder() {
-  holder_->run_once();
+void Agent::run_holder(Nanoseconds until) {
+  holder_->run_once(until);
   drain_bells();
 }
 
@@ -607,8 +614,9 @@ void Agent::start_up() {
   if (page.ready_requested.load() != 0 && page.current_phase() == GenerationPhase::starting) {
     settle_for_others(*process_);
   }
+  const Nanoseconds next_look = ring_watch_.look_for_readiness();
   if (!generation_.try_to_lead()) {
-    sleep(never);
+    sleep(next_look);
     return;
   }
   // To be found from the first moment on; who knocks is answered after that.
@@ -620,7 +628,7 @@ void Agent::start_up() {
     holder_->wait_for_ownership();
   }
   if (page.current_phase() != GenerationPhase::active) {
-    run_holder();
+    run_holder(next_look);
   }
 }
 
@@ -682,6 +690,7 @@ void Agent::settle() {
   if (!settled_) {
     adopt_settled(*process_);
     settled_ = true;
+    ring_watch_.note_ownership();
   }
 }
 
@@ -712,13 +721,17 @@ void Agent::step() {
       break;
   }
   settle();
+  if (std::exchange(revivals_seen_, revivals()) != revivals()) {
+    ring_watch_.note_ownership();
+  }
+  const Nanoseconds next_ring_look = ring_watch_.look_after_queues();
   drop_lifelines();
   if (!in_charge_ && generation_.try_to_lead()) {
     take_charge();
   }
   if (in_charge_) {
     take_arrivals();
-    run_holder();
+    run_holder(next_ring_look);
     return;
   }
   if (!generation_.follow()) {
@@ -726,7 +739,7 @@ void Agent::step() {
     return;
   }
   watch_leader();
-  const Nanoseconds next = generation_.look();
+  const Nanoseconds next = std::min(generation_.look(), next_ring_look);
   sleep(std::min(next, after(real_sys(), generation_.is_deputy() ? deputy_look : rare_look)));
 }
 

@@ -6,6 +6,7 @@
 #include "core/holder.hpp"
 #include "core/local_owner.hpp"
 #include "shim/process.hpp"
+#include "shim/ring_watch.hpp"
 
 #include <atomic>
 #include <memory>
@@ -77,6 +78,10 @@ class Agent {
   // This process has a connection to a predecessor: its end is to be noticed.
   void notice_lifelines() noexcept;
 
+  // The program may wait for work by a ring: from now on the agent looks for that, until
+  // the generation owns its listeners.
+  void watch_rings() noexcept;
+
   // A descriptor of ours has another number: what sleeps in poll on the old one
   // would never hear of it.
   void notice_moved() noexcept;
@@ -104,7 +109,7 @@ class Agent {
   void drop_lifelines();
   void make_holder();
   void take_charge();
-  void run_holder();
+  void run_holder(Nanoseconds until = never);
   void drain_bells();
   bool is_announced();  // from now on, if it can be
   bool announce();
@@ -127,9 +132,11 @@ class Agent {
   OwnedFd leader_;
   pid_t leader_pid_ = 0;
   bool settled_ = false;
+  std::uint32_t revivals_seen_ = 0;
   std::vector<Channel> arrivals_;  // under DescriptorsHeld
   Nanoseconds arrivals_until_ = 0;
   ProcessOwner owner_;
+  RingWatch ring_watch_;
   Generation generation_;
   std::optional<Holder> holder_;  // while this process leads
   bool in_charge_ = false;        // of what the generation owns

@@ -307,6 +307,9 @@ void note_listening(int fd) {
   } else if (gate() == Gate::open) {
     process->set_gate(Gate::note_polls);
   }
+  if (type != SOCK_DGRAM) {
+    expect_rings(*process);
+  }
 }
 
 bool is_claimed(int fd) {
@@ -496,6 +499,7 @@ int listen_on(int fd, int backlog) noexcept {
       const ErrnoGuard guard;
       try {
         take_own_socket(*process, *claim);
+        expect_rings(*process);
       } catch (...) {  // no memory to say why not
       }
       return 0;

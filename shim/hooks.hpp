@@ -43,6 +43,9 @@ void wait_until_settled() noexcept;
 // over exec or from another process.
 bool is_unknown_listener(int fd) noexcept;
 
+// The program has made an io_uring.
+void note_ring() noexcept;
+
 int bind_socket(int fd, const sockaddr* address, socklen_t length) noexcept;
 int listen_on(int fd, int backlog) noexcept;
 

@@ -13,7 +13,9 @@
 #include <algorithm>
 #include <array>
 #include <climits>
+#include <cstring>
 #include <fcntl.h>
+#include <link.h>
 #include <linux/futex.h>
 #include <span>
 #include <sys/syscall.h>
@@ -305,6 +307,19 @@ bool is_unsettled_listener(int fd) {
          process->page->claims.load() == 0;
 }
 
+}  // namespace
+
+bool has_listener() {
+  for (int fd = 0; fd <= g_highest_fd.load(); ++fd) {
+    if (is_unsettled_listener(fd)) {
+      return true;
+    }
+  }
+  return false;
+}
+
+namespace {
+
 bool watches_listener(Process& process, int epoll) {
   std::vector<std::uint64_t> inodes;
   const Sys& sys = real_sys();
@@ -374,6 +389,59 @@ void settle_for_others(Process& process) noexcept {
       settle(process, true);
     }
   } catch (...) {  // no memory: it is asked for again
+  }
+}
+
+namespace {
+
+constinit std::atomic<bool> g_has_made_ring{false};
+
+// liburing makes its system calls itself, so that nobody sees them.
+bool has_liburing() {
+  return ::dl_iterate_phdr(
+             [](dl_phdr_info* object, std::size_t, void*) {
+               return std::strstr(object->dlpi_name, "/liburing") != nullptr ? 1 : 0;
+             },
+             nullptr) != 0;
+}
+
+}  // namespace
+
+void expect_rings(Process& process) {
+  if (gate() != Gate::unsettled || !(g_has_made_ring.load() || has_liburing() ||
+                                     process.options.ready == ReadyEvidence::listen)) {
+    return;
+  }
+  if (process.agent == nullptr) {
+    process.agent = Agent::start(process);
+  }
+  if (process.agent != nullptr) {
+    process.agent->watch_rings();
+  }
+}
+
+void note_ring() noexcept {
+  const ErrnoGuard guard;
+  g_has_made_ring.store(true);
+  if (gate() != Gate::unsettled) {
+    return;
+  }
+  try {
+    const SlowPath process(Process::existing());
+    if (process && has_listener()) {
+      expect_rings(*process);
+    }
+  } catch (...) {  // no memory: the program is ready when it first waits otherwise
+  }
+}
+
+void settle_for_ring(Process& process) noexcept {
+  try {
+    const SlowPath entered(&process);
+    if (entered && gate() == Gate::unsettled) {
+      settle(process);
+    }
+  } catch (...) {  // no memory: it is looked for again
   }
 }
 

@@ -15,6 +15,14 @@ void adopt_settled_here(Process& process);
 // Another process of the generation waits for work on what this one has claimed.
 void settle_for_others(Process& process) noexcept;
 
+// The program listens, and may wait for work by an io_uring, which no wrapper sees: then
+// the agent looks for it. The caller is in the slow path.
+void expect_rings(Process& process);
+// A ring of this process waits for connections: the first wait for work.
+void settle_for_ring(Process& process) noexcept;
+// Whether there is anything on which a wait would be one for work.
+bool has_listener();
+
 // `copy` is a new number for what `fd` holds; negative: the copying failed.
 void note_copy(int fd, int copy) noexcept;
 

@@ -741,6 +741,13 @@ CONTINUITY_EXPORT long WRAPPED(syscall)(long number, ...) noexcept {
         before_epoll_wait(fd);
       }
       break;
+    case SYS_io_uring_setup: {
+      const long ring = real().syscall(number, a, b);
+      if (ring >= 0) {
+        note_ring();
+      }
+      return ring;
+    }
     default:
       break;
   }

@@ -1,0 +1,213 @@
+// Servers that wait for everything by io_uring, and call nothing that is wrapped.
+#include "restarts.hpp"
+
+#include <catch2/catch.hpp>
+
+#include <algorithm>
+#include <cerrno>
+#include <csignal>
+#include <filesystem>
+#include <stdexcept>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+namespace continuity::test {
+namespace {
+
+constexpr const char* long_probation = "CONTINUITY_PROBATION=60s";
+
+// False, and said, where io_uring is forbidden (kernel.io_uring_disabled, seccomp) or
+// not in the kernel.
+bool has_rings() {
+  // Who may make one is told that it cannot be here.
+  if (::syscall(SYS_io_uring_setup, 1, nullptr) < 0 && errno == EFAULT) {
+    return true;
+  }
+  WARN("skipped: no io_uring here: errno " << errno);
+  return false;
+}
+
+struct RingPlace : Place {
+  explicit RingPlace(const std::string& variable = {}) {
+    program = RING_SERVER;
+    if (!variable.empty()) {
+      environment = {variable};
+    }
+  }
+
+  // Nobody tells the library of the first accept: the server can answer a little before
+  // it can be followed.
+  [[nodiscard]] Process start_followable(const Arguments& arguments) const {
+    Process server = start(arguments);
+    const std::string front = std::filesystem::path(program).filename().string() + ".";
+    const auto is_announced = [&] {
+      const auto place = directory / std::to_string(::geteuid());
+      return std::any_of(std::filesystem::directory_iterator(place), {}, [&](const auto& entry) {
+        return entry.path().filename().string().rfind(front, 0) == 0;
+      });
+    };
+    if (!wait_until(is_announced)) {
+      throw std::runtime_error("the first server is not announced");
+    }
+    return server;
+  }
+};
+
+void restarts_ring_server(const Arguments& arguments, const RingPlace& place = RingPlace()) {
+  if (!has_rings()) {
+    return;
+  }
+  const int restarts = restarts_to_make(5);
+  Process server = place.start_followable(arguments);
+  Load load(place.address(), server);
+  for (int i = 0; i < restarts; ++i) {
+    restart_under_load(place, arguments, load, server);
+  }
+  check_nothing_was_lost(load, restarts);
+}
+
+// Who serves a connection that no descriptor shows is told by its answers alone.
+void restarts_without_owners(const Arguments& arguments, const RingPlace& place) {
+  const int restarts = restarts_to_make(5);
+  Process server = place.start_followable(arguments);
+  Load load(place.address());
+  for (int i = 0; i < restarts; ++i) {
+    restart_under_load(place, arguments, load, server);
+    CHECK(answer_from(place.address()) == answer_of(server));
+  }
+  check_nothing_was_lost(load, restarts);
+}
+
+// The running server refuses to hand over, and nothing changes.
+void refuses(const Arguments& arguments, const RingPlace& place, const std::string& reason) {
+  Process server = place.start_followable(arguments);
+  Load load(place.address());
+  for (int i = 0; i < 3; ++i) {
+    Process second = place.spawn(arguments);
+    CHECK(second.next_line() == "bind EADDRINUSE");
+    CHECK(second.wait_exit() == 1);
+    server.await_log(reason);
+    server.await_log("cannot hand over");
+  }
+  CHECK(load.await_ok(100));
+  CHECK(server.logged("handed") == 0);
+  INFO(load.stats());
+  CHECK(load.count("failed") == 0);
+}
+
+}  // namespace
+
+TEST_CASE("restarted under load, nothing is lost: io_uring, one accept at a time") {
+  restarts_ring_server({"single"});
+}
+TEST_CASE("restarted under load, nothing is lost: io_uring, multishot accept") {
+  restarts_ring_server({"multishot"});
+}
+TEST_CASE("restarted under load, nothing is lost: io_uring, made before the listener") {
+  restarts_ring_server({"early"});
+}
+TEST_CASE("restarted under load, nothing is lost: io_uring, with a thread of the kernel's") {
+  restarts_ring_server({"poll"});
+}
+TEST_CASE("restarted under load, nothing is lost: io_uring, all in fixed files") {
+  if (has_rings()) {
+    restarts_without_owners({"direct"}, RingPlace());
+  }
+}
+
+TEST_CASE("restarted under load, nothing is lost: io_uring, made by syscall()") {
+  RingPlace place;
+  place.program = STATIC_RING_SERVER;
+  restarts_ring_server({"--by-syscall", "multishot"}, place);
+}
+TEST_CASE("restarted under load, nothing is lost: io_uring that only READY=listen gives away") {
+  RingPlace place("CONTINUITY_READY=listen");
+  place.program = STATIC_RING_SERVER;
+  restarts_ring_server({"multishot"}, place);
+}
+
+TEST_CASE("a server that accepts by io_uring loses connections without the library") {
+  if (!has_rings()) {
+    return;
+  }
+  RingPlace place;
+  place.with_library = false;
+  Process server = place.start({"multishot"});
+  Load load(place.address());
+  Process second = place.spawn({"multishot"});
+  CHECK(second.next_line() == "bind EADDRINUSE");
+  CHECK(second.wait_exit() == 1);
+
+  server.signal(SIGTERM);
+  server.wait_exit();
+
+  CHECK(wait_until([&] { return load.count("failed") > 0; }));
+}
+
+TEST_CASE("a successor that has a ring and accepts nothing by it is not ready") {
+  if (!has_rings()) {
+    return;
+  }
+  const RingPlace place("CONTINUITY_READY_TIMEOUT=200ms");
+  Process server = place.start_followable({"multishot"});
+  Load load(place.address());
+
+  Process idle = place.spawn_listening({"--idle", "multishot"});
+
+  server.await_log("was not ready within 0.2 s");
+  CHECK(idle.wait_exit() == 128 + SIGTERM);
+  CHECK(load.await_ok(100));
+  CHECK(load.count("failed") == 0);
+  CHECK(answer_from(place.address()) == answer_of(server));
+}
+
+TEST_CASE("a ring server serves again, and can be followed, when its successor is killed") {
+  if (!has_rings()) {
+    return;
+  }
+  const std::string mode = GENERATE("single", "multishot", "direct");
+  CAPTURE(mode);
+  const RingPlace place(long_probation);
+  Process server = place.start_followable({mode});
+  for (std::size_t cycle = 1; cycle <= 5; ++cycle) {
+    CAPTURE(cycle);
+    Process successor = place.restart({mode});
+    CHECK(answer_from(place.address()) == answer_of(successor));
+    Connection kept(place.address());
+    CHECK(kept.ask("hello") == answer_of(successor));
+
+    successor.signal(SIGKILL);
+    successor.wait_exit();
+    // Whoever comes now is in the queue of both.
+    CHECK(answer_from(place.address()) == answer_of(server));
+    CHECK(wait_until([&] { return server.logged("serving again") == cycle; }));
+  }
+}
+
+TEST_CASE("nobody but the successor accepts by a ring after the take-over") {
+  if (!has_rings()) {
+    return;
+  }
+  const std::string mode = GENERATE("single", "multishot", "direct");
+  CAPTURE(mode);
+  const RingPlace place(long_probation);
+  Process server = place.start_followable({mode});
+  const Process successor = place.restart({mode});
+  for (int i = 0; i < 200; ++i) {
+    REQUIRE(answer_from(place.address()) == answer_of(successor));
+  }
+}
+
+TEST_CASE("a ring that obeys one thread is refused with the reason") {
+  if (has_rings()) {
+    refuses({"issuer"}, RingPlace(), "it obeys one thread of the program only");
+  }
+}
+
+TEST_CASE("a ring whose descriptor is closed is refused with the reason") {
+  if (has_rings()) {
+    refuses({"closed"}, RingPlace(), "an io_uring whose descriptor it has closed");
+  }
+}
+
+}  // namespace continuity::test
