@@ -62,7 +62,7 @@ Retirement::Retirement(const Sys& sys, int proc, int directory, Program& program
                        bool (*ours)(int fd))
     : sys_(&sys),
       descriptors_(sys, proc),
-      ring_control_(sys, proc),
+      ring_control_(sys, proc, &program),
       program_(&program),
       ours_(ours),
       stand_ins_(sys, directory) {}

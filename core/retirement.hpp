@@ -40,13 +40,8 @@
 namespace continuity {
 
 // The program around us, as the face of the library that runs in it knows it.
-class Program {
+class Program : public RingIssuer {
  public:
-  Program() = default;
-  Program(const Program&) = delete;
-  Program& operator=(const Program&) = delete;
-  virtual ~Program() = default;
-
   // Keeps the program from closing or replacing listeners while numbers move.
   virtual void lock_descriptors() = 0;
   virtual void unlock_descriptors() = 0;

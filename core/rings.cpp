@@ -53,18 +53,35 @@ RingInfo Rings::look(int ring) const {
   return info;
 }
 
+int RingIssuer::call(int /*ring*/, unsigned /*operation*/, void* /*argument*/, unsigned /*count*/) {
+  errno = EEXIST;
+  return -1;
+}
+
+int Rings::control(int ring, unsigned operation, void* argument, By& by) const {
+  by = By::us;
+  const int result = sys_->io_uring_register(ring, operation, argument, 1);
+  // A program that waits for nothing in it need not be interrupted.
+  if (result >= 0 || errno != EEXIST || issuer_ == nullptr ||
+      (operation == IORING_REGISTER_SYNC_CANCEL && look(ring).accepts == 0)) {
+    return result;
+  }
+  by = By::issuer;
+  return issuer_->call(ring, operation, argument, 1);
+}
+
 // The number of what is cancelled, or a negative errno. With the operation nothing else
 // that waits on the file is touched (polls are); before 6.6 all that does has to go.
-int Rings::cancel(int ring, int fd) const {
+int Rings::cancel(int ring, int fd, By& by) const {
   SyncCancel request;
   request.fd = sys_->number(fd);
   request.flags = IORING_ASYNC_CANCEL_FD | IORING_ASYNC_CANCEL_ALL | by_operation;
   request.operation = IORING_OP_ACCEPT;
-  int ended = sys_->io_uring_register(ring, IORING_REGISTER_SYNC_CANCEL, &request, 1);
+  int ended = control(ring, IORING_REGISTER_SYNC_CANCEL, &request, by);
   if (ended < 0 && errno == EINVAL) {
     request.flags &= ~by_operation;
     request.operation = 0;
-    ended = sys_->io_uring_register(ring, IORING_REGISTER_SYNC_CANCEL, &request, 1);
+    ended = control(ring, IORING_REGISTER_SYNC_CANCEL, &request, by);
   }
   if (ended >= 0 || errno == ENOENT) {
     return std::max(ended, 0);
@@ -75,10 +92,15 @@ int Rings::cancel(int ring, int fd) const {
 // A ring tells what it allows when it is asked to cancel what cannot be there: nothing
 // waits on the open /proc, which is ours alone.
 const char* Rings::why_not(int ring) const {
-  const int refusal = -cancel(ring, proc_);
+  By by = By::us;
+  int refusal = -Rings(*sys_, proc_).cancel(ring, proc_, by);
   // One that has not been started yet has nothing that waits.
   if (refusal == EBADFD) {
     return nullptr;
+  }
+  // Also of a ring that accepts nothing now: it may by the time.
+  if (refusal == EEXIST && issuer_ != nullptr && issuer_->reach(ring)) {
+    refusal = 0;
   }
   // Who asks for one connection at a time has just been given one, perhaps.
   constexpr int most_looks = 10;
@@ -98,7 +120,8 @@ const char* Rings::why_not(int ring) const {
     case 0:
       break;
     case EEXIST:
-      return "it obeys one thread of the program only (IORING_SETUP_SINGLE_ISSUER)";
+      return "it obeys one thread of the program only (IORING_SETUP_SINGLE_ISSUER), and that "
+             "cannot be reached";
     case EINVAL:
       return "this kernel cannot cancel what it waits for (Linux 6.0 can)";
     case EACCES:
@@ -123,8 +146,11 @@ Rings::Ended Rings::end_accepts(std::span<const int> rings, std::span<const int>
     bool any = false;
     for (const int ring : rings) {
       for (const int fd : fds) {
-        const int count = cancel(ring, fd);
-        any = any || count > 0;
+        By by = By::us;
+        const int count = cancel(ring, fd, by);
+        // The thread that would accept was in our handler: it was not accepting.
+        any = any || (count > 0 && by == By::us);
+        ended = count > 0 ? Ended::some : ended;
         if (count < 0 && look(ring).accepts > 0) {
           return Ended::refused;
         }
@@ -133,7 +159,6 @@ Rings::Ended Rings::end_accepts(std::span<const int> rings, std::span<const int>
     if (!any) {
       break;
     }
-    ended = Ended::some;
     pause_for(*sys_, between);
   }
   return ended;
@@ -144,7 +169,8 @@ bool Rings::put(int ring, unsigned slot, int fd) const {
   io_uring_files_update update{};
   update.offset = slot;
   update.fds = reinterpret_cast<std::uintptr_t>(&number);
-  return sys_->io_uring_register(ring, IORING_REGISTER_FILES_UPDATE, &update, 1) == 1;
+  By by = By::us;
+  return control(ring, IORING_REGISTER_FILES_UPDATE, &update, by) == 1;
 }
 
 // "7f7978ffc000-7f7978ffd000 rw-s 10000000 00:10 1432126      anon_inode:[io_uring]"

@@ -17,10 +17,26 @@
 
 namespace continuity {
 
+// A ring may obey one thread only (IORING_SETUP_SINGLE_ISSUER): who can have that thread
+// make a call.
+class RingIssuer {
+ public:
+  RingIssuer() = default;
+  RingIssuer(const RingIssuer&) = delete;
+  RingIssuer& operator=(const RingIssuer&) = delete;
+  virtual ~RingIssuer() = default;
+
+  // Finds the thread of such a ring. False: it cannot be reached.
+  virtual bool reach(int /*ring*/) { return false; }
+  // io_uring_register by the thread that was found. It is interrupted by it.
+  virtual int call(int ring, unsigned operation, void* argument, unsigned count);
+};
+
 class Rings {
  public:
   // `proc` is an open /proc.
-  Rings(const Sys& sys, int proc) : sys_(&sys), proc_(proc) {}
+  Rings(const Sys& sys, int proc, RingIssuer* issuer = nullptr)
+      : sys_(&sys), proc_(proc), issuer_(issuer) {}
 
   // What the kernel tells of this ring of the program's. It tells nothing while the ring
   // is in use, so it may take several looks.
@@ -46,10 +62,14 @@ class Rings {
 
  private:
   [[nodiscard]] RingInfo look_once(int ring) const;
-  [[nodiscard]] int cancel(int ring, int fd) const;
+  // Whose thread has made the call.
+  enum class By { us, issuer };
+  int control(int ring, unsigned operation, void* argument, By& by) const;
+  [[nodiscard]] int cancel(int ring, int fd, By& by) const;
 
   const Sys* sys_;
   int proc_;
+  RingIssuer* issuer_;
 };
 
 // The inode in a line of /proc/PID/maps that is of a ring; 0 for any other.

@@ -98,7 +98,8 @@ std::uint32_t retire_epoch() noexcept {
 ProcessOwner::ProcessOwner(Process& process)
     : LocalOwner(real_sys(), process.log, process.proc.get(), process.rendezvous()->directory(),
                  *this, &is_ours),
-      process_(&process) {}
+      process_(&process),
+      issuer_(real_sys(), process.proc.get()) {}
 
 std::vector<Owner::Item> ProcessOwner::inventory() {
   std::vector<Item> items;
@@ -312,7 +313,7 @@ Agent::Agent(Process& process, OwnedFd wake, OwnedFd bells)
       wake_(std::move(wake)),
       bells_(std::move(bells)),
       owner_(process),
-      ring_watch_(process),
+      ring_watch_(process, owner_),
       generation_(real_sys(), process.log, *process.page, owner_, process.proc.get(),
                   {.bell = process.ties.bell.get(),
                    .offers = process.ties.offers.get(),

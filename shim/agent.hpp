@@ -6,6 +6,7 @@
 #include "core/holder.hpp"
 #include "core/local_owner.hpp"
 #include "shim/process.hpp"
+#include "shim/ring_issuer.hpp"
 #include "shim/ring_watch.hpp"
 
 #include <atomic>
@@ -37,11 +38,16 @@ class ProcessOwner : public Program, public LocalOwner {
   void note_settled() override;
   bool clear_sends(int fd, Nanoseconds deadline) override;
   bool clear_accepts(std::span<const int> fds, Nanoseconds deadline) override;
+  bool reach(int ring) override { return issuer_.reach(ring); }
+  int call(int ring, unsigned operation, void* argument, unsigned count) override {
+    return issuer_.call(ring, operation, argument, count);
+  }
 
  private:
   void wake_pollers();
 
   Process* process_;
+  ThreadIssuer issuer_;
   OwnedFd revived_;
   OwnedFd bed_;
 };

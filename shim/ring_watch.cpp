@@ -10,8 +10,8 @@
 
 namespace continuity::shim {
 
-RingWatch::RingWatch(Process& process)
-    : process_(&process), control_(real_sys(), process.proc.get()) {}
+RingWatch::RingWatch(Process& process, RingIssuer& issuer)
+    : process_(&process), control_(real_sys(), process.proc.get(), &issuer) {}
 
 std::vector<int> RingWatch::rings() const {
   auto holdings = Descriptors(real_sys(), process_->proc.get()).find({}, &is_ours);

@@ -16,7 +16,7 @@ class Process;
 
 class RingWatch {
  public:
-  explicit RingWatch(Process& process);
+  RingWatch(Process& process, RingIssuer& issuer);
 
   // The program may have rings; until it is told, nothing here does anything. True: that
   // was news.

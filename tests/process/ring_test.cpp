@@ -109,6 +109,12 @@ TEST_CASE("restarted under load, nothing is lost: io_uring, made before the list
 TEST_CASE("restarted under load, nothing is lost: io_uring, with a thread of the kernel's") {
   restarts_ring_server({"poll"});
 }
+TEST_CASE("restarted under load, nothing is lost: io_uring that obeys one thread") {
+  restarts_ring_server({"issuer"});
+}
+TEST_CASE("restarted under load, nothing is lost: io_uring that obeys one thread of several") {
+  restarts_ring_server({"--threads", "issuer"});
+}
 TEST_CASE("restarted under load, nothing is lost: io_uring, all in fixed files") {
   if (has_rings()) {
     restarts_without_owners({"direct"}, RingPlace());
@@ -165,7 +171,7 @@ TEST_CASE("a ring server serves again, and can be followed, when its successor i
   if (!has_rings()) {
     return;
   }
-  const std::string mode = GENERATE("single", "multishot", "direct");
+  const std::string mode = GENERATE("single", "multishot", "direct", "issuer");
   CAPTURE(mode);
   const RingPlace place(long_probation);
   Process server = place.start_followable({mode});
@@ -188,7 +194,7 @@ TEST_CASE("nobody but the successor accepts by a ring after the take-over") {
   if (!has_rings()) {
     return;
   }
-  const std::string mode = GENERATE("single", "multishot", "direct");
+  const std::string mode = GENERATE("single", "multishot", "direct", "issuer");
   CAPTURE(mode);
   const RingPlace place(long_probation);
   Process server = place.start_followable({mode});
@@ -198,9 +204,9 @@ TEST_CASE("nobody but the successor accepts by a ring after the take-over") {
   }
 }
 
-TEST_CASE("a ring that obeys one thread is refused with the reason") {
+TEST_CASE("a ring that obeys one thread, which takes no signal, is refused with the reason") {
   if (has_rings()) {
-    refuses({"issuer"}, RingPlace(), "it obeys one thread of the program only");
+    refuses({"--masked", "issuer"}, RingPlace(), "it obeys one thread of the program only");
   }
 }
 

@@ -292,6 +292,44 @@ TEST_CASE("a ring with which it cannot be done, and that accepts nothing, is no 
   CHECK(scene.retirement.obstacle().empty());
 }
 
+TEST_CASE("what a ring refuses us, its own thread is asked to do", "[rings]") {
+  if (!has_rings()) {
+    return;
+  }
+  // As the kernel answers all threads but one.
+  struct Issuer : RingIssuer {
+    bool reach(int) override { return reachable; }
+    int call(int ring, unsigned operation, void* argument, unsigned count) override {
+      ++calls;
+      return libc_sys().io_uring_register(ring, operation, argument, count);
+    }
+    bool reachable = true;
+    int calls = 0;
+  };
+  Scene scene;
+  scene.sys.hooks.io_uring_register = [](int, unsigned, void*, unsigned) {
+    errno = EEXIST;
+    return -1;
+  };
+  Issuer issuer;
+  const Rings rings(scene.sys, scene.proc.get(), &issuer);
+  const std::array<int, 1> all{scene.ring.ring_fd};
+  const std::array<int, 1> listeners{scene.listener.get()};
+  scene.ask();
+
+  CHECK(rings.why_not(scene.ring.ring_fd) == nullptr);
+  CHECK(issuer.calls == 0);  // nothing has been changed
+  CHECK(rings.end_accepts(all, listeners) == Rings::Ended::some);
+  CHECK(issuer.calls == 1);
+  CHECK(scene.next() == -ECANCELED);
+  CHECK(rings.end_accepts(all, listeners) == Rings::Ended::none);
+  CHECK(issuer.calls == 1);  // it waits for nothing: its thread is left alone
+
+  scene.ask();
+  issuer.reachable = false;
+  CHECK(rings.why_not(scene.ring.ring_fd) != nullptr);
+}
+
 TEST_CASE("a ring whose table the kernel does not name is not taken from", "[rings]") {
   if (!has_rings()) {
     return;

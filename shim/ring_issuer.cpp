@@ -1,0 +1,235 @@
+#include "shim/ring_issuer.hpp"
+
+#include "core/clock.hpp"
+#include "core/directory.hpp"
+#include "core/log.hpp"
+#include "core/proc_text.hpp"
+#include "core/processes.hpp"
+#include "core/wake.hpp"
+
+#include <array>
+#include <atomic>
+#include <cerrno>
+#include <csignal>
+#include <fcntl.h>
+#include <linux/futex.h>
+#include <sys/syscall.h>
+#include <ucontext.h>
+#include <unistd.h>
+#include <vector>
+
+namespace continuity::shim {
+
+#if defined(__x86_64__)
+namespace {
+
+// Where a thread sleeps in the kernel, as /proc tells: the call, its first argument, and
+// the stack and the next instruction of whoever made it.
+struct Place {
+  long number = running;
+  long first_argument = 0;
+  long flags = 0;  // of io_uring_enter
+  std::uintptr_t stack = 0;
+  std::uintptr_t next = 0;
+};
+
+// "426 0x3 0x0 0x1 0x1 0x0 0x8 0x7ffe85744308 0x7f56a3e939f7", or "running".
+Place place_of(const Sys& sys, int proc, pid_t thread) {
+  const std::string text = read_proc(sys, proc, compose("self/task/{}/syscall", thread));
+  std::string_view line(text.data(), std::min(text.find('\n'), text.size()));
+  Place place;
+  std::array<std::uint64_t, 8> values{};
+  if (!read_number(take_word(line), place.number, 10)) {
+    return {};
+  }
+  for (std::uint64_t& value : values) {
+    std::string_view word = take_word(line);
+    if (!word.starts_with("0x") || !read_number(word.substr(2), value, 16)) {
+      return {};
+    }
+  }
+  place.first_argument = static_cast<long>(values[0]);
+  place.flags = static_cast<long>(values[3]);
+  place.stack = values[6];
+  place.next = values[7];
+  return place;
+}
+
+// What is to be done by another thread, one at a time.
+enum class Step : std::uint32_t { none, asked, under_way, done };
+struct Request {
+  std::atomic<std::uint32_t> step{0};  // a Step; a futex
+  pid_t thread = 0;
+  int ring = -1;
+  unsigned operation = 0;
+  void* argument = nullptr;
+  unsigned count = 0;
+  int result = 0;
+  int error = 0;
+  Place place{};  // where the thread was when it was asked
+};
+constinit Request g_request;
+
+constexpr auto number(Step step) {
+  return static_cast<std::uint32_t>(step);
+}
+
+// io_uring_enter is never restarted after a signal, it returns EINTR (io_cqring_wait in
+// io_uring/wait.c); many programs take that for the end. So it is begun again here: two
+// bytes back is the instruction that made the call. The kernel has left its arguments in
+// the registers, all but the number.
+void begin_call_again(greg_t* registers) {
+  constexpr int instruction = 2;
+  if (registers[REG_RAX] == -EINTR && g_request.place.number == SYS_io_uring_enter &&
+      static_cast<std::uintptr_t>(registers[REG_RIP]) == g_request.place.next &&
+      static_cast<std::uintptr_t>(registers[REG_RSP]) == g_request.place.stack) {
+    registers[REG_RAX] = SYS_io_uring_enter;
+    registers[REG_RIP] -= instruction;
+  }
+}
+
+void on_signal(int, siginfo_t*, void* context) {
+  const ErrnoGuard guard;
+  std::uint32_t asked = number(Step::asked);
+  if (g_request.thread != ::gettid() ||
+      !g_request.step.compare_exchange_strong(asked, number(Step::under_way))) {
+    return;
+  }
+  g_request.result = libc_sys().io_uring_register(g_request.ring, g_request.operation,
+                                                  g_request.argument, g_request.count);
+  g_request.error = errno;
+  begin_call_again(static_cast<ucontext_t*>(context)->uc_mcontext.gregs);
+  g_request.step.store(number(Step::done));
+  libc_sys().futex(&g_request.step, FUTEX_WAKE_PRIVATE, 1, nullptr);
+}
+
+// The signal that makes a thread do it; 0: there is none left.
+int issuer_signal() {
+  static const int signal = [] {
+    // Programs count real-time signals from the lowest.
+    for (int one = SIGRTMAX; one >= SIGRTMIN; --one) {
+      struct sigaction action {};
+      if (::sigaction(one, nullptr, &action) != 0 || action.sa_handler != SIG_DFL) {
+        continue;
+      }
+      action.sa_sigaction = on_signal;
+      action.sa_flags = SA_RESTART | SA_SIGINFO | SA_ONSTACK;
+      return ::sigaction(one, &action, nullptr) == 0 ? one : 0;
+    }
+    return 0;
+  }();
+  return signal;
+}
+
+// The program may have taken it for itself since.
+bool is_still_ours(int signal) {
+  struct sigaction action {};
+  return signal != 0 && ::sigaction(signal, nullptr, &action) == 0 &&
+         action.sa_sigaction == on_signal;
+}
+
+std::uint64_t inode_of(const Sys& sys, int fd) {
+  struct stat status {};
+  return sys.fstat(fd, &status) == 0 ? status.st_ino : 0;
+}
+
+}  // namespace
+
+// The only thread there is besides ours; or one that sleeps on just this ring.
+pid_t ThreadIssuer::find_thread(int ring) const {
+  constexpr int most_looks = 100;
+  constexpr Nanoseconds between = millisecond;
+  constexpr long by_index = 1 << 4;  // IORING_ENTER_REGISTERED_RING
+  for (int look = 0; look < most_looks; ++look) {
+    std::vector<pid_t> others;
+    const OwnedFd tasks(*sys_, sys_->openat(proc_, "self/task", O_RDONLY | O_CLOEXEC, 0));
+    const auto read = for_each_number(*sys_, tasks.get(), [&](int thread) {
+      if (thread != sys_->gettid()) {
+        others.push_back(thread);
+      }
+    });
+    if (!read || others.size() == 1) {
+      return read ? others.front() : 0;
+    }
+    for (const pid_t thread : others) {
+      const Place place = place_of(*sys_, proc_, thread);
+      if (place.number == SYS_io_uring_enter && place.first_argument == ring &&
+          (place.flags & by_index) == 0) {
+        return thread;
+      }
+    }
+    const timespec pause = to_timespec(between);
+    sys_->ppoll(nullptr, 0, &pause);
+  }
+  return 0;
+}
+
+bool ThreadIssuer::takes_signal(pid_t thread) const {
+  const int signal = issuer_signal();
+  std::uint64_t blocked = ~std::uint64_t{0};
+  for_each_line(read_proc(*sys_, proc_, compose("self/task/{}/status", thread)),
+                [&](std::string_view line) {
+                  if (take_word(line) == "SigBlk:") {
+                    read_number(take_word(line), blocked, 16);
+                  }
+                });
+  return is_still_ours(signal) && (blocked >> (signal - 1) & 1) == 0;
+}
+
+bool ThreadIssuer::reach(int ring) {
+  const pid_t thread = find_thread(ring);
+  if (thread == 0 || !takes_signal(thread)) {
+    return false;
+  }
+  threads_[inode_of(*sys_, ring)] = thread;
+  return true;
+}
+
+int ThreadIssuer::call(int ring, unsigned operation, void* argument, unsigned count) {
+  constexpr Nanoseconds longest = 100 * millisecond;
+  const auto known = threads_.find(inode_of(*sys_, ring));
+  const int signal = issuer_signal();
+  if (known == threads_.end() || !is_still_ours(signal)) {
+    errno = EEXIST;
+    return -1;
+  }
+  g_request.thread = known->second;
+  g_request.ring = ring;
+  g_request.operation = operation;
+  g_request.argument = argument;
+  g_request.count = count;
+  g_request.place = place_of(*sys_, proc_, known->second);
+  g_request.step.store(number(Step::asked));
+  if (!wake_thread(*sys_, known->second, signal)) {
+    g_request.step.store(number(Step::none));
+    errno = EEXIST;
+    return -1;
+  }
+  const Nanoseconds deadline = after(*sys_, longest);
+  for (;;) {
+    std::uint32_t step = g_request.step.load();
+    if (step == number(Step::done)) {
+      errno = g_request.error;
+      return g_request.result;
+    }
+    if (step == number(Step::asked) && now(*sys_) >= deadline &&
+        g_request.step.compare_exchange_strong(step, number(Step::none))) {
+      errno = EEXIST;
+      return -1;
+    }
+    const timespec moment = to_timespec(millisecond);
+    sys_->futex(&g_request.step, FUTEX_WAIT_PRIVATE, step, &moment);
+  }
+}
+#else
+// Without knowing how a call is begun again, nobody is interrupted.
+bool ThreadIssuer::reach(int) {
+  return false;
+}
+int ThreadIssuer::call(int, unsigned, void*, unsigned) {
+  errno = EEXIST;
+  return -1;
+}
+#endif
+
+}  // namespace continuity::shim
