@@ -11,8 +11,10 @@
 #include <atomic>
 #include <cerrno>
 #include <csignal>
+#include <cstring>
 #include <fcntl.h>
 #include <linux/futex.h>
+#include <linux/io_uring.h>
 #include <sys/syscall.h>
 #include <ucontext.h>
 #include <unistd.h>
@@ -23,14 +25,13 @@ namespace continuity::shim {
 #if defined(__x86_64__)
 namespace {
 
-// Where a thread sleeps in the kernel, as /proc tells: the call, its first argument, and
-// the stack and the next instruction of whoever made it.
+constexpr long by_index = 1 << 4;  // IORING_ENTER_REGISTERED_RING
+
+// The call in which a thread sleeps, as /proc tells.
 struct Place {
   long number = running;
   long first_argument = 0;
   long flags = 0;  // of io_uring_enter
-  std::uintptr_t stack = 0;
-  std::uintptr_t next = 0;
 };
 
 // "426 0x3 0x0 0x1 0x1 0x0 0x8 0x7ffe85744308 0x7f56a3e939f7", or "running".
@@ -38,7 +39,7 @@ Place place_of(const Sys& sys, int proc, pid_t thread) {
   const std::string text = read_proc(sys, proc, compose("self/task/{}/syscall", thread));
   std::string_view line(text.data(), std::min(text.find('\n'), text.size()));
   Place place;
-  std::array<std::uint64_t, 8> values{};
+  std::array<std::uint64_t, 4> values{};
   if (!read_number(take_word(line), place.number, 10)) {
     return {};
   }
@@ -50,8 +51,6 @@ Place place_of(const Sys& sys, int proc, pid_t thread) {
   }
   place.first_argument = static_cast<long>(values[0]);
   place.flags = static_cast<long>(values[3]);
-  place.stack = values[6];
-  place.next = values[7];
   return place;
 }
 
@@ -66,7 +65,6 @@ struct Request {
   unsigned count = 0;
   int result = 0;
   int error = 0;
-  Place place{};  // where the thread was when it was asked
 };
 constinit Request g_request;
 
@@ -74,17 +72,35 @@ constexpr auto number(Step step) {
   return static_cast<std::uint32_t>(step);
 }
 
+// Whether the registers are those of a call of io_uring_enter that waits, on this ring.
+// Which call it was the kernel does not leave in them; but of all that end with EINTR
+// after a signal for which calls are restarted none other has arguments like these: a
+// ring, or its index, two numbers that are no pointers, and these flags.
+bool waits_in_ring(const greg_t* registers, int ring) {
+  constexpr greg_t longest_queue = 65'536;
+  constexpr greg_t get_events = IORING_ENTER_GETEVENTS;
+  constexpr greg_t all_flags = 0x7f;
+  const greg_t flags = registers[REG_R10];
+  const auto is_count = [](greg_t value) { return value >= 0 && value <= longest_queue; };
+  return ((flags & by_index) != 0 || registers[REG_RDI] == ring) && (flags & get_events) != 0 &&
+         (flags & ~all_flags) == 0 && is_count(registers[REG_RDI]) &&
+         is_count(registers[REG_RSI]) && is_count(registers[REG_RDX]);
+}
+
 // io_uring_enter is never restarted after a signal, it returns EINTR (io_cqring_wait in
 // io_uring/wait.c); many programs take that for the end. So it is begun again here: two
 // bytes back is the instruction that made the call. The kernel has left its arguments in
 // the registers, all but the number.
-void begin_call_again(greg_t* registers) {
-  constexpr int instruction = 2;
-  if (registers[REG_RAX] == -EINTR && g_request.place.number == SYS_io_uring_enter &&
-      static_cast<std::uintptr_t>(registers[REG_RIP]) == g_request.place.next &&
-      static_cast<std::uintptr_t>(registers[REG_RSP]) == g_request.place.stack) {
+void begin_call_again(greg_t* registers, int ring) {
+  constexpr std::array<unsigned char, 2> instruction{0x0f, 0x05};  // syscall
+  if (registers[REG_RAX] != -EINTR || !waits_in_ring(registers, ring)) {
+    return;
+  }
+  const auto made_by = static_cast<std::uintptr_t>(registers[REG_RIP]) - instruction.size();
+  if (std::memcmp(reinterpret_cast<const void*>(made_by), instruction.data(), instruction.size()) ==
+      0) {
     registers[REG_RAX] = SYS_io_uring_enter;
-    registers[REG_RIP] -= instruction;
+    registers[REG_RIP] = static_cast<greg_t>(made_by);
   }
 }
 
@@ -98,7 +114,7 @@ void on_signal(int, siginfo_t*, void* context) {
   g_request.result = libc_sys().io_uring_register(g_request.ring, g_request.operation,
                                                   g_request.argument, g_request.count);
   g_request.error = errno;
-  begin_call_again(static_cast<ucontext_t*>(context)->uc_mcontext.gregs);
+  begin_call_again(static_cast<ucontext_t*>(context)->uc_mcontext.gregs, g_request.ring);
   g_request.step.store(number(Step::done));
   libc_sys().futex(&g_request.step, FUTEX_WAKE_PRIVATE, 1, nullptr);
 }
@@ -139,7 +155,6 @@ std::uint64_t inode_of(const Sys& sys, int fd) {
 pid_t ThreadIssuer::find_thread(int ring) const {
   constexpr int most_looks = 100;
   constexpr Nanoseconds between = millisecond;
-  constexpr long by_index = 1 << 4;  // IORING_ENTER_REGISTERED_RING
   for (int look = 0; look < most_looks; ++look) {
     std::vector<pid_t> others;
     const OwnedFd tasks(*sys_, sys_->openat(proc_, "self/task", O_RDONLY | O_CLOEXEC, 0));
@@ -198,7 +213,6 @@ int ThreadIssuer::call(int ring, unsigned operation, void* argument, unsigned co
   g_request.operation = operation;
   g_request.argument = argument;
   g_request.count = count;
-  g_request.place = place_of(*sys_, proc_, known->second);
   g_request.step.store(number(Step::asked));
   if (!wake_thread(*sys_, known->second, signal)) {
     g_request.step.store(number(Step::none));
