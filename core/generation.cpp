@@ -586,6 +586,42 @@ pid_t Generation::find_stranger(std::span<const std::uint64_t> inodes) const {
   return 0;
 }
 
+// A worker that waits by a ring only has called nothing that would have made it a member.
+Status Generation::find_ring_workers(std::span<const std::uint64_t> inodes) const {
+  const auto known = members();
+  const auto holders = processes_.find_holders(inodes, known, successors());
+  if (holders.empty()) {
+    return Done{};
+  }
+  // Who asks for one connection at a time has just been given one, perhaps.
+  constexpr int most_looks = 10;
+  constexpr Nanoseconds between = 200 * microsecond;
+  const auto rings = processes_.rings_of(known);
+  const auto accepts = [&](pid_t holder) {
+    const auto own = processes_.rings_of({holder});
+    const bool has_any = std::any_of(own.begin(), own.end(),
+                                     [&](std::uint64_t ring) { return !rings.contains(ring); });
+    for (int look = 0; has_any && look < most_looks; ++look) {
+      if (processes_.accepts_by_ring(holder, rings)) {
+        return true;
+      }
+      const timespec pause = to_timespec(between);
+      sys_->ppoll(nullptr, 0, &pause);
+    }
+    return false;
+  };
+  for (const pid_t holder : holders) {
+    if (accepts(holder)) {
+      log_->error(
+          "pid {} accepts by io_uring and calls nothing else, so that it cannot be told; while it "
+          "runs, no restart is possible",
+          holder);
+      return Error{"reach every process that accepts", ENOTSUP};
+    }
+  }
+  return Done{};
+}
+
 // A child that is about to execute another program has the listener when it is
 // looked at first, and nothing mapped a moment later: whoever is a stranger is so
 // for a while.
@@ -601,7 +637,7 @@ Status Generation::find_strangers(std::span<const Item> items) const {
   for (int i = 0, seen = 0; seen < looks && i < looks * looks; ++i) {
     stranger = find_stranger(inodes);
     if (stranger == 0) {
-      return Done{};
+      return find_ring_workers(inodes);
     }
     seen = stranger == before ? seen + 1 : 0;  // another may be seen each time
     before = stranger;

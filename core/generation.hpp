@@ -144,6 +144,7 @@ class Generation : public Owner {
   [[nodiscard]] std::set<pid_t> successors() const;
   [[nodiscard]] pid_t main_process() const;
   [[nodiscard]] pid_t find_stranger(std::span<const std::uint64_t> inodes) const;
+  [[nodiscard]] Status find_ring_workers(std::span<const std::uint64_t> inodes) const;
   [[nodiscard]] Status find_strangers(std::span<const Item> items) const;
 
   const Sys* sys_;

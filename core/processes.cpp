@@ -381,7 +381,7 @@ std::vector<pid_t> Processes::below(const std::set<pid_t>& roots,
 }
 
 template <typename Visit>
-bool Processes::for_each_socket(pid_t process, Visit visit) const {
+bool Processes::for_each_file(pid_t process, Visit visit) const {
   const OwnedFd directory(*sys_, sys_->openat(proc_, compose("{}/fd", process).c_str(),
                                               O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0));
   if (!directory.is_open()) {
@@ -391,17 +391,53 @@ bool Processes::for_each_socket(pid_t process, Visit visit) const {
     std::array<char, 64> name{};
     const ssize_t size =
         sys_->readlinkat(directory.get(), std::to_string(fd).c_str(), name.data(), name.size());
-    const std::string_view file(name.data(), size > 0 ? static_cast<std::size_t>(size) : 0);
-    if (const auto inode = socket_in_link(file); inode != 0) {
+    visit(fd, std::string_view(name.data(), size > 0 ? static_cast<std::size_t>(size) : 0));
+  });
+  return read_all.has_value();
+}
+
+template <typename Visit>
+bool Processes::for_each_socket(pid_t process, Visit visit) const {
+  return for_each_file(process, [&](int fd, std::string_view name) {
+    if (const auto inode = socket_in_link(name); inode != 0) {
       visit(fd, inode);
-    } else if (file == ring_name) {
-      const std::string text = read(compose("{}/fdinfo/{}", process, fd));
-      for (const FixedSocket& one : parse_ring_info(text).sockets) {
+    } else if (name == ring_name) {
+      for (const FixedSocket& one : ring_info(process, fd).sockets) {
         visit(fd, one.inode);
       }
     }
   });
-  return read_all.has_value();
+}
+
+RingInfo Processes::ring_info(pid_t process, int fd) const {
+  return parse_ring_info(read(compose("{}/fdinfo/{}", process, fd)));
+}
+
+template <typename Visit>
+void Processes::for_each_ring(pid_t process, Visit visit) const {
+  for_each_file(process, [&](int fd, std::string_view name) {
+    struct stat status {};
+    if (name == ring_name &&
+        sys_->fstatat(proc_, compose("{}/fd/{}", process, fd).c_str(), &status, 0) == 0) {
+      visit(fd, std::uint64_t{status.st_ino});
+    }
+  });
+}
+
+std::set<std::uint64_t> Processes::rings_of(const std::set<pid_t>& processes) const {
+  std::set<std::uint64_t> rings;
+  for (const pid_t process : processes) {
+    for_each_ring(process, [&](int, std::uint64_t inode) { rings.insert(inode); });
+  }
+  return rings;
+}
+
+bool Processes::accepts_by_ring(pid_t process, const std::set<std::uint64_t>& except) const {
+  bool accepts = false;
+  for_each_ring(process, [&](int fd, std::uint64_t inode) {
+    accepts = accepts || (!except.contains(inode) && ring_info(process, fd).accepts > 0);
+  });
+  return accepts;
 }
 
 // The tables in /proc have a line for every connection of the last minute: on a

@@ -6,6 +6,7 @@
 #include "core/address.hpp"
 #include "core/owned_fd.hpp"
 #include "core/result.hpp"
+#include "core/ring_info.hpp"
 #include "core/sys.hpp"
 
 #include <cstdint>
@@ -107,6 +108,11 @@ class Processes {
                                                 const std::set<pid_t>& roots,
                                                 const std::set<pid_t>& except) const;
 
+  // The rings (io_uring) that these have open, by inode.
+  [[nodiscard]] std::set<std::uint64_t> rings_of(const std::set<pid_t>& processes) const;
+  // Whether the process waits for connections just now, by a ring that is none of these.
+  [[nodiscard]] bool accepts_by_ring(pid_t process, const std::set<std::uint64_t>& except) const;
+
   // The name of the file that is mapped at this address of the calling process, with
   // the slash before it; empty: none that has a name.
   [[nodiscard]] std::string file_at(std::uintptr_t address) const;
@@ -125,6 +131,13 @@ class Processes {
   // kernel does not tell all of them.
   template <typename Visit>
   bool for_each_connection(int family, Visit visit) const;
+  [[nodiscard]] RingInfo ring_info(pid_t process, int fd) const;
+  // Calls visit(fd, name) for each descriptor of a process. False: it may not be looked at.
+  template <typename Visit>
+  bool for_each_file(pid_t process, Visit visit) const;
+  // Calls visit(fd, inode) for each ring of a process.
+  template <typename Visit>
+  void for_each_ring(pid_t process, Visit visit) const;
   // Calls visit(fd, inode) for each socket of a process. False: it may not be
   // looked at.
   template <typename Visit>

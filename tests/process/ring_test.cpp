@@ -210,6 +210,12 @@ TEST_CASE("a ring that obeys one thread, which takes no signal, is refused with 
   }
 }
 
+TEST_CASE("a worker that accepts by a ring and cannot be told is refused with the reason") {
+  if (has_rings()) {
+    refuses({"--worker", "multishot"}, RingPlace(), "accepts by io_uring and calls nothing");
+  }
+}
+
 TEST_CASE("a ring whose descriptor is closed is refused with the reason") {
   if (has_rings()) {
     refuses({"closed"}, RingPlace(), "an io_uring whose descriptor it has closed");

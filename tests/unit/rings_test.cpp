@@ -90,7 +90,7 @@ struct Scene {
     }
     return accepted && *accepted >= 0;
   }
-  RingInfo info() { return Rings(libc_sys(), proc.get()).look(ring.ring_fd); }
+  RingInfo info() const { return Rings(libc_sys(), proc.get()).look(ring.ring_fd); }
 
   Status prepare() {
     Listener described_one = described(listener.get());
@@ -396,7 +396,7 @@ TEST_CASE("connections that only a ring has are waited for", "[rings]") {
   REQUIRE(*slot >= 0);
   auto items = owner.inventory();
   items.at(0).listener.id = 1;
-  REQUIRE(owner.prepare(std::move(items)));
+  REQUIRE(owner.prepare(items));
   CHECK(owner.retire(first, after(scene.sys, second)));
   owner.sweep();
 

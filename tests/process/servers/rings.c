@@ -14,6 +14,7 @@
 //   --idle         waits on the ring for nothing
 //   --masked       blocks every signal
 //   --threads      has another thread, which is somewhere else
+//   --worker       a forked child has the ring, and the parent looks on
 //
 // It answers every line with "pid=PID", and says "listening pid=PID" when it listens.
 #include "tiny.h"
@@ -21,6 +22,7 @@
 #include <errno.h>
 #include <getopt.h>
 #include <liburing.h>
+#include <poll.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -28,6 +30,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -248,16 +251,18 @@ static void* stay_away(void* unused) {
 }
 
 int main(int argc, char** argv) {
-  static const struct option options[] = {{"by-syscall", no_argument, NULL, 's'},
-                                          {"idle", no_argument, NULL, 'i'},
-                                          {"masked", no_argument, NULL, 'm'},
-                                          {"threads", no_argument, NULL, 't'},
-                                          {0}};
+  static const struct option options[] = {
+      {"by-syscall", no_argument, NULL, 's'}, {"idle", no_argument, NULL, 'i'},
+      {"masked", no_argument, NULL, 'm'},     {"threads", no_argument, NULL, 't'},
+      {"worker", no_argument, NULL, 'w'},     {0}};
   bool by_syscall = false;
   bool idle = false;
+  bool worker = false;
   for (int option; (option = getopt_long(argc, argv, "+", options, NULL)) != -1;) {
     if (option == 'i') {
       idle = true;
+    } else if (option == 'w') {
+      worker = true;
     } else if (option == 'm') {
       sigset_t all;
       sigfillset(&all);
@@ -283,6 +288,15 @@ int main(int argc, char** argv) {
     make_ring(mode, by_syscall);
   }
   make_listener_at(argv[optind + 1]);
+  if (worker && fork() != 0) {
+    for (struct pollfd look = {.fd = listener, .events = POLLIN};;) {
+      poll(&look, 1, -1);
+      usleep(1000);
+    }
+  }
+  if (worker) {
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+  }
   if (!early) {
     make_ring(mode, by_syscall);
   }
