@@ -49,7 +49,9 @@ RingInfo parse_ring_info(std::string_view text) {
     if (line.front() != ' ') {
       heading = take_word(line);
       info.complete = info.complete || heading == waits;
-      if (heading == files) {
+      if (heading == "SqThread:") {
+        info.has_kernel_thread = take_word(line) != "-1";
+      } else if (heading == files) {
         read_number(take_word(line), room, 10);
       }
     } else if (heading == files) {

@@ -19,6 +19,8 @@ struct RingInfo {
   bool complete = false;
   // The table has room, and nothing in it is shown: it is empty, or was in use (6.1).
   bool doubtful = false;
+  // A thread of the kernel's looks for what is asked (IORING_SETUP_SQPOLL).
+  bool has_kernel_thread = false;
   unsigned accepts = 0;  // that wait for a connection
   std::vector<FixedSocket> sockets;
 };

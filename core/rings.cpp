@@ -116,6 +116,9 @@ const char* Rings::why_not(int ring) const {
   if (info.accepts == 0) {
     return nullptr;
   }
+  if (info.has_kernel_thread) {
+    return "a thread of the kernel's looks for what is asked of it (IORING_SETUP_SQPOLL)";
+  }
   switch (refusal) {
     case 0:
       break;

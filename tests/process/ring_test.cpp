@@ -106,9 +106,6 @@ TEST_CASE("restarted under load, nothing is lost: io_uring, multishot accept") {
 TEST_CASE("restarted under load, nothing is lost: io_uring, made before the listener") {
   restarts_ring_server({"early"});
 }
-TEST_CASE("restarted under load, nothing is lost: io_uring, with a thread of the kernel's") {
-  restarts_ring_server({"poll"});
-}
 TEST_CASE("restarted under load, nothing is lost: io_uring that obeys one thread") {
   restarts_ring_server({"issuer"});
 }
@@ -207,6 +204,12 @@ TEST_CASE("nobody but the successor accepts by a ring after the take-over") {
 TEST_CASE("a ring that obeys one thread, which takes no signal, is refused with the reason") {
   if (has_rings()) {
     refuses({"--masked", "issuer"}, RingPlace(), "it obeys one thread of the program only");
+  }
+}
+
+TEST_CASE("a ring with a thread of the kernel's is refused with the reason") {
+  if (has_rings()) {
+    refuses({"poll"}, RingPlace(), "IORING_SETUP_SQPOLL");
   }
 }
 

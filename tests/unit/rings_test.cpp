@@ -123,6 +123,7 @@ TEST_CASE("of a ring's list the accepts that wait are counted, and nothing else"
       "  op=130, task_works=0\n  op=1\nCqOverflowList:\n  user_data=13, res=0, flags=0\n");
   CHECK(info.complete);
   CHECK_FALSE(info.doubtful);
+  CHECK_FALSE(info.has_kernel_thread);
   CHECK(info.accepts == 2);
   CHECK(info.sockets.empty());
 }
@@ -146,6 +147,10 @@ TEST_CASE("the sockets in a ring's table are found, by inode where the kernel te
   CHECK(before.sockets[0].slot == 0);
   CHECK(before.sockets[0].inode == 0);
   CHECK(before.sockets[1].slot == 3);
+}
+
+TEST_CASE("a ring that a thread of the kernel's serves is known as such", "[rings]") {
+  CHECK(parse_ring_info("SqThread:\t4711\nSqThreadCpu:\t0\nPollList:\n").has_kernel_thread);
 }
 
 TEST_CASE("a ring that was in use when it was looked at is known as such", "[rings]") {

@@ -36,7 +36,7 @@
 
 enum { most_seconds = 240, entries = 64, max_connections = 128, max_line = 128, listener_slot = 0 };
 
-enum operation { accepting, receiving, sending, closing };
+enum Operation { accepting, receiving, sending, closing };
 
 static struct {
   char text[max_line];
@@ -60,7 +60,7 @@ _Noreturn void fail(const char* what) {
   exit(1);
 }
 
-static struct io_uring_sqe* request(enum operation operation, int connection) {
+static struct io_uring_sqe* request(enum Operation operation, int connection) {
   struct io_uring_sqe* sqe = io_uring_get_sqe(&ring);
   if (sqe == NULL) {
     io_uring_submit(&ring);
@@ -71,7 +71,7 @@ static struct io_uring_sqe* request(enum operation operation, int connection) {
 }
 
 // The helpers of liburing clear what is in the request.
-static void name(struct io_uring_sqe* sqe, enum operation operation, int connection) {
+static void name(struct io_uring_sqe* sqe, enum Operation operation, int connection) {
   sqe->user_data = (uint64_t)operation << 32 | (uint32_t)connection;
   if (direct && operation != closing) {
     sqe->flags |= IOSQE_FIXED_FILE;
@@ -151,7 +151,7 @@ static void accepted(int connection, bool more) {
 
 static void completed(const struct io_uring_cqe* cqe) {
   const int connection = (int)(uint32_t)cqe->user_data;
-  switch ((enum operation)(cqe->user_data >> 32)) {
+  switch ((enum Operation)(cqe->user_data >> 32)) {
     case accepting:
       accepted(cqe->res, (cqe->flags & IORING_CQE_F_MORE) != 0);
       break;
