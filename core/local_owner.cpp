@@ -18,7 +18,6 @@ LocalOwner::LocalOwner(const Sys& sys, Log& log, int proc, int directory, Progra
       processes_(sys, proc),
       successor_watch_(sys, proc),
       descriptors_(sys, proc),
-      processes_(sys, proc),
       rings_(sys, proc),
       retirement_(sys, proc, directory, program, ours) {}
 

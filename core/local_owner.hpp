@@ -53,7 +53,6 @@ class LocalOwner : public Owner {
   Processes processes_;
   ProcessWatch successor_watch_;
   Descriptors descriptors_;
-  Processes processes_;
   Rings rings_;
   Retirement retirement_;
   Descriptors::Connections last_seen_;
