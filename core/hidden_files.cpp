@@ -42,6 +42,11 @@ std::string lock_name(std::uint64_t generation) {
   return compose(".{:016x}.hide", generation);
 }
 
+bool is_lock_name(std::string_view entry) {
+  return entry.size() == lock_name(0).size() && entry.front() == '.' && entry.ends_with(".hide") &&
+         entry.substr(1, digits).find_first_not_of("0123456789abcdef") == std::string_view::npos;
+}
+
 // The generation in the name of a file that is beside `name`; 0: it is none.
 std::uint64_t generation_beside(std::string_view name, std::string_view entry) {
   std::uint64_t generation = 0;
@@ -213,7 +218,7 @@ void HiddenFiles::sweep(int place) {
   const OwnedFd listing(*sys_, sys_->openat(place, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0));
   std::vector<std::string> locks;
   const auto visit = [&](std::string_view entry) {
-    if (entry.size() == lock_name(0).size() && entry.front() == '.' && entry.ends_with(".hide")) {
+    if (is_lock_name(entry)) {
       locks.emplace_back(entry);
     }
   };

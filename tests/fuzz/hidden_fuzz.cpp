@@ -21,10 +21,11 @@ bool is_ours(std::string_view name) {
   constexpr std::string_view mark = ".continuity-";
   constexpr std::string_view lock = ".hide";
   const std::size_t at = name.rfind(mark);
-  if (at != std::string_view::npos && at > 0) {
-    return is_hexadecimal(name.substr(at + mark.size()));
+  if (at != std::string_view::npos && is_hexadecimal(name.substr(at + mark.size()))) {
+    return at > 0;
   }
-  return name.starts_with('.') && name.ends_with(lock) && name.size() > lock.size();
+  return name.starts_with('.') && name.ends_with(lock) &&
+         is_hexadecimal(name.substr(1, name.size() - 1 - lock.size()));
 }
 
 // A kernel whose directories have these entries, and in which every lock is free.

@@ -233,6 +233,18 @@ TEST_CASE("what is beside is swept away once its generation is dead", "[hide]") 
   CHECK(read(foreign) == "mine");
 }
 
+TEST_CASE("only a lock of ours is swept away, whatever it resembles", "[hide]") {
+  Hidden hidden;
+  const std::string stranger = hidden.directory.path() + "/.continuity-notes.hide";
+  write(stranger, "somebody's");
+  write(hidden.lock(), "");
+
+  hidden.files.sweep(hidden.place.get());
+
+  CHECK(fs::exists(stranger));
+  CHECK_FALSE(fs::exists(hidden.lock()));
+}
+
 TEST_CASE("a path that is too long for a UNIX address is reached through its directory", "[hide]") {
   const TempDirectory base;
   const std::string name = GENERATE(std::string("s"), std::string(60, 's'));
