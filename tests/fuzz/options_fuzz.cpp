@@ -32,10 +32,10 @@ void check(const Options& options) {
 void run(Bytes input) {
   std::map<std::string, std::string, std::less<>> variables;
   for_each_line(as_text(input), [&](std::string_view line) {
+    line = line.substr(0, line.find('\0'));  // where a variable ends
     const std::size_t equals = std::min(line.find('='), line.size());
-    // As a C string, which ends where it ends.
-    const std::string value(line.substr(std::min(equals + 1, line.size())));
-    variables["CONTINUITY_" + std::string(line.substr(0, equals))] = value.c_str();
+    variables["CONTINUITY_" + std::string(line.substr(0, equals))] =
+        line.substr(std::min(equals + 1, line.size()));
   });
   const auto read = read_options([&](const char* name) -> const char* {
     const auto found = variables.find(std::string_view(name));
