@@ -202,7 +202,11 @@ bool ThreadIssuer::reach(int ring) {
 
 int ThreadIssuer::call(int ring, unsigned operation, void* argument, unsigned count) {
   constexpr Nanoseconds longest = 100 * millisecond;
-  const auto known = threads_.find(inode_of(*sys_, ring));
+  // A successor may need it before anybody has claimed what it has.
+  auto known = threads_.find(inode_of(*sys_, ring));
+  if (known == threads_.end() && reach(ring)) {
+    known = threads_.find(inode_of(*sys_, ring));
+  }
   const int signal = issuer_signal();
   if (known == threads_.end() || !is_still_ours(signal)) {
     errno = EEXIST;
