@@ -148,7 +148,7 @@ Status Retirement::prepare_rings(const std::vector<int>& rings) {
   }
   for (const int ring : rings) {
     if (const char* reason = ring_control_.why_not(ring); reason != nullptr) {
-      obstacle_ = compose("io_uring {}, which accepts: {}", ring, reason);
+      obstacle_ = compose("io_uring {}: {}", ring, reason);
     }
   }
   rings_ = rings;

@@ -113,11 +113,12 @@ const char* Rings::why_not(int ring) const {
   if (!info.complete) {
     return "it is in use all the time, so that what it waits for cannot be seen";
   }
-  if (info.accepts == 0) {
-    return nullptr;
-  }
+  // Whether or not it accepts at the moment of a look.
   if (info.has_kernel_thread) {
     return "a thread of the kernel's looks for what is asked of it (IORING_SETUP_SQPOLL)";
+  }
+  if (info.accepts == 0) {
+    return nullptr;
   }
   switch (refusal) {
     case 0:
