@@ -2,6 +2,7 @@
 
 #include "core/hidden_files.hpp"
 
+#include <algorithm>
 #include <array>
 #include <charconv>
 #include <limits>
@@ -9,6 +10,8 @@
 
 namespace continuity {
 namespace {
+
+constexpr std::size_t longest_identity = 64;
 
 template <typename Number>
 bool parse_number(std::string_view text, Number& number) {
@@ -40,8 +43,7 @@ bool read_switch(std::string_view text, bool& value) {
 }
 
 bool read_name(std::string_view text, Options& options) {
-  constexpr std::size_t longest = 64;
-  if (text.empty() || text.size() > longest || text.front() == '.' ||
+  if (text.empty() || text.size() > longest_identity || text.front() == '.' ||
       text.find('/') != std::string_view::npos) {
     return false;
   }
@@ -180,6 +182,16 @@ OptionsRead read_options(const Environment& environment) {
     }
   }
   return result;
+}
+
+std::string identity_of(const Options& options, std::string program) {
+  std::string identity = options.name.empty() ? std::move(program) : options.name;
+  identity.resize(std::min(identity.size(), longest_identity));
+  std::replace(identity.begin(), identity.end(), '/', '_');
+  if (identity.empty() || identity.front() == '.') {
+    identity.insert(identity.begin(), '_');
+  }
+  return identity;
 }
 
 bool parse_duration(std::string_view text, Nanoseconds& duration) {

@@ -125,7 +125,7 @@ Status Retirement::prepare(std::vector<Item> items) {
       return prepared;
     }
   }
-  const auto holdings = descriptors_.find(inodes(false), ours_);
+  auto holdings = descriptors_.find(inodes(false), ours_);
   if (!holdings) {
     abandon();
     return holdings.error();
@@ -134,6 +134,7 @@ Status Retirement::prepare(std::vector<Item> items) {
     abandon();
     return prepared;
   }
+  leave_out_kept(*holdings);
   adopt(*holdings);
   return Done{};
 }
@@ -423,6 +424,18 @@ void Retirement::repair(const Registration& registration) {
   registrations_.emplace(registration.fd, registration);
 }
 
+// What is kept for a revival is no number of the program's, though not every face hides
+// what is ours.
+void Retirement::leave_out_kept(Holdings& holdings) const {
+  std::unordered_set<int> numbers;
+  for (const Kept& kept : kept_) {
+    if (kept.copy.is_open()) {
+      numbers.insert(sys_->number(kept.copy.get()));
+    }
+  }
+  std::erase_if(holdings.copies, [&](const Copy& copy) { return numbers.contains(copy.fd); });
+}
+
 // A retired datagram socket under a number that is known, and watched by nobody who
 // wants to read, is as it should be.
 void Retirement::leave_to_itself(Holdings& holdings) const {
@@ -442,6 +455,7 @@ void Retirement::sweep() {
     if (!holdings) {
       continue;
     }
+    leave_out_kept(*holdings);
     leave_to_itself(*holdings);
     rings_ = holdings->rings;
     bool ring_had_any = false;

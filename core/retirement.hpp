@@ -152,6 +152,7 @@ class Retirement {
   void for_each_watch(const Seat& seat, Visit visit);
   [[nodiscard]] bool is_datagram(std::uint64_t inode) const;
   [[nodiscard]] const Kept* find_kept(std::uint32_t id) const;
+  void leave_out_kept(Holdings& holdings) const;
   void leave_to_itself(Holdings& holdings) const;
   void let_go_of_datagrams(std::span<const std::uint32_t> ids);
   void let_go(std::span<const std::uint32_t> ids);

@@ -69,20 +69,8 @@ __attribute__((constructor)) void remember_name() noexcept {
   ::strncpy(g_program_name.data(), program_invocation_short_name, longest_identity);
 }
 
-std::string identity_of(const Options& options) {
-  const char* program =
-      g_program_name.front() == 0 ? program_invocation_short_name : g_program_name.data();
-  std::string identity = options.name.empty() ? program : options.name;
-  identity.resize(std::min(identity.size(), longest_identity));
-  for (char& c : identity) {
-    if (c == '/') {
-      c = '_';
-    }
-  }
-  if (identity.empty() || identity.front() == '.') {
-    identity.insert(identity.begin(), '_');
-  }
-  return identity;
+const char* program_name() {
+  return g_program_name.front() == 0 ? program_invocation_short_name : g_program_name.data();
 }
 
 std::uint64_t random_generation() {
@@ -136,7 +124,7 @@ Process* Process::get() noexcept {
 
 Process::Process() : pid_(::getpid()) {
   read_environment();
-  identity = identity_of(options);
+  identity = identity_of(options, program_name());
   if (g_family.load() == 0) {
     g_family.store(random_generation());
   }

@@ -48,8 +48,10 @@ TEST_CASE("what is installed is the library, both archives, the header, the scri
 
   CHECK(files_below(prefix.directory.path()) ==
         std::vector<std::string>{
-            prefix / "bin/continuity-run", prefix / "include/continuity/upgrader.h",
-            prefix / "lib/libcontinuity-wrap.a", prefix / "lib/libcontinuity.a",
+            prefix / "bin/continuity-run", prefix / "include/continuity.h",
+            prefix / "include/continuity/upgrader.h", prefix / "lib/libcontinuity-upgrader.a",
+            prefix / "lib/libcontinuity-upgrader.so", prefix / "lib/libcontinuity-upgrader.so.0",
+            prefix / "lib/libcontinuity-upgrader.so.0.1.0", prefix / "lib/libcontinuity-wrap.a",
             prefix / "lib/libcontinuity.so", prefix / "share/man/man7/libcontinuity.7"});
   CHECK(::access((prefix / "bin/continuity-run").c_str(), X_OK) == 0);
 }
@@ -69,7 +71,7 @@ TEST_CASE("restarted under load, nothing is lost: a C++17 program built with wha
   place.environment = {"LD_PRELOAD="};
   const std::string source = SOURCE_TREE "/tests/process/servers/asking_server.cpp";
   run({CXX_COMPILER, "-std=c++17", "-I" + prefix / "include", source, "-o", place.program,
-       "-L" + prefix / "lib", "-l:libcontinuity.a", "-pthread"});
+       "-L" + prefix / "lib", "-l:libcontinuity-upgrader.a", "-pthread"});
   restarts_without_loss({}, place, left_by_return);
 }
 

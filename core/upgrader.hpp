@@ -1,0 +1,91 @@
+// The library: a predecessor and a successor in one object, for programs that ask.
+// continuity.h is its face.
+#pragma once
+
+#include "core/holder.hpp"
+#include "core/library_owner.hpp"
+#include "core/new_run.hpp"
+#include "core/own_listener.hpp"
+#include "core/progress.hpp"
+#include "core/taker.hpp"
+
+#include <atomic>
+#include <mutex>
+#include <optional>
+#include <pthread.h>
+#include <string>
+#include <vector>
+
+namespace continuity {
+
+// Why a call failed, of the thread that made it.
+struct Problem {
+  int code;              // errno
+  std::string sentence;  // empty: there is nothing to say
+};
+
+class Upgrader {
+ public:
+  template <typename T>
+  using Answer = std::variant<T, Problem>;
+  using Told = Answer<Done>;
+
+  explicit Upgrader(const Environment& environment);
+  ~Upgrader();
+  Upgrader(const Upgrader&) = delete;
+  Upgrader& operator=(const Upgrader&) = delete;
+
+  // Descriptors are the caller's.
+  Answer<int> get_listener(const std::string& text);
+  Answer<int> listen(const std::string& text, int backlog);
+  Told register_listener(int fd);
+  Told ready();
+  bool has_completed();
+  // Starts a new run of this program, or of another by these arguments, and waits for the
+  // outcome, but not longer. Its pid.
+  Answer<int> upgrade(std::vector<std::string> arguments, Nanoseconds wait);
+  Progress& progress() { return progress_; }
+
+ private:
+  Answer<int> claim(const std::string& text, const ListenerName& name);
+  Answer<int> make(const std::string& text, const ListenerName& name, int backlog);
+  void become_owner();
+  void set_backlogs();
+  void start_thread();
+  static void* run(void* self);
+  std::optional<Problem> what_forbids_upgrade();
+  Answer<int> await_outcome(NewRun& successor, std::uint64_t changes, const OwnedFd& watch,
+                            Nanoseconds deadline);
+
+  const Sys& sys_;
+  Options options_;
+  Log log_;
+  Taker::Self self_;
+  OwnedFd proc_;
+  std::string problem_;
+  std::optional<Rendezvous> rendezvous_;
+  Progress progress_;
+  CommandLine command_;
+  std::atomic<bool> started_{false};
+  std::atomic<bool> ending_{false};
+  std::optional<Taker> taker_;
+  std::optional<LibraryOwner> owner_;
+  OwnedFd wake_;
+  OwnedFd door_;
+  std::optional<Holder> holder_;
+  // Of what follows; and of what a program's threads do with the above.
+  std::mutex mutex_;
+  struct Backlog {
+    int fd;
+    std::uint64_t inode;
+    int wanted;
+  };
+  std::vector<Backlog> backlogs_;  // of inherited listeners, for when they are ours
+  bool ready_ = false;
+  std::string refusal_;
+  pthread_t thread_{};
+  std::atomic<bool> thread_running_{false};
+  std::mutex upgrading_;  // one at a time
+};
+
+}  // namespace continuity

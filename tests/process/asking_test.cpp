@@ -1,0 +1,159 @@
+// What the library does beyond the published loop: for C and whatever can call C, for
+// event loops, and for programs that want to know how their restart went.
+#include "restarts.hpp"
+
+#include <catch2/catch.hpp>
+
+#include <csignal>
+#include <sys/un.h>
+#include <unistd.h>
+
+namespace continuity::test {
+namespace {
+
+struct AskingPlace : Place {
+  explicit AskingPlace(const char* asking = ASKING_POLL) {
+    program = asking;
+    environment = {"LD_PRELOAD="};
+  }
+};
+
+// The next event of the restart, which begins like this.
+std::string await_event(Process& server, const std::string& state) {
+  const std::string line = server.next_line();
+  INFO(line);
+  CHECK(line.rfind(state + " ", 0) == 0);
+  return line;
+}
+
+bool left_after_events(Process& server) {
+  await_event(server, "taken over");
+  await_event(server, "completed");
+  return server.wait_exit() == 0;
+}
+
+}  // namespace
+
+TEST_CASE("restarted under load, nothing is lost: asks in C, from an event loop") {
+  const AskingPlace place;
+  restarts_without_loss({}, place, left_after_events);
+}
+
+TEST_CASE("restarted under load, nothing is lost: asks in Python, through ctypes") {
+  const AskingPlace place("python3");
+  restarts_without_loss({SOURCE_TREE "/tests/process/servers/asking.py", UPGRADER_LIBRARY}, place,
+                        left_after_events);
+}
+
+TEST_CASE("a program that asks is told who took over, how long it took, that it survived") {
+  const AskingPlace place;
+  Process predecessor = place.start({"--probation", "200"});
+  Process successor = place.restart({"--probation", "200"});
+
+  const std::string taken_over = await_event(predecessor, "taken over");
+  CHECK(number_in(taken_over, "successor") == successor.pid());
+  CHECK(number_in(taken_over, "predecessor") == 0);
+  const long millisecond = 1'000'000;
+  CHECK(number_in(taken_over, "start") > 0);
+  CHECK(number_in(taken_over, "switch") > 0);
+  CHECK(number_in(taken_over, "lived") < 200 * millisecond);
+  const std::string completed = await_event(predecessor, "completed");
+  CHECK(number_in(completed, "successor") == successor.pid());
+  CHECK(number_in(completed, "switch") == number_in(taken_over, "switch"));
+  CHECK(number_in(completed, "lived") >= 200 * millisecond);
+  CHECK(predecessor.wait_exit() == 0);
+
+  const Process third = place.restart({});
+  CHECK(number_in(await_event(successor, "taken over"), "predecessor") == predecessor.pid());
+}
+
+TEST_CASE("a program that asks is told that its successor has failed, and serves on") {
+  const AskingPlace place;
+  Process predecessor = place.start({"--probation", "60000"});
+  Process successor = place.restart({});
+  await_event(predecessor, "taken over");
+  CHECK(answer_from(place.address()) == answer_of(successor));
+
+  successor.send("die\n");
+  const std::string rolled_back = await_event(predecessor, "rolled back");
+  CHECK(number_in(rolled_back, "successor") == successor.pid());
+  CHECK(answer_from(place.address()) == answer_of(predecessor));
+
+  const Process second = place.restart({});
+  await_event(predecessor, "taken over");
+  CHECK(answer_from(place.address()) == answer_of(second));
+}
+
+TEST_CASE("a program that asks has chosen the signal that tells it of its success") {
+  const AskingPlace place;
+  const Arguments arguments{"--signal", std::to_string(SIGUSR2)};
+  Process predecessor = place.start(arguments);
+  const Process successor = place.restart(arguments);
+  await_event(predecessor, "taken over");
+  std::string line = predecessor.next_line();
+  if (line != "told of success") {  // the signal is sent a moment after the event
+    CHECK(line.rfind("completed ", 0) == 0);
+    line = predecessor.next_line();
+  }
+  CHECK(line == "told of success");
+}
+
+TEST_CASE("what a program that asks has chosen comes before the environment") {
+  AskingPlace place;
+  place.environment.emplace_back("CONTINUITY_NAME=of-the-environment");
+  const Process first = place.start({"--name", "chosen"});
+  CHECK(files_below(place.rendezvous()).front().find("/chosen.") != std::string::npos);
+
+  Process stranger = place.spawn({});
+  CHECK(stranger.next_line().rfind("listen EADDRINUSE", 0) == 0);
+  CHECK(stranger.wait_exit() == 1);
+  const Process successor = place.restart({"--name", "chosen"});
+}
+
+TEST_CASE("listen replaces a socket file at which nobody listens, and no other") {
+  AskingPlace place;
+  const TempDir files;
+  place.addresses = {"unix:" + (files / "socket")};
+  const auto path = files / "socket";
+  const SocketAddress address(path);
+  const int dead = ::socket(AF_UNIX, SOCK_STREAM, 0);
+  REQUIRE(::bind(dead, address.get(), address.length) == 0);
+  ::close(dead);
+
+  Process server = place.spawn_listening({});
+  CHECK(answer_from(path) == answer_of(server));
+  place.environment.emplace_back("CONTINUITY_DISABLE=1");
+  Process rival = place.spawn({});
+  CHECK(rival.next_line().rfind("listen EADDRINUSE", 0) == 0);
+  CHECK(answer_from(path) == answer_of(server));
+}
+
+TEST_CASE("a program that asks starts its own successor, and hears that it has succeeded") {
+  const AskingPlace place;
+  Process server = place.start({});
+  Load load(place.address(), server);
+  load.open("in flight");
+  server.send("upgrade\n");
+  const long successor = number_in(server.next_line(), "listening pid");  // into the same pipe
+  CHECK(number_in(await_event(server, "taken over"), "successor") == successor);
+  CHECK(load.finish("in flight") == "ok");
+  const std::string said = server.next_line() + " " + server.next_line();
+  CHECK(said.find("upgraded to pid=" + std::to_string(successor)) != std::string::npos);
+  CHECK(said.find("completed successor=" + std::to_string(successor)) != std::string::npos);
+  CHECK(load.await_ok(20));
+  server.follow(static_cast<pid_t>(successor));
+  CHECK(load.count("failed") == 0);
+}
+
+TEST_CASE("a program that asks hears why the successor that it started has failed") {
+  const AskingPlace place;
+  Process server = place.start({});
+  server.send("upgrade false\n");
+  CHECK(server.next_line().find("upgrade ECHILD: the new run, pid ") == 0);
+  server.send("upgrade /nowhere/to/be/found\n");
+  CHECK(server.next_line() ==
+        "upgrade ENOENT: /nowhere/to/be/found: start a new run: No such file or directory");
+  CHECK(answer_from(place.address()) == answer_of(server));
+}
+
+}  // namespace continuity::test

@@ -1,0 +1,222 @@
+/* A server in C that asks, with an event loop of its own: what continuity.h promises, used.
+ * Every line is answered by "pid=PID". What happens to it is said, one line an event:
+ *
+ *   asking-poll [--name NAME] [--probation MS] [--signal NUMBER] ADDRESS...
+ *
+ * and on standard input it is told: "die" ends it at once; "upgrade" makes it start a new
+ * run of itself, "upgrade PROGRAM" one of that program.
+ */
+#include "continuity.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+enum { most_sockets = 64, first_of_clients = 10 };
+
+struct server {
+  struct continuity_upgrader* upgrader;
+  struct pollfd sockets[most_sockets]; /* input, event, listeners, and clients */
+  nfds_t count;
+  int clients;
+  pthread_t upgrading;
+  bool upgrades;
+  char program[64]; /* to upgrade to; empty: itself */
+};
+
+static void say(const char* text) {
+  char line[512];
+  const int size = snprintf(line, sizeof line, "%s\n", text);
+  if (write(STDOUT_FILENO, line, (size_t)size) != size) {
+    _exit(3);
+  }
+}
+
+static void fail(const char* what) {
+  char line[512];
+  snprintf(line, sizeof line, "%s %s: %s", what, strerrorname_np(errno), continuity_error());
+  say(line);
+  exit(1);
+}
+
+static void on_success(int number) {
+  (void)number;
+  say("told of success");
+}
+
+static void watch(struct server* server, nfds_t place, int fd) {
+  server->sockets[place].fd = fd;
+  server->sockets[place].events = POLLIN;
+  server->sockets[place].revents = 0;
+  if (place >= server->count) {
+    server->count = place + 1;
+  }
+}
+
+static void welcome(struct server* server, int listener) {
+  const int client = accept(listener, NULL, NULL);
+  nfds_t place = first_of_clients;
+  if (client < 0) {
+    return;
+  }
+  while (place < server->count && server->sockets[place].fd >= 0) {
+    ++place;
+  }
+  if (place == most_sockets) {
+    close(client);
+    return;
+  }
+  watch(server, place, client);
+  ++server->clients;
+}
+
+static void answer(struct server* server, struct pollfd* client) {
+  char buffer[256];
+  char text[32];
+  const int length = snprintf(text, sizeof text, "pid=%d\n", (int)getpid());
+  const ssize_t size = recv(client->fd, buffer, sizeof buffer, 0);
+  if (size <= 0) {
+    close(client->fd);
+    client->fd = -1;
+    --server->clients;
+    return;
+  }
+  for (ssize_t i = 0; i < size; ++i) {
+    if (buffer[i] == '\n') {
+      send(client->fd, text, (size_t)length, MSG_NOSIGNAL);
+    }
+  }
+}
+
+static void tell_outcome(struct server* server) {
+  static const char* const states[] = {"serving",   "starting",    "taken over",
+                                       "completed", "rolled back", "failed"};
+  struct continuity_outcome outcome;
+  char line[256];
+  outcome.size = sizeof outcome;
+  if (continuity_get_outcome(server->upgrader, &outcome) != 0) {
+    fail("outcome");
+  }
+  snprintf(line, sizeof line, "%s successor=%d start=%lld switch=%lld lived=%lld predecessor=%d",
+           states[outcome.state], (int)outcome.successor, (long long)outcome.start_ns,
+           (long long)outcome.switch_ns, (long long)outcome.lived_ns, (int)outcome.predecessor);
+  say(line);
+}
+
+/* The loop must go on meanwhile. */
+static void* upgrade(void* told) {
+  struct server* server = told;
+  const char* const other[] = {server->program, NULL};
+  char line[512];
+  const pid_t pid =
+      continuity_upgrade(server->upgrader, server->program[0] == 0 ? NULL : other, -1);
+  if (pid > 0) {
+    snprintf(line, sizeof line, "upgraded to pid=%d", (int)pid);
+  } else {
+    snprintf(line, sizeof line, "upgrade %s: %s", strerrorname_np(errno), continuity_error());
+  }
+  say(line);
+  return NULL;
+}
+
+static void obey(struct server* server) {
+  char order[64] = "";
+  const ssize_t size = read(STDIN_FILENO, order, sizeof order - 1);
+  server->program[0] = 0;
+  if (size <= 0) {
+    server->sockets[0].fd = -1;
+  } else if (strncmp(order, "die", 3) == 0) {
+    _exit(9);
+  } else if (sscanf(order, "upgrade%63s", server->program) != 0) {
+    pthread_create(&server->upgrading, NULL, upgrade, server);
+    server->upgrades = true;
+  }
+}
+
+static void serve(struct server* server) {
+  while (!continuity_has_completed(server->upgrader) || server->clients > 0) {
+    if (poll(server->sockets, server->count, -1) < 0) {
+      continue; /* EINTR */
+    }
+    if (server->sockets[0].revents != 0) {
+      obey(server);
+    }
+    if (server->sockets[1].revents != 0) {
+      tell_outcome(server);
+    }
+    for (nfds_t i = 2; i < server->count; ++i) {
+      if (server->sockets[i].revents == 0) {
+        continue;
+      }
+      if (i < first_of_clients) {
+        welcome(server, server->sockets[i].fd);
+      } else {
+        answer(server, &server->sockets[i]);
+      }
+    }
+  }
+}
+
+static int choose(int argc, char** argv, struct continuity_options* options) {
+  int next = 1;
+  continuity_options_init(options);
+  for (; next + 1 < argc && argv[next][0] == '-'; next += 2) {
+    if (strcmp(argv[next], "--name") == 0) {
+      options->name = argv[next + 1];
+    } else if (strcmp(argv[next], "--probation") == 0) {
+      options->probation_ms = atoi(argv[next + 1]);
+    } else if (strcmp(argv[next], "--signal") == 0) {
+      options->success_signal = atoi(argv[next + 1]);
+      signal(options->success_signal, on_success);
+    }
+  }
+  return next;
+}
+
+int main(int argc, char** argv) {
+  struct server server = {
+      .upgrader = NULL, .count = 0, .clients = 0, .upgrades = false, .program = ""};
+  struct continuity_options options;
+  int next = choose(argc, argv, &options);
+  alarm(240); /* outlives no test */
+  for (nfds_t i = 0; i < most_sockets; ++i) {
+    server.sockets[i].fd = -1;
+  }
+  server.upgrader = continuity_open(&options);
+  watch(&server, 0, STDIN_FILENO);
+  watch(&server, 1, continuity_event_descriptor(server.upgrader));
+  for (nfds_t place = 2; next < argc; ++next, ++place) {
+    const int sock = continuity_listen(server.upgrader, argv[next], 64);
+    if (sock < 0) {
+      fail("listen");
+    }
+    watch(&server, place, sock);
+  }
+  char line[64];
+  snprintf(line, sizeof line, "listening pid=%d", (int)getpid());
+  say(line);
+  if (continuity_ready(server.upgrader) != 0) {
+    fail("ready");
+  }
+  /* Not before: until then the socket is the predecessor's as well. A poll may say that
+   * somebody is there when a successor has him already. */
+  for (nfds_t i = 2; i < first_of_clients; ++i) {
+    if (server.sockets[i].fd >= 0) {
+      fcntl(server.sockets[i].fd, F_SETFL, O_NONBLOCK);
+    }
+  }
+  serve(&server);
+  if (server.upgrades) {
+    pthread_join(server.upgrading, NULL);
+  }
+  continuity_close(server.upgrader);
+  return 0;
+}
