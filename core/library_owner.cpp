@@ -77,13 +77,8 @@ void LibraryOwner::revive() {
 
 void LibraryOwner::forget_listeners() {
   LocalOwner::forget_listeners();
-  progress_->complete();
-  const std::lock_guard lock(mutex_);
-  for (const auto& [fd, known] : registered_) {
-    if (socket_inode(sys(), fd) != known.inode && is_listening(sys(), fd)) {
-      sys().shutdown(fd, SHUT_RDWR);  // a stand-in: nobody else's
-    }
-  }
+  progress_->complete();  // first: who comes back from a stand-in asks
+  end_stand_ins();
 }
 
 // ---- Who is inside accept ------------------------------------------------------------

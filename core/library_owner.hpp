@@ -43,6 +43,7 @@ class LibraryOwner : public Program, public LocalOwner {
   void note_settled() override {}
   void note_reviving(int) override {}
   void note_revived(int fd) override;
+  [[nodiscard]] bool gates_receives() const override { return false; }
 
   bool clear_accepts(std::span<const int> fds, Nanoseconds deadline) override;
 

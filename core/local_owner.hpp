@@ -36,6 +36,8 @@ class LocalOwner : public Owner {
   // revival makes them listen again.
   void serve_dry(std::span<const std::uint32_t> ids);
   void end_listeners(std::span<const std::uint32_t> ids);
+  // See Retirement.
+  void end_stand_ins() { retirement_.end_stand_ins(); }
   [[nodiscard]] std::vector<Address> retired_addresses() const { return retirement_.addresses(); }
 
  protected:

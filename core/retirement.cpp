@@ -91,7 +91,7 @@ Status Retirement::prepare_item(Item item) {
     return deaf.error();
   }
   const bool blocking = (flags & O_NONBLOCK) == 0;
-  const bool sleeps = blocking && !item.listener.is_datagram();
+  const bool sleeps = blocking && !keeps_place(item.listener);
   const auto last = sleeps ? stand_ins_.get(item.fd, item.listener, true) : deaf;
   if (!last) {
     return last.error();
@@ -104,13 +104,20 @@ Status Retirement::prepare_item(Item item) {
   size = sizeof reuse_port;
   const bool may_be_joined =
       told && sys_->getsockopt(item.fd, SOL_SOCKET, SO_REUSEPORT, &reuse_port, &size) == 0;
+  OwnedFd answering;
+  if (item.listener.is_datagram() && !keeps_place(item.listener)) {
+    answering = make_answering(*sys_, copy.get(), item.listener);
+  }
+  const int stand_in = answering.is_open() ? answering.get() : *deaf;
+  const int last_stand_in = answering.is_open() ? answering.get() : *last;
   kept_by_inode_[item.inode] = kept_.size();
   kept_by_id_[item.listener.id] = kept_.size();
   kept_.push_back({.item = std::move(item),
                    .copy = std::move(copy),
-                   .stand_in = *deaf,
-                   .stand_in_inode = socket_inode(*sys_, *deaf),
-                   .last_stand_in = *last,
+                   .stand_in = stand_in,
+                   .stand_in_inode = socket_inode(*sys_, stand_in),
+                   .last_stand_in = last_stand_in,
+                   .answering = std::move(answering),
                    .status_flags = flags,
                    .backlog = told ? static_cast<int>(info.tcpi_sacked) : -1,
                    .reuse_port = may_be_joined ? reuse_port : -1});
@@ -227,9 +234,14 @@ void Retirement::refresh() {
   }
 }
 
-bool Retirement::is_datagram(std::uint64_t inode) const {
+// A retired datagram socket whose receives are held off leaves its number to nobody.
+bool Retirement::keeps_place(const Listener& listener) const {
+  return listener.is_datagram() && program_->gates_receives();
+}
+
+bool Retirement::keeps_place(std::uint64_t inode) const {
   const auto found = kept_by_inode_.find(inode);
-  return found != kept_by_inode_.end() && kept_[found->second].item.listener.is_datagram();
+  return found != kept_by_inode_.end() && keeps_place(kept_[found->second].item.listener);
 }
 
 void Retirement::replace(Seat& seat, int by) {
@@ -240,7 +252,7 @@ void Retirement::replace(Seat& seat, int by) {
 // Makes the epolls that watched what was under this number watch what is.
 void Retirement::watch_again(const Seat& seat) {
   const Kept& kept = kept_[seat.item];
-  const bool readable = !seat.retired || !kept.item.listener.is_datagram() ||
+  const bool readable = !seat.retired || !keeps_place(kept.item.listener) ||
                         inode_under(*sys_, seat.fd) != kept.item.inode;
   for_each_watch(seat, [&](const Registration& registration) {
     watch(registration, readable);
@@ -279,7 +291,7 @@ void Retirement::swap(Seat& seat, Nanoseconds deadline) {
     return sys_->epoll_ctl(registration.epoll, EPOLL_CTL_DEL, seat.fd, nullptr) != 0;
   });
   // Who never sleeps in a receive comes back from it by itself.
-  if (!kept.item.listener.is_datagram() ||
+  if (!keeps_place(kept.item.listener) ||
       (seat.blocking && program_->clear_sends(seat.fd, deadline))) {
     replace(seat, kept.stand_in);
   }
@@ -292,7 +304,7 @@ void Retirement::settle() {
     const DescriptorLock lock(*program_);
     for (Seat& seat : seats_) {
       const Kept& kept = kept_[seat.item];
-      const bool datagrams = kept.item.listener.is_datagram();
+      const bool datagrams = keeps_place(kept.item.listener);
       const std::uint64_t inode = inode_under(*sys_, seat.fd);
       const bool replaced = inode == kept.stand_in_inode;
       // The program may have closed the number meanwhile.
@@ -302,6 +314,8 @@ void Retirement::settle() {
       }
       if (datagrams && replaced) {
         replace(seat, kept.copy.get());
+      } else if (seat.blocking && kept.answering.is_open()) {
+        sys_->fcntl(kept.answering.get(), F_SETFL, kept.status_flags);
       } else if (!datagrams && seat.blocking) {
         replace(seat, kept.last_stand_in);
       }
@@ -411,7 +425,7 @@ void Retirement::repair(const Registration& registration) {
     return;
   }
   const Kept& kept = kept_[seat->item];
-  const bool datagrams = kept.item.listener.is_datagram();
+  const bool datagrams = keeps_place(kept.item.listener);
   if (!datagrams) {
     replace(*seat, kept.copy.get());
   }
@@ -441,10 +455,10 @@ void Retirement::leave_out_kept(Holdings& holdings) const {
 void Retirement::leave_to_itself(Holdings& holdings) const {
   const auto retired = retired_numbers();
   std::erase_if(holdings.copies, [&](const Copy& copy) {
-    return is_datagram(copy.inode) && retired.contains(copy.fd);
+    return keeps_place(copy.inode) && retired.contains(copy.fd);
   });
   std::erase_if(holdings.registrations, [&](const Registration& one) {
-    return is_datagram(one.inode) && (one.events & about_reading) == 0;
+    return keeps_place(one.inode) && (one.events & about_reading) == 0;
   });
 }
 
@@ -516,7 +530,7 @@ void Retirement::revive() {
   for (Seat& seat : seats_) {
     const Kept& kept = kept_[seat.item];
     const std::uint64_t inode = seat.retired ? inode_under(*sys_, seat.fd) : 0;
-    const bool kept_its_place = kept.item.listener.is_datagram() && inode == kept.item.inode;
+    const bool kept_its_place = keeps_place(kept.item.listener) && inode == kept.item.inode;
     if (inode == 0 || !kept.copy.is_open() ||
         (!kept_its_place && inode != kept.stand_in_inode &&
          inode != inode_under(*sys_, kept.last_stand_in))) {
@@ -554,6 +568,31 @@ void Retirement::let_go_of_datagrams(std::span<const std::uint32_t> ids) {
     });
     replace(seat, kept.stand_in);
     watch_again(seat);
+  }
+}
+
+// Whoever sleeps on one comes back from it; and an address that was answered from is free.
+void Retirement::end_stand_ins() {
+  for (Seat& seat : seats_) {
+    Kept& kept = kept_[seat.item];
+    const std::uint64_t inode = seat.retired ? inode_under(*sys_, seat.fd) : 0;
+    if (inode == 0 ||
+        (inode != kept.stand_in_inode && inode != inode_under(*sys_, kept.last_stand_in))) {
+      continue;
+    }
+    sys_->shutdown(seat.fd, SHUT_RDWR);
+    if (const auto deaf = stand_ins_.get(seat.fd, kept.item.listener, seat.blocking);
+        kept.answering.is_open() && deaf) {
+      replace(seat, *deaf);
+      sys_->shutdown(seat.fd, SHUT_RDWR);
+      kept.stand_in = kept.last_stand_in = *deaf;
+      kept.stand_in_inode = socket_inode(*sys_, *deaf);
+    }
+  }
+  for (Kept& kept : kept_) {
+    if (kept.retired) {
+      kept.answering.reset();
+    }
   }
 }
 

@@ -15,7 +15,8 @@
 // - A ring (io_uring) holds the file, not the number: when the numbers, and its table of
 //   fixed files, have what stands in, what it waits for on the listener is cancelled, and
 //   the program asks anew.
-// - A datagram socket keeps its place, since what is still to be answered must be
+// - A datagram socket keeps its place where receives can be held off, since what is
+//   still to be answered must be
 //   sent from it: it is marked, and the program's receives find nothing; epolls
 //   ask no more whether it is readable. Only while threads asleep in a receive
 //   are woken a stand-in is there, and who sends is waited for, and waits. Once
@@ -58,6 +59,9 @@ class Program : public RingIssuer {
   // Waits until no thread is sending from this number; who begins to waits for
   // note_settled.
   virtual bool clear_sends(int /*fd*/, Nanoseconds /*deadline*/) { return true; }
+  // Whether receives on a retired datagram socket can be held off. If not, another socket
+  // takes its number, from which can still be answered.
+  [[nodiscard]] virtual bool gates_receives() const { return true; }
   // Wakes threads inside accept, or a receive, on these numbers; true when none is
   // inside.
   virtual bool clear_accepts(std::span<const int> fds, Nanoseconds deadline) = 0;
@@ -98,6 +102,9 @@ class Retirement {
   void forget_listeners();
   // The same for the datagram sockets among these, which nobody takes back.
   void forget_datagrams(std::span<const std::uint32_t> ids);
+  // After it, for a program that nothing else holds off: accept and receive on what has
+  // been retired end with an error, or with nothing.
+  void end_stand_ins();
 
   // The program's rings, as of the last look.
   [[nodiscard]] const std::vector<int>& rings() const { return rings_; }
@@ -128,6 +135,7 @@ class Retirement {
     int stand_in = -1;  // non-blocking
     std::uint64_t stand_in_inode = 0;
     int last_stand_in = -1;  // as the program left the listener
+    OwnedFd answering{};     // which both are, if there is one
     int status_flags = 0;    // of the listener, to be put back by a revival
     int backlog = -1;        // likewise; -1: not to be known
     int reuse_port = -1;     // likewise: a successor may set it to listen beside it
@@ -150,7 +158,8 @@ class Retirement {
   [[nodiscard]] std::unordered_set<int> retired_numbers() const;
   template <typename Visit>
   void for_each_watch(const Seat& seat, Visit visit);
-  [[nodiscard]] bool is_datagram(std::uint64_t inode) const;
+  [[nodiscard]] bool keeps_place(const Listener& listener) const;
+  [[nodiscard]] bool keeps_place(std::uint64_t inode) const;
   [[nodiscard]] const Kept* find_kept(std::uint32_t id) const;
   void leave_out_kept(Holdings& holdings) const;
   void leave_to_itself(Holdings& holdings) const;

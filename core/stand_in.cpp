@@ -111,6 +111,71 @@ bool may_leave_devices(const Sys& sys) {
 
 }  // namespace
 
+namespace {
+
+bool is_set(const Sys& sys, int fd, int level, int name) {
+  int value = 0;
+  socklen_t size = sizeof value;
+  return sys.getsockopt(fd, level, name, &value, &size) == 0 && value != 0;
+}
+
+void set(const Sys& sys, int fd, int level, int name, bool value) {
+  const int number = value ? 1 : 0;
+  sys.setsockopt(fd, level, name, &number, sizeof number);
+}
+
+// An IPv4 address as an IPv6 socket binds it.
+sockaddr_in6 as_mapped(const Address& address) {
+  sockaddr_in6 mapped{};
+  mapped.sin6_family = AF_INET6;
+  mapped.sin6_port = htons(address.port());
+  sockaddr_in own{};
+  std::memcpy(&own, address.get(), sizeof own);
+  constexpr std::size_t prefix = 12;
+  mapped.sin6_addr.s6_addr[prefix - 2] = mapped.sin6_addr.s6_addr[prefix - 1] = 0xff;
+  std::memcpy(&mapped.sin6_addr.s6_addr[prefix], &own.sin_addr, sizeof own.sin_addr);
+  return mapped;
+}
+
+}  // namespace
+
+// Of two sockets with one address the kernel gives a datagram to the better one, and of two
+// alike to the first of its list (compute_score and udp4_lib_lookup2 in net/ipv4/udp.c, and
+// the same in net/ipv6/udp.c). To an IPv4 peer an IPv6 socket is the worse one. And among
+// IPv6 sockets one with SO_REUSEPORT is put at the end of the list (udp_lib_get_port).
+// Whether they may share the address is asked when one is bound, and only then.
+OwnedFd make_answering(const Sys& sys, int fd, const Listener& listener) {
+  const Address& address = listener.address;
+  const bool is_v4 = address.family() == AF_INET;
+  if (address.is_unix() || (!is_v4 && is_set(sys, fd, SOL_SOCKET, SO_REUSEPORT))) {
+    return {};
+  }
+  OwnedFd answering(sys, sys.socket(AF_INET6, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+  if (!answering.is_open()) {
+    return {};
+  }
+  if (!listener.bound_device.empty()) {
+    sys.setsockopt(answering.get(), SOL_SOCKET, SO_BINDTODEVICE, listener.bound_device.c_str(),
+                   static_cast<socklen_t>(listener.bound_device.size()));
+  }
+  set(sys, answering.get(), IPPROTO_IPV6, IPV6_V6ONLY, !is_v4 && listener.v6only);
+  set(sys, answering.get(), SOL_SOCKET, SO_REUSEADDR, true);
+  set(sys, answering.get(), SOL_SOCKET, SO_REUSEPORT, !is_v4);
+  const bool is_shared = is_set(sys, fd, SOL_SOCKET, SO_REUSEADDR);
+  const sockaddr_in6 mapped = is_v4 ? as_mapped(address) : sockaddr_in6{};
+  set(sys, fd, SOL_SOCKET, SO_REUSEADDR, true);
+  const bool bound =
+      sys.bind(answering.get(), is_v4 ? reinterpret_cast<const sockaddr*>(&mapped) : address.get(),
+               is_v4 ? sizeof mapped : address.length) == 0;
+  set(sys, fd, SOL_SOCKET, SO_REUSEADDR, is_shared);
+  set(sys, answering.get(), SOL_SOCKET, SO_REUSEADDR, false);
+  set(sys, answering.get(), SOL_SOCKET, SO_BROADCAST, is_set(sys, fd, SOL_SOCKET, SO_BROADCAST));
+  if (!bound) {
+    return {};
+  }
+  return answering;
+}
+
 bool is_passed_over(const Sys& sys, int fd) {
   int device = 0;
   socklen_t size = sizeof device;

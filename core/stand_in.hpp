@@ -49,6 +49,10 @@ class StandIns {
   std::vector<Made> made_;
 };
 
+// In the place of a UDP socket: one that is sent from the same address, and hears nothing as
+// long as that is open. Not open: there is none, for this address or just now.
+OwnedFd make_answering(const Sys& sys, int fd, const Listener& listener);
+
 // From now on nobody new comes to this listener; what its queue holds, and who has
 // begun to connect, is still to be served. To do it again changes nothing. Nothing can be done for
 // a UNIX socket, nor for a datagram socket that is in no group: ENOTSUP.

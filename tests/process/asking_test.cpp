@@ -1,6 +1,7 @@
 // What the library does beyond the published loop: for C and whatever can call C, for
 // event loops, and for programs that want to know how their restart went.
 #include "restarts.hpp"
+#include "support/datagrams.hpp"
 
 #include <catch2/catch.hpp>
 
@@ -154,6 +155,38 @@ TEST_CASE("a program that asks hears why the successor that it started has faile
   CHECK(server.next_line() ==
         "upgrade ENOENT: /nowhere/to/be/found: start a new run: No such file or directory");
   CHECK(answer_from(place.address()) == answer_of(server));
+}
+
+// The place's address has no "udp:", since the load asks there.
+TEST_CASE("no datagram is lost or answered twice by a program that asks", "[datagram]") {
+  const std::string host = GENERATE("127.0.0.1", "0.0.0.0", "[::1]", "[::]");
+  CAPTURE(host);
+  const bool is_v6 = host.front() == '[';
+  const ReservedPort port(is_v6 ? AF_INET6 : AF_INET);
+  AskingPlace place;
+  const std::string bound = host + ":" + std::to_string(port.number());
+  place.addresses = {"udp:" + bound};
+  Process server = place.spawn_listening({});
+  DatagramLoad load(port.address());
+  const int restarts = restarts_to_make(3);
+  constexpr std::uint64_t some = 200;
+  CHECK(load.await_answers(some));
+  for (int i = 0; i < restarts; ++i) {
+    load.only({});
+    Process successor = place.spawn_listening({});
+    successor.await_log("took over " + bound);
+    CHECK(load.await_answers(some));
+    load.only({successor.pid()});
+    CHECK(load.await_answers(some));
+    CHECK(left_after_events(server));
+    server = std::move(successor);
+  }
+  const auto totals = load.finish();
+  CHECK(totals.answered >= some * static_cast<std::uint64_t>(restarts));
+  CHECK(totals.lost == 0);
+  CHECK(totals.twice == 0);
+  CHECK(totals.strange == 0);
+  CHECK(totals.stale == 0);
 }
 
 }  // namespace continuity::test

@@ -18,6 +18,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <time.h>
 #include <unistd.h>
 
 enum { most_sockets = 64, first_of_clients = 10 };
@@ -61,7 +62,30 @@ static void watch(struct server* server, nfds_t place, int fd) {
   }
 }
 
+/* "TEXT" by "TEXT pid=PID", and not at once: there is time for a restart in between. */
+static void answer_datagram(int sock) {
+  char text[300];
+  struct sockaddr_storage peer;
+  socklen_t length = sizeof peer;
+  const struct timespec moment = {.tv_nsec = 200000};
+  const ssize_t size = recvfrom(sock, text, 256, 0, (struct sockaddr*)&peer, &length);
+  if (size > 0) {
+    const int end = snprintf(text + size, 32, " pid=%d", (int)getpid());
+    nanosleep(&moment, NULL);
+    if (sendto(sock, text, (size_t)(size + end), 0, (struct sockaddr*)&peer, length) < 0) {
+      fail("sendto");
+    }
+  }
+}
+
 static void welcome(struct server* server, int listener) {
+  int type = 0;
+  socklen_t size = sizeof type;
+  getsockopt(listener, SOL_SOCKET, SO_TYPE, &type, &size);
+  if (type == SOCK_DGRAM) {
+    answer_datagram(listener);
+    return;
+  }
   const int client = accept(listener, NULL, NULL);
   nfds_t place = first_of_clients;
   if (client < 0) {
