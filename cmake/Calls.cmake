@@ -8,7 +8,9 @@ string(REGEX REPLACE "CALL\\(([a-z0-9_]+)\\)" "\\1" CONTINUITY_CALLS "${continui
 
 # The version node must stay anonymous: with a named node ld.so would no longer
 # match our bind against a server's reference to bind@GLIBC_2.2.5.
-list(JOIN CONTINUITY_CALLS "; " continuity_exports)
+# And what the library for programs that ask calls, if both are in one process.
+set(CONTINUITY_EXPORTS ${CONTINUITY_CALLS} continuity_stand_aside)
+list(JOIN CONTINUITY_EXPORTS "; " continuity_exports)
 set(CONTINUITY_EXPORT_MAP ${CMAKE_CURRENT_BINARY_DIR}/libcontinuity.map)
 file(CONFIGURE OUTPUT ${CONTINUITY_EXPORT_MAP}
   CONTENT "{ global: @continuity_exports@; local: *; };\n" @ONLY)

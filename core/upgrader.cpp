@@ -10,6 +10,10 @@
 #include <sys/eventfd.h>
 #include <sys/random.h>
 
+// The preload library's, or that of the archive with the wrapped calls, if one of them is in
+// this process.
+extern "C" __attribute__((weak, visibility("default"))) int continuity_stand_aside() noexcept;
+
 namespace continuity {
 namespace {
 
@@ -18,6 +22,11 @@ std::uint64_t random_number() {
   while (::getrandom(&number, sizeof number, 0) != sizeof number) {
   }
   return number;
+}
+
+// The wrapped calls know what the program binds. Only one of us can hand it on.
+bool others_stand_aside() {
+  return continuity_stand_aside == nullptr || continuity_stand_aside() == 0;
 }
 
 Problem no_address(const std::string& text) {
@@ -48,6 +57,11 @@ Upgrader::Upgrader(const Environment& environment) : sys_(libc_sys()), progress_
   command_ = own_command_line(sys_, proc_.get());
   if (options_.disabled) {
     problem_ = "CONTINUITY_DISABLE is set";
+    return;
+  }
+  if (!others_stand_aside()) {
+    problem_ = "this program runs under the preload library, and has bound a socket already";
+    log_.warn("{}; that serves it", problem_);
     return;
   }
   rendezvous_ = Rendezvous::open(sys_, options_.directory, sys_.geteuid(), problem_);

@@ -7,6 +7,7 @@
 #include "shim/hooks.hpp"
 #include "shim/own_descriptors.hpp"
 #include "shim/real_calls.hpp"
+#include "shim/wrapped.hpp"
 
 #include <algorithm>
 #include <array>
@@ -120,6 +121,22 @@ Process* Process::get() noexcept {
   ::pthread_mutex_unlock(&g_creation);
   ::pthread_sigmask(SIG_SETMASK, &old_mask, nullptr);
   return process;
+}
+
+// What has begun to serve goes on: listeners that it knows cannot change hands within a process.
+bool Process::stand_aside() noexcept {
+  sigset_t old_mask;
+  block_signals(old_mask);
+  ::pthread_mutex_lock(&g_creation);
+  const Process* process = existing();
+  const bool may = process == nullptr || (!process->has_bound && !process->hidden);
+  if (may) {
+    g_nothing_to_do.store(true);
+    g_process.store(nullptr, std::memory_order_release);
+  }
+  ::pthread_mutex_unlock(&g_creation);
+  ::pthread_sigmask(SIG_SETMASK, &old_mask, nullptr);
+  return may;
 }
 
 Process::Process() : pid_(::getpid()) {
@@ -771,3 +788,8 @@ void end_successor(Process& process, const std::string& reason) {
 }
 
 }  // namespace continuity::shim
+
+// The library for programs that ask, in the same process: it wins.
+CONTINUITY_EXPORT int continuity_stand_aside() noexcept {
+  return continuity::shim::Process::stand_aside() ? 0 : -1;
+}

@@ -148,6 +148,9 @@ class Process {
   bool join_generation();
   [[nodiscard]] bool may_join() const;
   // Set where a listener is bound, or claimed.
+  // Does nothing from now on, as if it were switched off. False: it has begun to serve.
+  static bool stand_aside() noexcept;
+
   bool has_bound = false;
   // For others of our name, at the rendezvous.
   std::atomic<bool> has_looked{false};

@@ -1,4 +1,5 @@
-# The library exports the calls of shim/calls.def and not one symbol more: any
+# The library exports the calls of shim/calls.def, and the one by which the library for
+# programs that ask makes it stand aside. Not one symbol more: any
 # other would interpose something in every server. Without a version, too: with
 # one the loader binds a server's calls straight to libc.
 execute_process(COMMAND ${NM} --dynamic --defined-only --with-symbol-versions --format=posix

@@ -129,6 +129,32 @@ TEST_CASE("listen replaces a socket file at which nobody listens, and no other")
   CHECK(answer_from(path) == answer_of(server));
 }
 
+TEST_CASE("a program that asks and runs under the preload is served by what it asks") {
+  AskingPlace place(GENERATE(ASKING_SERVER, ASKING_STATIC_SERVER));
+  CAPTURE(place.program);
+  place.environment = {"LD_PRELOAD=" CONTINUITY_LIBRARY};
+  restarts_without_loss({}, place, left_by_return);
+
+  // One of us has it, and the other nothing.
+  Process server = place.start({});
+  CHECK(files_below(place.rendezvous()).size() == 1);
+  const std::string maps = read_file("/proc/" + std::to_string(server.pid()) + "/maps");
+  CHECK(maps.find("/libcontinuity.so") != std::string::npos);
+}
+
+TEST_CASE("a program that asks late is served by the preload") {
+  AskingPlace place;
+  place.environment = {"LD_PRELOAD=" CONTINUITY_LIBRARY};
+  const ReservedPort other;
+  const Arguments arguments{"--bind-first", std::to_string(other.number())};
+  Process predecessor = place.start(arguments);
+  predecessor.await_log("has bound a socket already; that serves it");
+  const Process successor = place.spawn_listening(arguments);
+  predecessor.await_log("handed 0.0.0.0:" + arguments.back() + ", " + place.address() + " over");
+  CHECK(answer_from(place.address()) == answer_of(successor));
+  CHECK(left_by_itself(predecessor));
+}
+
 TEST_CASE("a program that asks starts its own successor, and hears that it has succeeded") {
   const AskingPlace place;
   Process server = place.start({});

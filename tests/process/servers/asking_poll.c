@@ -1,7 +1,7 @@
 /* A server in C that asks, with an event loop of its own: what continuity.h promises, used.
  * Every line is answered by "pid=PID". What happens to it is said, one line an event:
  *
- *   asking-poll [--name NAME] [--probation MS] [--signal NUMBER] ADDRESS...
+ *   asking-poll [--name NAME] [--probation MS] [--signal NUMBER] [--bind-first PORT] ADDRESS...
  *
  * and on standard input it is told: "die" ends it at once; "upgrade" makes it start a new
  * run of itself, "upgrade PROGRAM" one of that program.
@@ -10,6 +10,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <netinet/in.h>
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
@@ -200,6 +201,14 @@ static int choose(int argc, char** argv, struct continuity_options* options) {
     } else if (strcmp(argv[next], "--signal") == 0) {
       options->success_signal = atoi(argv[next + 1]);
       signal(options->success_signal, on_success);
+    } else if (strcmp(argv[next], "--bind-first") == 0) {
+      const struct sockaddr_in any = {.sin_family = AF_INET,
+                                      .sin_port = htons((in_port_t)atoi(argv[next + 1]))};
+      const int sock = socket(AF_INET, SOCK_STREAM, 0);
+      const int on = 1;
+      setsockopt(sock, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
+      bind(sock, (const struct sockaddr*)&any, sizeof any);
+      listen(sock, 1);
     }
   }
   return next;
