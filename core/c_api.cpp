@@ -180,6 +180,19 @@ int continuity_register_listener(continuity_upgrader* upgrader, int fd) noexcept
       upgrader, [&](Upgrader& one) { return continuity::value_of(one.register_listener(fd)); });
 }
 
+int continuity_get_descriptor(continuity_upgrader* upgrader, const char* name) noexcept {
+  return continuity::guarded(upgrader, [&](Upgrader& one) {
+    return continuity::value_of(one.get_descriptor(continuity::text_of(name)));
+  });
+}
+
+int continuity_register_descriptor(continuity_upgrader* upgrader, const char* name,
+                                   int fd) noexcept {
+  return continuity::guarded(upgrader, [&](Upgrader& one) {
+    return continuity::value_of(one.register_descriptor(continuity::text_of(name), fd));
+  });
+}
+
 int continuity_ready(continuity_upgrader* upgrader) noexcept {
   return continuity::guarded(upgrader,
                              [](Upgrader& one) { return continuity::value_of(one.ready()); });

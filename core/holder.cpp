@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <csignal>
+#include <fcntl.h>
 #include <map>
 #include <utility>
 
@@ -359,6 +360,7 @@ void Holder::on_hello(Conversation& conversation, const Message& hello) {
     return;
   }
   conversation.generation = hello.generation;
+  conversation.takes_named = (hello.features & takes_named) != 0;
   conversation.same_numbers = hello.pid == conversation.peer.pid;
   if (owner_->is_outlived(conversation.peer.pid)) {
     turn_away_outlived(conversation);
@@ -474,7 +476,38 @@ void Holder::send_inventory(Conversation& conversation) {
     }
     inventory.listeners.push_back(item.listener);
   }
+  offer_named(conversation, inventory);
   reply(conversation, inventory);
+}
+
+// In the last of the messages, which half of the listeners at most have left room in.
+void Holder::offer_named(Conversation& conversation, Message& inventory) {
+  conversation.named.clear();
+  if (!conversation.takes_named || conversation.joins || conversation.kin ||
+      phase_ != HolderPhase::active) {
+    return;
+  }
+  auto id = static_cast<std::uint32_t>(conversation.offered.size());
+  for (Owner::Named& one : owner_->named()) {
+    conversation.named.push_back({.id = ++id, .name = std::move(one.name)});
+  }
+  inventory.named = conversation.named;
+}
+
+// Copies, so that what is announced as their number is what comes.
+void Holder::keep_named(Conversation& conversation) {
+  const auto present = owner_->named();
+  std::erase_if(conversation.named, [&](const NamedDescriptor& wanted) {
+    const auto found = std::find_if(present.begin(), present.end(), [&](const Owner::Named& one) {
+      return one.name == wanted.name;
+    });
+    OwnedFd copy(*sys_, found == present.end() ? -1 : sys_->fcntl(found->fd, F_DUPFD_CLOEXEC, 0));
+    if (!copy.is_open()) {
+      return true;
+    }
+    conversation.named_copies.push_back(std::move(copy));
+    return false;
+  });
 }
 
 void Holder::reply(Conversation& conversation, const Message& message, std::span<const int> fds) {
@@ -554,29 +587,36 @@ bool Holder::is_current(const Conversation& conversation, std::span<const std::u
 }
 
 void Holder::on_claim(Conversation& conversation, const Message& claim) {
-  const bool known = std::all_of(claim.ids.begin(), claim.ids.end(), [&](std::uint32_t id) {
+  const auto is_named = [&](std::uint32_t id) {
+    return std::any_of(conversation.named.begin(), conversation.named.end(),
+                       [&](const NamedDescriptor& one) { return one.id == id; });
+  };
+  auto claimed = claim.ids;  // of listeners
+  std::erase_if(claimed, is_named);
+  const bool known = std::all_of(claimed.begin(), claimed.end(), [&](std::uint32_t id) {
     return find_item(conversation.offered, id) != nullptr;
   });
+  conversation.claimed_named = conversation.claimed_named || claimed.size() < claim.ids.size();
   if (conversation.stage == Stage::greeting || !known || claim.ids.empty()) {
     hang_up(conversation, "claims what it was not offered");
     return;
   }
   if (conversation.stage == Stage::attempt) {
     // One more address of what it has already been granted.
-    add_each_once(conversation.claimed, claim.ids);
+    add_each_once(conversation.claimed, claimed);
     return;
   }
   const bool joins = belongs(conversation);
   const HolderEvent event = joins ? HolderEvent::join : HolderEvent::claim;
   // Who was offered a part only, as one of several, cannot begin an attempt.
   if (step(phase_, event).action == HolderAction::refuse ||
-      (joins ? !is_current(conversation, claim.ids) : conversation.joins)) {
+      (joins ? !is_current(conversation, claimed) : conversation.joins)) {
     refuse(conversation, compose("pid {} is handing over to pid {}", sys_->getpid(), successor_));
     return;
   }
   if (!joins) {
     owner_->meet(conversation.peer.pid);
-    if (const auto prepared = prepare(conversation, claim.ids); !prepared) {
+    if (const auto prepared = prepare(conversation, claimed); !prepared) {
       refuse(conversation, compose("pid {} cannot hand over: {}: {}", sys_->getpid(),
                                    prepared.error().step, error_text(prepared.error().code)));
       owner_->meet(0);
@@ -592,7 +632,8 @@ void Holder::on_claim(Conversation& conversation, const Message& claim) {
   }
   conversation.stage = Stage::attempt;
   conversation.deadline = never;
-  conversation.claimed = sorted(claim.ids);
+  conversation.claimed = sorted(std::move(claimed));
+  keep_named(conversation);
   if (!joins) {
     look_at_group();
   }
@@ -627,16 +668,25 @@ Status Holder::prepare(Conversation& conversation, std::span<const std::uint32_t
 }
 
 void Holder::send_grant(Conversation& conversation) {
-  if (conversation.stage != Stage::attempt || conversation.granted >= conversation.offered.size()) {
+  const bool has_named = !conversation.named_copies.empty();
+  if (conversation.stage != Stage::attempt ||
+      (conversation.granted >= conversation.offered.size() && !has_named)) {
     return;
   }
   Message grant{.type = MessageType::grant};
-  grant.total = static_cast<std::uint32_t>(conversation.offered.size());
+  grant.total =
+      static_cast<std::uint32_t>(conversation.offered.size() + conversation.named_copies.size());
   std::vector<int> fds;
   while (conversation.granted < conversation.offered.size() && fds.size() < max_fds_per_message) {
     const std::uint32_t id = conversation.offered[conversation.granted++].listener.id;
     grant.ids.push_back(id);
     fds.push_back(owner_->descriptor(id));
+  }
+  const auto copies =
+      fds.empty() ? std::exchange(conversation.named_copies, {}) : std::vector<OwnedFd>{};
+  for (std::size_t i = 0; i < copies.size(); ++i) {
+    grant.ids.push_back(conversation.named[i].id);
+    fds.push_back(copies[i].get());
   }
   reply(conversation, grant, fds);
 }
@@ -655,7 +705,7 @@ void Holder::on_ready(Conversation& conversation, const Message& ready) {
   }
   // Bound and closed: what it does not name is not claimed any more.
   std::erase_if(conversation.claimed, [&](std::uint32_t id) { return !is_in(named, id); });
-  if (conversation.claimed.empty()) {
+  if (conversation.claimed.empty() && !conversation.claimed_named) {
     hang_up(conversation, "is ready with nothing claimed");
     return;
   }

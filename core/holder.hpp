@@ -91,6 +91,12 @@ class Owner {
   virtual bool holds(std::span<const std::uint64_t> /*inodes*/) { return false; }
   // It is about to join: what it listens on belongs to the next inventory.
   virtual void expect(pid_t /*process*/) {}
+  // What the program hands on beside its listeners: its own descriptors, by name.
+  struct Named {
+    std::string name;
+    int fd = -1;
+  };
+  virtual std::vector<Named> named() { return {}; }
   // What ties a process to the generation; nothing where it is one process only.
   virtual std::vector<int> ties() { return {}; }
 };
@@ -150,6 +156,10 @@ class Holder {
     bool kin = false;    // is offered nothing
     bool joins = false;  // was offered what others of its generation had not claimed
     std::size_t granted = 0;
+    bool takes_named = false;
+    std::vector<NamedDescriptor> named{};  // offered, by ids that follow the listeners'
+    std::vector<OwnedFd> named_copies{};   // the same, from the claim to their grant
+    bool claimed_named = false;
     std::vector<std::uint32_t> claimed{};  // and not retired yet; in their order
     std::vector<std::uint32_t> retired{};  // for its READY; in their order
     // Not claimed, but another listener of its lies beside it, and is why it is served
@@ -179,6 +189,8 @@ class Holder {
   void look_at_group();
   Status prepare(Conversation& conversation, std::span<const std::uint32_t> claimed);
   void send_grant(Conversation& conversation);
+  void offer_named(Conversation& conversation, Message& inventory);
+  void keep_named(Conversation& conversation);
   void reply(Conversation& conversation, const Message& message, std::span<const int> fds = {});
   void refuse(Conversation& conversation, std::string reason);
   void on_unreadable(Conversation& conversation, const Error& error);

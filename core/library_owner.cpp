@@ -43,6 +43,30 @@ std::vector<LibraryOwner::Item> LibraryOwner::inventory() {
   return items;
 }
 
+bool LibraryOwner::add_named(const std::string& name, int fd) {
+  struct stat status {};
+  sys().fstat(fd, &status);
+  const std::lock_guard lock(mutex_);
+  if (!named_.contains(name) && named_.size() == max_named) {
+    return false;
+  }
+  named_[name] = {fd, status.st_dev, status.st_ino};
+  return true;
+}
+
+std::vector<LibraryOwner::Named> LibraryOwner::named() {
+  const std::lock_guard lock(mutex_);
+  std::vector<Named> named;
+  for (const auto& [name, known] : named_) {
+    struct stat status {};
+    if (sys().fstat(known.fd, &status) == 0 && status.st_dev == known.device &&
+        status.st_ino == known.inode) {
+      named.push_back({.name = name, .fd = known.fd});
+    }
+  }
+  return named;
+}
+
 // ---- What the program is told ------------------------------------------------------
 
 Status LibraryOwner::prepare(std::vector<Item> items) {

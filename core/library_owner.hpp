@@ -22,7 +22,11 @@ class LibraryOwner : public Program, public LocalOwner {
   // The descriptor stays the program's.
   void add(int fd, SocketFile file);
 
+  // A descriptor that is no listener; the latest of a name. False: there are too many.
+  bool add_named(const std::string& name, int fd);
+
   std::vector<Item> inventory() override;
+  std::vector<Named> named() override;
 
   void meet(pid_t successor) override { progress_->note_successor(successor); }
   Status prepare(std::vector<Item> items) override;
@@ -65,6 +69,13 @@ class LibraryOwner : public Program, public LocalOwner {
   int wake_signal_ = 0;
   std::mutex mutex_;
   std::map<int, Known> registered_;
+  // The program may close what it has named, and be given the number again.
+  struct KnownFile {
+    int fd;
+    dev_t device;
+    ino_t inode;
+  };
+  std::map<std::string, KnownFile> named_;
 };
 
 }  // namespace continuity

@@ -110,6 +110,7 @@ std::list<Taker::Conversation> Taker::look_once(Rendezvous& rendezvous) {
   hello.identity = self_.identity;
   hello.pid = sys_->getpid();
   hello.fresh = options_->fresh;
+  hello.features = self_.takes_named ? takes_named : 0;
   const Nanoseconds deadline = after(*sys_, look_time);
   for (Rendezvous::Peer& door : rendezvous.connect_all(self_.generation, *log_)) {
     Channel& channel = door.channel;
@@ -214,7 +215,7 @@ bool Taker::is_there(const Conversation& conversation, const Offer& offer) {
 // False: what came is not what was promised, as the kernel tells it. Of a lesser user root
 // takes what root has made: that user has it from there, and cannot make such a socket.
 // What else it offers it may keep a copy of, and accept from as long as it likes.
-bool Taker::take_granted(const Conversation& conversation, Offer& offer, OwnedFd fd) {
+bool Taker::take_listener(const Conversation& conversation, Offer& offer, OwnedFd fd) {
   const auto truth = describe_socket(*sys_, fd.get());
   struct stat status {};
   if (!truth || !is_as_announced(*truth, offer.listener) || !receives_work(*sys_, fd.get()) ||
@@ -231,6 +232,26 @@ bool Taker::take_granted(const Conversation& conversation, Offer& offer, OwnedFd
   return true;
 }
 
+bool Taker::take_granted(Conversation& conversation, std::uint32_t id, OwnedFd fd) {
+  const auto& named = conversation.inventory.named;
+  const auto by_name = std::find_if(named.begin(), named.end(),
+                                    [&](const NamedDescriptor& one) { return one.id == id; });
+  if (by_name != named.end()) {
+    OwnedFd& place = conversation.named[static_cast<std::size_t>(by_name - named.begin())];
+    if (place.is_open()) {
+      return false;
+    }
+    // Nobody can tell what a lesser user has put there.
+    place = conversation.lesser ? OwnedFd() : std::move(fd);
+    return true;
+  }
+  const auto offer = std::lower_bound(
+      conversation.offers.begin(), conversation.offers.end(), id,
+      [](const Offer& one, std::uint32_t wanted) { return one.listener.id < wanted; });
+  return offer != conversation.offers.end() && offer->listener.id == id && !offer->fd.is_open() &&
+         take_listener(conversation, *offer, std::move(fd));
+}
+
 // Whether nobody at all has the address that a lesser user says it holds: a server could
 // not be started for as long as that user likes.
 bool Taker::is_invented(const Conversation& conversation, const Listener& wanted) {
@@ -244,7 +265,9 @@ bool Taker::is_invented(const Conversation& conversation, const Listener& wanted
 
 bool Taker::receive_grant(Conversation& conversation, Claim& claim) {
   std::size_t granted = 0;
-  std::size_t expected = conversation.offers.size();
+  const std::size_t named = conversation.inventory.named.size();
+  std::size_t expected = conversation.offers.size() + named;
+  conversation.named.resize(named);
   const auto broken = [&](const char* what) {
     log_->warn("pid {} did not hand over: {}", conversation.inventory.pid, what);
     return false;
@@ -281,11 +304,7 @@ bool Taker::receive_grant(Conversation& conversation, Claim& claim) {
       expected = std::min<std::size_t>(expected, message.total);
     }
     for (std::size_t i = 0; i < message.ids.size(); ++i) {
-      const auto offer =
-          std::lower_bound(conversation.offers.begin(), conversation.offers.end(), message.ids[i],
-                           [](const Offer& one, std::uint32_t id) { return one.listener.id < id; });
-      if (offer == conversation.offers.end() || offer->listener.id != message.ids[i] ||
-          offer->fd.is_open() || !take_granted(conversation, *offer, std::move(received->fds[i]))) {
+      if (!take_granted(conversation, message.ids[i], std::move(received->fds[i]))) {
         return broken("a descriptor is not what it was announced to be");
       }
       ++granted;
@@ -354,8 +373,7 @@ Taker::Claim Taker::claim_offer(Conversation& conversation, Offer& offer) {
   return result;
 }
 
-Taker::Waited Taker::wait_until_active(Conversation& conversation, const Listener& wanted) {
-  const std::string address = to_string(wanted.address);
+Taker::Waited Taker::wait_until_active(Conversation& conversation, const std::string& address) {
   while (conversation.inventory.state != HolderState::active) {
     const Message& inventory = conversation.inventory;
     if (inventory.state == HolderState::busy && options_->busy == WhenBusy::fail) {
@@ -401,7 +419,7 @@ Taker::Claim Taker::claim_among(std::list<Conversation>& found, const Listener& 
     if (is_invented(*conversation, wanted)) {
       continue;
     }
-    const Waited waited = wait_until_active(*conversation, wanted);
+    const Waited waited = wait_until_active(*conversation, to_string(wanted.address));
     if (waited == Waited::busy) {
       refused.found = Found::refused;
       if (conversation->lesser) {
@@ -487,6 +505,48 @@ Taker::Claim Taker::claim(Rendezvous& rendezvous, const Listener& wanted, bool m
       return claim;
     }
   }
+}
+
+std::size_t Taker::find_named(const Conversation& conversation, const std::string& name) {
+  const auto& named = conversation.inventory.named;
+  const auto found = std::find_if(named.begin(), named.end(),
+                                  [&](const NamedDescriptor& one) { return one.name == name; });
+  return static_cast<std::size_t>(found - named.begin());
+}
+
+OwnedFd Taker::copy_named(Conversation& conversation, std::size_t index) {
+  conversation.claimed_named = true;
+  const int fd = conversation.named.at(index).get();
+  return {*sys_, fd < 0 ? -1 : sys_->fcntl(fd, F_DUPFD_CLOEXEC, 0)};
+}
+
+OwnedFd Taker::claim_named(Rendezvous& rendezvous, const std::string& name) {
+  for (Conversation& conversation : conversations_) {
+    if (const auto index = find_named(conversation, name); index < conversation.named.size()) {
+      return copy_named(conversation, index);
+    }
+  }
+  if (!conversations_.empty()) {
+    return {};  // who hands over to us has none
+  }
+  auto found = look(rendezvous);
+  for (auto one = found.begin(); one != found.end(); ++one) {
+    const auto is_offered = [&] { return find_named(*one, name) < one->inventory.named.size(); };
+    if (one->inventory.identity != self_.identity ||
+        (one->inventory.state == HolderState::active && !is_offered()) ||
+        wait_until_active(*one, compose("\"{}\"", name)) != Waited::active || !is_offered()) {
+      continue;
+    }
+    const auto index = find_named(*one, name);
+    Message claim{.type = MessageType::claim};
+    claim.ids.push_back(one->inventory.named[index].id);
+    Claim answer;
+    if (one->channel.send(claim, after(*sys_, send_time)) && receive_grant(*one, answer)) {
+      conversations_.splice(conversations_.end(), found, one);
+      return copy_named(conversations_.back(), index);
+    }
+  }
+  return {};
 }
 
 // One that no socket of the program's stands for.
@@ -576,8 +636,8 @@ void Taker::release_overlapping(const Listener& listener, Overlap overlap) {
 }
 
 bool Taker::Conversation::is_wanted() const {
-  return std::any_of(offers.begin(), offers.end(),
-                     [](const Offer& offer) { return offer.is_wanted(); });
+  return claimed_named || std::any_of(offers.begin(), offers.end(),
+                                      [](const Offer& offer) { return offer.is_wanted(); });
 }
 
 bool Taker::has_claims() const {
@@ -641,7 +701,7 @@ bool Taker::ask(Rendezvous& rendezvous, Conversation& conversation, Outcome& out
       (offer.replacements > 0 ? ready.replaced : ready.narrowed).push_back(offer.listener.id);
     }
   }
-  const std::string what = join_addresses(addresses);
+  const std::string what = addresses.empty() ? "what it had named" : join_addresses(addresses);
   const pid_t pid = conversation.inventory.pid;
   const Nanoseconds began = now(*sys_);
   conversation.phase = step(conversation.phase, TakerEvent::wait).next;

@@ -22,6 +22,7 @@ class Taker {
   struct Self {
     std::string identity;
     std::uint64_t generation = 0;
+    bool takes_named = false;  // descriptors that are no listeners
   };
 
   enum class Found {
@@ -54,6 +55,9 @@ class Taker {
   // these. They are closed at the take-over, or once nobody has claimed them in time.
   // Empty: nothing; one that is refused: it cannot be had now.
   std::vector<Claim> claim_overlapping(Rendezvous& rendezvous, const Listener& wanted);
+
+  // A copy of what a predecessor of our name hands on under this name. Not open: nobody does.
+  OwnedFd claim_named(Rendezvous& rendezvous, const std::string& name);
 
   // Whether somebody who could hand it over holds a UNIX listener at `file`.
   bool is_held(Rendezvous& rendezvous, const SocketFile& file);
@@ -117,6 +121,8 @@ class Taker {
     std::unordered_multimap<std::size_t, std::size_t> by_hash{};  // of those, where they are
     bool answered = false;
     bool hung_up = false;
+    std::vector<OwnedFd> named{};  // as in the inventory
+    bool claimed_named = false;
     bool granted = false;
     TakerPhase phase = TakerPhase::starting;
     bool shared = false;  // with processes forked from this one, or its parent
@@ -138,13 +144,16 @@ class Taker {
   Claim claim_among(std::list<Conversation>& found, const Listener& wanted, Fit fit,
                     bool& look_again);
   enum class Waited { active, busy, ended };
-  Waited wait_until_active(Conversation& conversation, const Listener& wanted);
+  Waited wait_until_active(Conversation& conversation, const std::string& wanted);
+  static std::size_t find_named(const Conversation& conversation, const std::string& name);
+  bool take_granted(Conversation& conversation, std::uint32_t id, OwnedFd fd);
+  OwnedFd copy_named(Conversation& conversation, std::size_t index);
   static Offer* find_free(Conversation& conversation, const Listener& wanted);
   static Offer* find_offer(Conversation& conversation, const Listener& wanted, Fit fit);
   static bool has(const Conversation& conversation, const Listener& wanted);
   static bool is_there(const Conversation& conversation, const Offer& offer);
   bool receive_grant(Conversation& conversation, Claim& claim);
-  bool take_granted(const Conversation& conversation, Offer& offer, OwnedFd fd);
+  bool take_listener(const Conversation& conversation, Offer& offer, OwnedFd fd);
   bool is_invented(const Conversation& conversation, const Listener& wanted);
   bool is_dead(Rendezvous& rendezvous, const Conversation& conversation);
   void log_stranger(const Conversation& conversation, const Listener& wanted);

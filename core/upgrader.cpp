@@ -52,7 +52,7 @@ Upgrader::Upgrader(const Environment& environment) : sys_(libc_sys()), progress_
   }
   // The program leaves by itself: nothing is sent, and nothing may be said to be.
   options_.stop_signal = 0;
-  self_ = {identity_of(options_, program_invocation_short_name), random_number()};
+  self_ = {identity_of(options_, program_invocation_short_name), random_number(), true};
   proc_ = OwnedFd(sys_, sys_.openat(AT_FDCWD, "/proc", O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0));
   command_ = own_command_line(sys_, proc_.get());
   if (options_.disabled) {
@@ -165,6 +165,55 @@ Upgrader::Told Upgrader::register_listener(int fd) {
   }
   const auto file = find_socket_file(sys_, listener->address.unix_path());
   owner_->add(fd, file.value_or(SocketFile{}));
+  return Done{};
+}
+
+// ---- Other descriptors -----------------------------------------------------------------
+
+namespace {
+
+std::optional<Problem> what_is_wrong_with(const std::string& name) {
+  if (!name.empty() && name.size() <= max_descriptor_name) {
+    return std::nullopt;
+  }
+  return Problem{EINVAL, compose("a name has 1 to {} bytes", max_descriptor_name)};
+}
+
+}  // namespace
+
+Upgrader::Answer<int> Upgrader::get_descriptor(const std::string& name) {
+  const std::lock_guard lock(mutex_);
+  if (auto problem = what_is_wrong_with(name); problem) {
+    return *std::move(problem);
+  }
+  if (!rendezvous_) {
+    return Problem{ENOTSUP, problem_};
+  }
+  if (ready_) {
+    return Problem{EALREADY, "get_descriptor comes before ready"};
+  }
+  OwnedFd fd = taker_->claim_named(*rendezvous_, name);
+  if (!fd.is_open()) {
+    return Problem{ENOENT, {}};
+  }
+  owner_->add_named(name, fd.get());
+  return fd.release();
+}
+
+Upgrader::Told Upgrader::register_descriptor(const std::string& name, int fd) {
+  const std::lock_guard lock(mutex_);
+  if (auto problem = what_is_wrong_with(name); problem) {
+    return *std::move(problem);
+  }
+  if (!rendezvous_) {
+    return Problem{ENOTSUP, problem_};
+  }
+  if (sys_.fcntl(fd, F_GETFD, 0) < 0) {
+    return Problem{EBADF, compose("descriptor {} is not open", fd)};
+  }
+  if (!owner_->add_named(name, fd)) {
+    return Problem{ENOSPC, compose("no more than {} descriptors have names", max_named)};
+  }
   return Done{};
 }
 

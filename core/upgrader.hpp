@@ -39,6 +39,8 @@ class Upgrader {
   Answer<int> get_listener(const std::string& text);
   Answer<int> listen(const std::string& text, int backlog);
   Told register_listener(int fd);
+  Answer<int> get_descriptor(const std::string& name);
+  Told register_descriptor(const std::string& name, int fd);
   Told ready();
   bool has_completed();
   // Starts a new run of this program, or of another by these arguments, and waits for the

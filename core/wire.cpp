@@ -35,6 +35,8 @@ enum class Tag : std::uint16_t {
   fresh = 16,
   replaced = 17 | critical,
   narrowed = 18 | critical,
+  features = 19,
+  named = 20,
 };
 
 class Writer {
@@ -156,6 +158,21 @@ std::vector<std::byte> encode_listener(const Listener& listener) {
   return std::move(writer.bytes());
 }
 
+std::vector<std::byte> encode_named(const NamedDescriptor& one) {
+  Writer writer;
+  writer.number(one.id);
+  writer.raw(one.name.data(), one.name.size());
+  return std::move(writer.bytes());
+}
+
+bool take_named(Reader& value, Message& message) {
+  NamedDescriptor& one = message.named.emplace_back();
+  one.id = value.number<std::uint32_t>();
+  one.name = value.text(value.left());
+  return value.ok() && !one.name.empty() && one.name.size() <= max_descriptor_name &&
+         message.named.size() <= max_named;
+}
+
 bool decode_listener(std::span<const std::byte> bytes, Listener& listener) {
   Reader reader(bytes);
   listener.id = reader.number<std::uint32_t>();
@@ -272,6 +289,12 @@ int take_field(std::uint16_t tag, std::span<const std::byte> bytes, Message& mes
       message.fresh = value.number<std::uint8_t>() != 0;
       ok = value.ok() && value.at_end();
       break;
+    case Tag::features:
+      ok = take_number(value, message.features);
+      break;
+    case Tag::named:
+      ok = take_named(value, message);
+      break;
     case Tag::code:
       ok = take_number(value, message.code);
       break;
@@ -309,6 +332,10 @@ Result<std::vector<std::byte>> encode(const Message& message) {
       !body.field(Tag::replaced, message.replaced) ||
       !body.field(Tag::narrowed, message.narrowed)) {
     return Error{"encode a message", EMSGSIZE};
+  }
+  body.field(Tag::features, message.features);
+  for (const NamedDescriptor& one : message.named) {
+    body.field(Tag::named, encode_named(one));
   }
   body.field(Tag::fresh, static_cast<std::uint8_t>(message.fresh ? 1 : 0));
   body.field(Tag::code, message.code);

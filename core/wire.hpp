@@ -39,6 +39,18 @@ enum class MessageType : std::uint16_t {
   welcome,    // who leads: what ties us together, as descriptors
 };
 
+// What who greets can deal with beyond version 1, bit by bit.
+constexpr std::uint32_t takes_named = 1;  // named descriptors in INVENTORY and GRANT
+
+constexpr std::size_t max_named = max_fds_per_message;  // they fit into one message
+constexpr std::size_t max_descriptor_name = 128;
+
+// A descriptor that is no listener: what it is, only the program knows.
+struct NamedDescriptor {
+  std::uint32_t id = 0;  // from the same row as the listeners'
+  std::string name{};
+};
+
 // What a holder says of itself in its inventory.
 enum class HolderState : std::uint8_t {
   active,       // may be claimed from
@@ -68,6 +80,8 @@ struct Message {
   std::vector<std::uint32_t> narrowed{};
   std::vector<std::uint64_t> inodes{};  // sockets, by what all processes know them by
   bool fresh = false;                   // CONTINUITY_NEW: a successor, though it was started by us
+  std::uint32_t features = 0;
+  std::vector<NamedDescriptor> named{};
   std::int32_t code = 0;
   std::string text{};
 };

@@ -149,6 +149,30 @@ CONTINUITY_API int continuity_register_listener(struct continuity_upgrader* upgr
                                                 int fd) CONTINUITY_NOEXCEPT;
 
 /**
+ * A descriptor that the running predecessor hands on under a name: a pipe to the process that
+ * writes the log, a memfd with what is to be known. What it is, and how both runs share it, is
+ * theirs to agree on: the predecessor has it still, and goes on using it. Handed on to the
+ * next run without being registered. If nothing else is taken over, continuity_ready() takes
+ * the place of a predecessor that has handed on but a name.
+ * @param name 1 to 128 bytes; two programs of one CONTINUITY_NAME mean the same by it.
+ * @return a descriptor, close-on-exec, the caller's to close; -1 with errno ENOENT: nobody
+ *   hands on anything of that name; EINVAL, ENOTSUP and EALREADY as for
+ *   continuity_get_listener().
+ */
+CONTINUITY_API int continuity_get_descriptor(struct continuity_upgrader* upgrader,
+                                             const char* name) CONTINUITY_NOEXCEPT;
+
+/**
+ * Hands a descriptor on to the next run, under a name. A later one of the same name replaces
+ * it. Only a successor that asks for it gets it.
+ * @param fd any that is open. It stays the caller's; one that is closed is not handed on.
+ * @return 0; -1 with errno EBADF; EINVAL, that is no name; ENOSPC, there are 128 already;
+ *   ENOTSUP, nothing can be handed on.
+ */
+CONTINUITY_API int continuity_register_descriptor(struct continuity_upgrader* upgrader,
+                                                  const char* name, int fd) CONTINUITY_NOEXCEPT;
+
+/**
  * Says that this process is ready to serve: from now on it owns what it got, the
  * predecessor accepts no more, and a successor may ask. To call it again does nothing.
  * @return 0; -1 with errno ESTALE: the predecessor has withdrawn its offer, or does not

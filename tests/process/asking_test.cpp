@@ -5,7 +5,9 @@
 
 #include <catch2/catch.hpp>
 
+#include <algorithm>
 #include <csignal>
+#include <filesystem>
 #include <sys/un.h>
 #include <unistd.h>
 
@@ -153,6 +155,60 @@ TEST_CASE("a program that asks late is served by the preload") {
   predecessor.await_log("handed 0.0.0.0:" + arguments.back() + ", " + place.address() + " over");
   CHECK(answer_from(place.address()) == answer_of(successor));
   CHECK(left_by_itself(predecessor));
+}
+
+TEST_CASE("a program that asks hands on what it has named, from run to run") {
+  AskingPlace place;
+  const Arguments arguments{"--state", "runs"};
+  std::string runs = "state:";
+  Process server;
+  for (int i = 0; i < 3; ++i) {
+    Process successor = place.spawn(arguments);
+    runs += " " + std::to_string(successor.pid());
+    CHECK(successor.next_line() == runs);
+    CHECK(successor.next_line() == "listening pid=" + std::to_string(successor.pid()));
+    if (i > 0) {
+      CHECK(left_after_events(server));
+    }
+    server = std::move(successor);
+  }
+  Process other = place.spawn({"--state", "another"});
+  CHECK(other.next_line() == "state: " + std::to_string(other.pid()));
+  CHECK(left_after_events(server));
+}
+
+TEST_CASE("a program that asks takes over a name and nothing else") {
+  AskingPlace place;
+  place.environment.emplace_back("CONTINUITY_UNCLAIMED=100ms");
+  Process predecessor = place.start({"--state", "runs"});
+  const std::string first = predecessor.pid() > 0 ? std::to_string(predecessor.pid()) : "";
+  const ReservedPort other;
+  const std::string old_address = place.address();
+  place.addresses = {other.address()};
+  Process successor = place.spawn({"--state", "runs"});
+  CHECK(successor.next_line() == "state: " + first + " " + std::to_string(successor.pid()));
+  CHECK(left_after_events(predecessor));
+  CHECK(answer_from(place.address()) == answer_of(successor));
+  CHECK(answer_from(old_address) == "ECONNREFUSED");
+}
+
+TEST_CASE("a program under the preload is not handed what has a name") {
+  AskingPlace place;
+  place.environment.emplace_back("CONTINUITY_NAME=of-any-face");
+  Process asking = place.start({"--state", "runs"});
+  place.program = TINY_SERVER;
+  place.environment = {"CONTINUITY_NAME=of-any-face", "LD_PRELOAD=" CONTINUITY_LIBRARY};
+  const Process preloaded = place.restart({"poll"});
+  CHECK(left_after_events(asking));
+  const auto memfds = [&] {
+    const std::string directory = "/proc/" + std::to_string(preloaded.pid()) + "/fd";
+    return std::count_if(std::filesystem::directory_iterator(directory), {}, [](const auto& one) {
+      std::error_code error;
+      return std::filesystem::read_symlink(one.path(), error).string().find("runs") !=
+             std::string::npos;
+    });
+  };
+  CHECK(memfds() == 0);
 }
 
 TEST_CASE("a program that asks starts its own successor, and hears that it has succeeded") {

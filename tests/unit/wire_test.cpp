@@ -47,6 +47,8 @@ Message full_message(MessageType type) {
   message.ids = {1, 2, std::numeric_limits<std::uint32_t>::max()};
   message.replaced = {2};
   message.narrowed = {1, std::numeric_limits<std::uint32_t>::max()};
+  message.features = 0x80000001U;
+  message.named = {{.id = 3, .name = "log"}, {.id = 4, .name = std::string(128, 'x')}};
   message.code = -1;
   message.text = "why not";
   return message;
@@ -67,7 +69,12 @@ bool same(const Message& a, const Message& b) {
          a.identity == b.identity && a.pid == b.pid && a.state == b.state &&
          a.rival_pid == b.rival_pid && a.duration == b.duration && a.total == b.total &&
          a.more == b.more && a.ids == b.ids && a.replaced == b.replaced &&
-         a.narrowed == b.narrowed && a.code == b.code && a.text == b.text &&
+         a.narrowed == b.narrowed && a.features == b.features &&
+         std::equal(a.named.begin(), a.named.end(), b.named.begin(), b.named.end(),
+                    [](const NamedDescriptor& x, const NamedDescriptor& y) {
+                      return x.id == y.id && x.name == y.name;
+                    }) &&
+         a.code == b.code && a.text == b.text &&
          std::equal(a.listeners.begin(), a.listeners.end(), b.listeners.begin(), b.listeners.end(),
                     [](const Listener& x, const Listener& y) { return same(x, y); });
 }
@@ -206,7 +213,7 @@ TEST_CASE("a type that does not exist is refused", "[wire]") {
 
 TEST_CASE("an unknown field is skipped, unless it must be understood", "[wire]") {
   const Bytes value(5, std::byte{1});
-  for (const unsigned tag : {19U, 99U, 0x7fffU}) {
+  for (const unsigned tag : {21U, 99U, 0x7fffU}) {
     CHECK(error_of(with_field(static_cast<std::uint16_t>(tag), value)) == 0);
     CHECK(error_of(with_field(static_cast<std::uint16_t>(tag), {})) == 0);
     CHECK(error_of(with_field(static_cast<std::uint16_t>(tag | 0x8000U), value)) ==
@@ -215,15 +222,29 @@ TEST_CASE("an unknown field is skipped, unless it must be understood", "[wire]")
 }
 
 TEST_CASE("a field of the wrong size is refused", "[wire]") {
-  // protocol_min, generation, pid, state, rival_pid, duration, total, ids, code, replaced, narrowed
+  // protocol_min, generation, pid, state, rival_pid, duration, total, ids, code, replaced,
+  // narrowed, features
   for (const unsigned tag :
-       {0x8001U, 0x8003U, 0x8005U, 0x8006U, 7U, 8U, 0x8009U, 0x800cU, 13U, 0x8011U, 0x8012U}) {
+       {0x8001U, 0x8003U, 0x8005U, 0x8006U, 7U, 8U, 0x8009U, 0x800cU, 13U, 0x8011U, 0x8012U, 19U}) {
     CAPTURE(tag);
     CHECK(error_of(with_field(static_cast<std::uint16_t>(tag), Bytes(9))) == EPROTO);
     CHECK(error_of(with_field(static_cast<std::uint16_t>(tag), Bytes(3))) == EPROTO);
   }
   CHECK(error_of(with_field(0x800a, {})) == EPROTO);  // more
   CHECK(error_of(with_field(0x800b, {})) == EPROTO);  // listener
+}
+
+TEST_CASE("a descriptor without a name, or with too long a one, is refused", "[wire]") {
+  CHECK(error_of(with_field(20, Bytes(4))) == EPROTO);
+  CHECK(error_of(with_field(20, Bytes(5, std::byte{'x'}))) == 0);
+  CHECK(error_of(with_field(20, Bytes(4 + max_descriptor_name))) == 0);
+  CHECK(error_of(with_field(20, Bytes(4 + max_descriptor_name + 1))) == EPROTO);
+
+  Message message{.type = MessageType::inventory};
+  message.named.resize(max_named, {.id = 1, .name = "x"});
+  CHECK(error_of(encoded(message)) == 0);
+  message.named.push_back({.id = 2, .name = "y"});
+  CHECK(error_of(encoded(message)) == EPROTO);
 }
 
 TEST_CASE("numbers out of their bounds are refused", "[wire]") {

@@ -108,6 +108,18 @@ class SocketUpgrader {
     return continuity_register_listener(upgrader_.get(), fd) == 0;
   }
 
+  /// What the running predecessor hands on under a name, or -1: a pipe, a memfd, anything. The
+  /// predecessor has it still. The descriptor is the caller's to close, and handed on.
+  [[nodiscard]] int get_descriptor(const std::string& name) noexcept {
+    return continuity_get_descriptor(upgrader_.get(), name.c_str());
+  }
+
+  /// Hands a descriptor on to the next run, under a name of 1 to 128 bytes. It stays the
+  /// caller's. False, and error(), if it is not open, or there are 128 already.
+  bool register_descriptor(const std::string& name, int fd) noexcept {
+    return continuity_register_descriptor(upgrader_.get(), name.c_str(), fd) == 0;
+  }
+
   /// Says that this process is ready to serve: from now on it owns what it got,
   /// the predecessor accepts no more, and a successor may ask. Called by the
   /// first has_completed(); calling it again does nothing. False, and error(),

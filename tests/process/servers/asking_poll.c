@@ -1,7 +1,8 @@
 /* A server in C that asks, with an event loop of its own: what continuity.h promises, used.
  * Every line is answered by "pid=PID". What happens to it is said, one line an event:
  *
- *   asking-poll [--name NAME] [--probation MS] [--signal NUMBER] [--bind-first PORT] ADDRESS...
+ *   asking-poll [--name NAME] [--probation MS] [--signal NUMBER] [--bind-first PORT] [--state NAME]
+ * ADDRESS...
  *
  * and on standard input it is told: "die" ends it at once; "upgrade" makes it start a new
  * run of itself, "upgrade PROGRAM" one of that program.
@@ -18,6 +19,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
@@ -166,6 +168,21 @@ static void obey(struct server* server) {
   }
 }
 
+/* The pids of all runs so far, in a file without a name that is handed on. */
+static void append_state(struct server* server, const char* name) {
+  char line[512] = "state:";
+  int fd = continuity_get_descriptor(server->upgrader, name);
+  if (fd < 0) {
+    fd = memfd_create(name, MFD_CLOEXEC);
+    if (errno != ENOENT || continuity_register_descriptor(server->upgrader, name, fd) != 0) {
+      fail("state");
+    }
+  }
+  dprintf(fd, " %d", (int)getpid());
+  pread(fd, line + strlen(line), sizeof line - strlen(line) - 1, 0);
+  say(line);
+}
+
 static void serve(struct server* server) {
   while (!continuity_has_completed(server->upgrader) || server->clients > 0) {
     if (poll(server->sockets, server->count, -1) < 0) {
@@ -190,6 +207,8 @@ static void serve(struct server* server) {
   }
 }
 
+static const char* state = NULL;
+
 static int choose(int argc, char** argv, struct continuity_options* options) {
   int next = 1;
   continuity_options_init(options);
@@ -201,6 +220,8 @@ static int choose(int argc, char** argv, struct continuity_options* options) {
     } else if (strcmp(argv[next], "--signal") == 0) {
       options->success_signal = atoi(argv[next + 1]);
       signal(options->success_signal, on_success);
+    } else if (strcmp(argv[next], "--state") == 0) {
+      state = argv[next + 1];
     } else if (strcmp(argv[next], "--bind-first") == 0) {
       const struct sockaddr_in any = {.sin_family = AF_INET,
                                       .sin_port = htons((in_port_t)atoi(argv[next + 1]))};
@@ -226,6 +247,9 @@ int main(int argc, char** argv) {
   server.upgrader = continuity_open(&options);
   watch(&server, 0, STDIN_FILENO);
   watch(&server, 1, continuity_event_descriptor(server.upgrader));
+  if (state != NULL) {
+    append_state(&server, state);
+  }
   for (nfds_t place = 2; next < argc; ++next, ++place) {
     const int sock = continuity_listen(server.upgrader, argv[next], 64);
     if (sock < 0) {
