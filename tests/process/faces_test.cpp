@@ -135,6 +135,12 @@ TEST_CASE("restarted under load, nothing is lost: linked static, select") {
 TEST_CASE("restarted under load, nothing is lost: linked static, epoll, edge-triggered") {
   shows_no_loss(linked, {"epoll-edge"});
 }
+TEST_CASE("restarted under load, nothing is lost: linked static, C++ that throws and cancels") {
+  Place place;
+  place.program = CANCELLED_SERVER;
+  place.environment = {"LD_PRELOAD="};
+  restarts_without_loss({}, place);
+}
 TEST_CASE("restarted under load, nothing is lost: asks, by the published loop") {
   shows_no_loss(asking, {});
 }

@@ -6,6 +6,7 @@
 
 #include <catch2/catch.hpp>
 
+#include <exception>
 #include <unistd.h>
 
 namespace continuity::test {
@@ -46,6 +47,35 @@ TEST_CASE("restarted under load, nothing is lost: a C++17 program built with wha
                    "/tests/process/servers/asking_server.cpp -o $PREFIX/server -pthread "
                    "$(pkg-config --cflags --libs continuity) -Wl,-rpath,$PREFIX/lib");
   restarts_without_loss({}, place, left_by_return);
+}
+
+// The archive is compiled for glibc, and calls what only glibc has; so does the C++ library that
+// it needs, of which Debian has none for musl. The preload library is no better off.
+TEST_CASE("musl: the wrappers are not linked, and the preload library is not loaded") {
+  if (::access("/usr/bin/musl-gcc", X_OK) != 0) {
+    WARN("skipped: no musl-gcc");
+    return;
+  }
+  const Prefix prefix;
+  const std::string compile =
+      "musl-gcc -std=gnu11 " SOURCE_TREE "/examples/wrapped/server.c -o $PREFIX/server ";
+  REQUIRE_NOTHROW(prefix.run_shell(compile + "-static"));
+  std::string problem;
+  try {
+    prefix.run_shell(compile +
+                     "-static $(pkg-config --libs continuity-wrap) "
+                     "-L$(dirname $($CXX -print-file-name=libstdc++.a))");
+  } catch (const std::exception& error) {
+    problem = error.what();
+  }
+  CHECK(problem.find("undefined reference to `__libc_single_threaded'") != std::string::npos);
+
+  prefix.run_shell(compile);
+  Place place;
+  place.program = prefix / "server";
+  Process server = place.spawn({});
+  CHECK(server.wait_exit() == 127);
+  CHECK(server.logged("symbol not found") > 0);
 }
 
 TEST_CASE("restarted under load, nothing is lost: a static program linked with what is installed") {
