@@ -155,11 +155,11 @@ class Holder {
     std::vector<Owner::Item> offered{};
     bool kin = false;    // is offered nothing
     bool joins = false;  // was offered what others of its generation had not claimed
-    std::size_t granted = 0;
     bool takes_named = false;
+    bool claimed_named = false;
+    std::size_t granted = 0;
     std::vector<NamedDescriptor> named{};  // offered, by ids that follow the listeners'
     std::vector<OwnedFd> named_copies{};   // the same, from the claim to their grant
-    bool claimed_named = false;
     std::vector<std::uint32_t> claimed{};  // and not retired yet; in their order
     std::vector<std::uint32_t> retired{};  // for its READY; in their order
     // Not claimed, but another listener of its lies beside it, and is why it is served
