@@ -29,10 +29,13 @@ std::string await_event(Process& server, const std::string& state) {
   return line;
 }
 
+// A program that is slow to look finds both in one: the descriptor tells that there is news.
 bool left_after_events(Process& server) {
-  await_event(server, "taken over");
-  await_event(server, "completed");
-  return server.wait_exit() == 0;
+  std::string line = server.next_line();
+  if (line.rfind("taken over ", 0) == 0) {
+    line = server.next_line();
+  }
+  return line.rfind("completed ", 0) == 0 && server.wait_exit() == 0;
 }
 
 }  // namespace
@@ -50,8 +53,8 @@ TEST_CASE("restarted under load, nothing is lost: asks in Python, through ctypes
 
 TEST_CASE("a program that asks is told who took over, how long it took, that it survived") {
   const AskingPlace place;
-  Process predecessor = place.start({"--probation", "200"});
-  Process successor = place.restart({"--probation", "200"});
+  Process predecessor = place.start({"--probation", "2000"});
+  Process successor = place.restart({"--probation", "2000"});
 
   const std::string taken_over = await_event(predecessor, "taken over");
   CHECK(number_in(taken_over, "successor") == successor.pid());
@@ -59,11 +62,11 @@ TEST_CASE("a program that asks is told who took over, how long it took, that it 
   const long millisecond = 1'000'000;
   CHECK(number_in(taken_over, "start") > 0);
   CHECK(number_in(taken_over, "switch") > 0);
-  CHECK(number_in(taken_over, "lived") < 200 * millisecond);
+  CHECK(number_in(taken_over, "lived") < 2000 * millisecond);
   const std::string completed = await_event(predecessor, "completed");
   CHECK(number_in(completed, "successor") == successor.pid());
   CHECK(number_in(completed, "switch") == number_in(taken_over, "switch"));
-  CHECK(number_in(completed, "lived") >= 200 * millisecond);
+  CHECK(number_in(completed, "lived") >= 2000 * millisecond);
   CHECK(predecessor.wait_exit() == 0);
 
   const Process third = place.restart({});
@@ -89,7 +92,7 @@ TEST_CASE("a program that asks is told that its successor has failed, and serves
 
 TEST_CASE("a program that asks has chosen the signal that tells it of its success") {
   const AskingPlace place;
-  const Arguments arguments{"--signal", std::to_string(SIGUSR2)};
+  const Arguments arguments{"--signal", std::to_string(SIGUSR2), "--probation", "1000"};
   Process predecessor = place.start(arguments);
   const Process successor = place.restart(arguments);
   await_event(predecessor, "taken over");
@@ -213,12 +216,14 @@ TEST_CASE("a program under the preload is not handed what has a name") {
 
 TEST_CASE("a program that asks starts its own successor, and hears that it has succeeded") {
   const AskingPlace place;
-  Process server = place.start({});
+  Process server = place.start({"--probation", "1000"});
   Load load(place.address(), server);
   load.open("in flight");
   server.send("upgrade\n");
-  const long successor = number_in(server.next_line(), "listening pid");  // into the same pipe
-  CHECK(number_in(await_event(server, "taken over"), "successor") == successor);
+  // Both write into one pipe.
+  const std::string begun = server.next_line() + " " + server.next_line();
+  const long successor = number_in(begun, "listening pid");
+  CHECK(begun.find("taken over successor=" + std::to_string(successor)) != std::string::npos);
   CHECK(load.finish("in flight") == "ok");
   const std::string said = server.next_line() + " " + server.next_line();
   CHECK(said.find("upgraded to pid=" + std::to_string(successor)) != std::string::npos);

@@ -257,12 +257,12 @@ int main(int argc, char** argv) {
     }
     watch(&server, place, sock);
   }
-  char line[64];
-  snprintf(line, sizeof line, "listening pid=%d", (int)getpid());
-  say(line);
   if (continuity_ready(server.upgrader) != 0) {
     fail("ready");
   }
+  char line[64];
+  snprintf(line, sizeof line, "listening pid=%d", (int)getpid());
+  say(line);
   /* Not before: until then the socket is the predecessor's as well. A poll may say that
    * somebody is there when a successor has him already. */
   for (nfds_t i = 2; i < first_of_clients; ++i) {
