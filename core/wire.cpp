@@ -227,7 +227,7 @@ bool take_listener(std::span<const std::byte> value, Message& message) {
   return decode_listener(value, message.listeners.emplace_back());
 }
 
-// A field that is a list of numbers; nothing: it is another one.
+// A field that is a list, or says what lists are welcome; nothing: it is another one.
 std::optional<bool> take_list(Tag tag, Reader& value, Message& message) {
   switch (tag) {
     case Tag::ids:
@@ -238,6 +238,10 @@ std::optional<bool> take_list(Tag tag, Reader& value, Message& message) {
       return take_numbers(value, message.replaced);
     case Tag::narrowed:
       return take_numbers(value, message.narrowed);
+    case Tag::named:
+      return take_named(value, message);
+    case Tag::features:
+      return take_number(value, message.features);
     default:
       return std::nullopt;
   }
@@ -288,12 +292,6 @@ int take_field(std::uint16_t tag, std::span<const std::byte> bytes, Message& mes
     case Tag::fresh:
       message.fresh = value.number<std::uint8_t>() != 0;
       ok = value.ok() && value.at_end();
-      break;
-    case Tag::features:
-      ok = take_number(value, message.features);
-      break;
-    case Tag::named:
-      ok = take_named(value, message);
       break;
     case Tag::code:
       ok = take_number(value, message.code);

@@ -228,8 +228,9 @@ static int choose(int argc, char** argv, struct continuity_options* options) {
       const int sock = socket(AF_INET, SOCK_STREAM, 0);
       const int on = 1;
       setsockopt(sock, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
-      bind(sock, (const struct sockaddr*)&any, sizeof any);
-      listen(sock, 1);
+      if (bind(sock, (const struct sockaddr*)&any, sizeof any) != 0 || listen(sock, 1) != 0) {
+        fail("bind");
+      }
     }
   }
   return next;

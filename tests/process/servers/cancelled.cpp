@@ -41,6 +41,9 @@ int make_listener(const std::string& host, int port) {
 std::atomic<int> g_unwound{0};
 
 struct Unwinds {
+  Unwinds() = default;
+  Unwinds(const Unwinds&) = delete;
+  Unwinds& operator=(const Unwinds&) = delete;
   ~Unwinds() { ++g_unwound; }
 };
 
@@ -105,6 +108,7 @@ void serve(int client, Sleeper& sleeper) {
 
 }  // namespace
 
+// NOLINTNEXTLINE(bugprone-exception-escape): a test sees how it ends
 int main(int argc, char** argv) {
   constexpr unsigned most_seconds = 240;
   alarm(most_seconds);  // outlives no test
