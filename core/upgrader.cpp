@@ -76,6 +76,7 @@ Upgrader::~Upgrader() {
     ending_.store(true);
     ring(sys_, wake_.get());
     ::pthread_join(thread_, nullptr);
+    holder_->say_goodbye();
     rendezvous_->withdraw(self_.identity, self_.generation);
   }
 }
@@ -243,9 +244,13 @@ void Upgrader::become_owner() {
   if (!rendezvous_) {
     return;  // serves, but nobody can follow
   }
+  // Before the predecessor is asked: who finds that it has handed over looks for us.
+  wake_ = OwnedFd(sys_, sys_.eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+  auto door = rendezvous_->publish(self_.identity, self_.generation);
   const Nanoseconds began = now(sys_);
   auto outcome = taker_->become_owner(*rendezvous_);
   if (!outcome.owner) {
+    rendezvous_->withdraw(self_.identity, self_.generation);
     refusal_ = outcome.reason;
     progress_.give_up();
     return;
@@ -254,9 +259,8 @@ void Upgrader::become_owner() {
     progress_.note_predecessor(outcome.outlived.front(), now(sys_) - began);
   }
   set_backlogs();
-  wake_ = OwnedFd(sys_, sys_.eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
-  auto door = rendezvous_->publish(self_.identity, self_.generation);
   if (!wake_.is_open() || !door) {
+    rendezvous_->withdraw(self_.identity, self_.generation);
     log_.error(
         "the rendezvous socket cannot be made; this program cannot be restarted without loss");
     return;
