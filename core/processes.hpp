@@ -2,8 +2,8 @@
 // which connections they hold.
 #pragma once
 
-#include "core/clock.hpp"
 #include "core/address.hpp"
+#include "core/clock.hpp"
 #include "core/owned_fd.hpp"
 #include "core/result.hpp"
 #include "core/ring_info.hpp"
