@@ -63,7 +63,7 @@ bool read_number(std::string_view text, auto& number) {
 bool read_arguments(const std::vector<std::string>& arguments, Wanted& wanted) {
   for (std::size_t i = 0; i < arguments.size(); ++i) {
     const std::string& argument = arguments[i];
-    const std::string_view value = i + 1 < arguments.size() ? arguments[i + 1] : "";
+    const std::string value = i + 1 < arguments.size() ? arguments[i + 1] : "";
     if (argument == "--list") {
       wanted.lists = true;
     } else if (argument == "--sample" || argument == "--jobs") {
