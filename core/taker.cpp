@@ -51,26 +51,30 @@ bool Taker::note_offers(Conversation& conversation, Message& message) {
   return true;
 }
 
+void Taker::note_no_answer(Conversation& conversation, int code) {
+  const auto peer = conversation.channel.peer();
+  const pid_t pid = peer ? peer->pid : 0;
+  if (code == ECONNRESET) {
+    // It has ended, or has nothing for us any more.
+    conversation.hung_up = true;
+    log_->info("pid {} at the rendezvous has hung up; ignored", pid);
+    if (is_of_our_name(conversation) && !conversation.lesser) {
+      await_end(*sys_, pid, after(*sys_, exit_time));
+    }
+    return;
+  }
+  log_->warn("pid {} at the rendezvous {}; ignored", pid,
+             code == ETIMEDOUT ? "does not answer (stopped?)"
+                               : compose("answered something else ({})", error_text(code)));
+}
+
 bool Taker::receive_inventory(Conversation& conversation, Nanoseconds deadline) {
   conversation.offers.clear();
   conversation.by_hash.clear();
   for (;;) {
     auto received = conversation.channel.receive(deadline);
     if (!received) {
-      const auto peer = conversation.channel.peer();
-      if (received.error().code == ECONNRESET) {
-        // It has ended, or has nothing for us any more.
-        conversation.hung_up = true;
-        log_->info("pid {} at the rendezvous has hung up; ignored", peer ? peer->pid : 0);
-        if (peer && is_of_our_name(conversation) && !conversation.lesser) {
-          await_end(*sys_, peer->pid, after(*sys_, exit_time));
-        }
-        return false;
-      }
-      log_->warn("pid {} at the rendezvous {}; ignored", peer ? peer->pid : 0,
-                 received.error().code == ETIMEDOUT
-                     ? "does not answer (stopped?)"
-                     : compose("answered something else ({})", error_text(received.error().code)));
+      note_no_answer(conversation, received.error().code);
       return false;
     }
     Message& message = received->message;
@@ -405,6 +409,17 @@ bool Taker::has(const Conversation& conversation, const Listener& wanted) {
   });
 }
 
+// Somebody else was faster between its answer and our claim; or there is nobody any more who
+// hands over, or waits for our claim: then who is there now?
+bool Taker::is_worth_another_look(const Conversation& conversation, const Claim& claim) {
+  if (claim.gone) {
+    log_->info("pid {} has gone before it handed over", conversation.inventory.pid);
+    await_end(*sys_, conversation.inventory.pid, after(*sys_, exit_time));
+    return ++times_gone_ < most_times_gone;
+  }
+  return claim.ours || (claim.busy && options_->busy == WhenBusy::wait);
+}
+
 Taker::Claim Taker::claim_among(std::list<Conversation>& found, const Listener& wanted, Fit fit,
                                 bool& look_again) {
   Claim refused{};
@@ -437,14 +452,7 @@ Taker::Claim Taker::claim_among(std::list<Conversation>& found, const Listener& 
       offer->claims = fit == Fit::same ? 1 : 0;
       conversations_.splice(conversations_.end(), found, conversation);
     }
-    // Somebody else was faster between its answer and our claim; or there is nobody any
-    // more who hands over, or waits for our claim: then who is there now?
-    if (claim.gone) {
-      log_->info("pid {} has gone before it handed over", conversation->inventory.pid);
-      await_end(*sys_, conversation->inventory.pid, after(*sys_, exit_time));
-    }
-    if (claim.ours || (claim.busy && options_->busy == WhenBusy::wait) ||
-        (claim.gone && ++times_gone_ < most_times_gone)) {
+    if (is_worth_another_look(*conversation, claim)) {
       look_again = true;
       continue;
     }

@@ -136,7 +136,9 @@ class Taker {
   std::list<Conversation> look_once(Rendezvous& rendezvous);
   [[nodiscard]] bool is_of_our_name(const Conversation& conversation) const;
   static bool note_offers(Conversation& conversation, Message& message);
+  void note_no_answer(Conversation& conversation, int code);
   bool receive_inventory(Conversation& conversation, Nanoseconds deadline);
+  bool is_worth_another_look(const Conversation& conversation, const Claim& claim);
   Claim claim_from(Conversation& conversation, const Listener& wanted);
   Claim claim_offer(Conversation& conversation, Offer& offer);
   std::vector<Claim> claim_overlapping_granted(const Listener& wanted);

@@ -97,8 +97,9 @@ void begin_call_again(greg_t* registers, int ring) {
     return;
   }
   const auto made_by = static_cast<std::uintptr_t>(registers[REG_RIP]) - instruction.size();
-  if (std::memcmp(reinterpret_cast<const void*>(made_by), instruction.data(), instruction.size()) ==
-      0) {
+  // NOLINTNEXTLINE(performance-no-int-to-ptr): a register's value
+  const auto* const call = reinterpret_cast<const void*>(made_by);
+  if (std::memcmp(call, instruction.data(), instruction.size()) == 0) {
     registers[REG_RAX] = SYS_io_uring_enter;
     registers[REG_RIP] = static_cast<greg_t>(made_by);
   }

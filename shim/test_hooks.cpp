@@ -86,11 +86,16 @@ bool fails_now(std::string_view name) {
 #include "core/sys_calls.def"
 #undef SYS_CALL
 
+// 0 for what is none.
+int number_at(const char* text) {
+  return static_cast<int>(std::strtol(text, nullptr, 10));
+}
+
 void read_failures(const char* wanted) {
   const std::string_view text = wanted;
   const std::size_t colon = std::min(text.find(':'), text.size());
-  g_errno.store(colon < text.size() ? std::atoi(wanted + colon + 1) : EMFILE);
-  const int count = std::atoi(wanted);
+  g_errno.store(colon < text.size() ? number_at(wanted + colon + 1) : EMFILE);
+  const int count = number_at(wanted);
   g_calls_left.store(count - 1);
   g_missing = count == 0 ? text.substr(0, colon) : std::string_view();
 }
@@ -151,7 +156,7 @@ bool act() {
   if (action == "kill" || action == "stop") {
     ::kill(::getpid(), action == "kill" ? SIGKILL : SIGSTOP);
   } else if (action == "segv") {
-    ::signal(SIGSEGV, SIG_DFL);
+    static_cast<void>(::signal(SIGSEGV, SIG_DFL));
     // A fault of its own: blocked as signals are here, one that is sent would wait.
     volatile int* const nothing = nullptr;
     *nothing = 0;
@@ -246,7 +251,7 @@ void read_event(std::string_view text) {
     return found;
   };
   g_event.when = word();
-  g_event.message = std::atoi(word().data());
+  g_event.message = number_at(word().data());
   g_event.action = word();
 }
 

@@ -27,7 +27,8 @@ bool is_among(const std::string& action, const std::set<std::string>& actions) {
 
 class Trial {
  public:
-  Trial(const Cell& cell, const Conditions& conditions) : cell_(cell), conditions_(conditions) {}
+  Trial(Cell cell, Conditions conditions)
+      : cell_(std::move(cell)), conditions_(std::move(conditions)) {}
 
   Result run() {
     start();

@@ -218,11 +218,9 @@ bool run_all(const std::vector<Cell>& cells, const Wanted& wanted) {
   return table.is_well();
 }
 
-}  // namespace
-
-int main(int count, char** arguments) {
+int run_main(const std::vector<std::string>& arguments) {
   Wanted wanted;
-  if (!read_arguments({arguments + 1, arguments + count}, wanted)) {
+  if (!read_arguments(arguments, wanted)) {
     fmt::print(stderr, "{}", usage);
     return 2;
   }
@@ -241,4 +239,15 @@ int main(int count, char** arguments) {
     fmt::print("{} cells, --seed {}\n", cells.size(), wanted.seed);
   }
   return run_all(cells, wanted) ? 0 : 1;
+}
+
+}  // namespace
+
+int main(int count, char** arguments) {
+  try {
+    return run_main({arguments + 1, arguments + count});
+  } catch (const std::exception& problem) {
+    static_cast<void>(std::fprintf(stderr, "continuity-matrix: %s\n", problem.what()));
+    return 111;
+  }
 }

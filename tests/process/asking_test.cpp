@@ -23,7 +23,7 @@ struct AskingPlace : Place {
 
 // The next event of the restart, which begins like this.
 std::string await_event(Process& server, const std::string& state) {
-  const std::string line = server.next_line();
+  std::string line = server.next_line();
   INFO(line);
   CHECK(line.rfind(state + " ", 0) == 0);
   return line;

@@ -25,8 +25,9 @@ TEST_CASE("the examples, built with find_package(continuity), are restarted unde
   const Prefix prefix;
   const TempDir build;
   run_to_end({CMAKE_PROGRAM, "-S", SOURCE_TREE "/examples", "-B", build.path(), "-G", "Ninja",
-              "-DCMAKE_PREFIX_PATH=" + prefix.directory.path(), "-DCMAKE_C_COMPILER=" C_COMPILER,
-              "-DCMAKE_CXX_COMPILER=" CXX_COMPILER});
+              "-DCMAKE_PREFIX_PATH=" + prefix.directory.path(),
+              std::string("-DCMAKE_C_COMPILER=") + C_COMPILER,
+              std::string("-DCMAKE_CXX_COMPILER=") + CXX_COMPILER});
   run_to_end({CMAKE_PROGRAM, "--build", build.path(), "-j2"});
   for (const char* example : {"accept_loop", "thread_pool", "epoll_server", "c_server",
                               "static_thread_pool", "asio_server", "libevent_server"}) {

@@ -22,7 +22,7 @@ class Child {
     if (pid_ == 0) {
       ::prctl(PR_SET_PDEATHSIG, SIGKILL);
       for (const int fatal : {SIGTERM, SIGINT, SIGSEGV, SIGABRT}) {
-        ::signal(fatal, SIG_DFL);  // Catch would report it as a failure
+        static_cast<void>(::signal(fatal, SIG_DFL));  // Catch would report it as a failure
       }
       body();
       if (::write(pipe[1], "", 1) == 1) {

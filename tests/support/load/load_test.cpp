@@ -355,10 +355,10 @@ TEST_CASE("the process that serves a connection is found") {
 
   const auto counts = statistics.total();
   INFO(counts.to_json());
-  CHECK(counts.of(Outcome::ok) == 1);
+  CHECK(counts.of(Outcome::ok) >= 1);  // more, if it is a while until it is stopped
   CHECK(counts.stale() == 0);
-  CHECK(counts.to_json().find("\"by_pid\":{\"" + std::to_string(server.pid()) + "\":1}") !=
-        std::string::npos);
+  CHECK(counts.to_json().find("\"by_pid\":{\"" + std::to_string(server.pid()) + "\":" +
+                              std::to_string(counts.of(Outcome::ok)) + "}") != std::string::npos);
   CHECK(opened.owner == server.pid());
   CHECK(held.finish("a").verdict.is_ok());
 }
