@@ -184,8 +184,8 @@ OptionsRead read_options(const Environment& environment) {
   return result;
 }
 
-std::string identity_of(const Options& options, std::string program) {
-  std::string identity = options.name.empty() ? std::move(program) : options.name;
+std::string identity_of(const Options& options, const std::string& program) {
+  std::string identity = options.name.empty() ? program : options.name;
   identity.resize(std::min(identity.size(), longest_identity));
   std::replace(identity.begin(), identity.end(), '/', '_');
   if (identity.empty() || identity.front() == '.') {

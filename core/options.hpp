@@ -58,7 +58,7 @@ OptionsRead read_options(const Environment& environment);
 
 // Who takes over from whom: the name that was chosen, or else the program's, as it may
 // stand in the name of a file.
-std::string identity_of(const Options& options, std::string program);
+std::string identity_of(const Options& options, const std::string& program);
 
 // "500ms", "5s", "2m", "1h". No fractions, no sign.
 bool parse_duration(std::string_view text, Nanoseconds& duration);

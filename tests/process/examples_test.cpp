@@ -24,7 +24,8 @@ TEST_CASE("the examples, built with find_package(continuity), are restarted unde
           "[packages]") {
   const Prefix prefix;
   const TempDir build;
-  run_to_end({CMAKE_PROGRAM, "-S", SOURCE_TREE "/examples", "-B", build.path(), "-G", "Ninja",
+  const std::string sources = SOURCE_TREE "/examples";
+  run_to_end({CMAKE_PROGRAM, "-S", sources, "-B", build.path(), "-G", "Ninja",
               "-DCMAKE_PREFIX_PATH=" + prefix.directory.path(),
               std::string("-DCMAKE_C_COMPILER=") + C_COMPILER,
               std::string("-DCMAKE_CXX_COMPILER=") + CXX_COMPILER});
