@@ -37,4 +37,9 @@ inline timespec to_timespec(Nanoseconds time) {
           .tv_nsec = static_cast<long>(time % second)};
 }
 
+inline void pause_for(const Sys& sys, Nanoseconds time) {
+  const timespec pause = to_timespec(time);
+  sys.ppoll(nullptr, 0, &pause);
+}
+
 }  // namespace continuity

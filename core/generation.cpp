@@ -214,8 +214,7 @@ Generation::State Generation::read_page() const {
         return state;
       }
     }
-    const timespec pause = to_timespec(20 * microsecond);
-    sys_->ppoll(nullptr, 0, &pause);
+    pause_for(*sys_, 20 * microsecond);
   }
 }
 
@@ -605,8 +604,7 @@ Status Generation::find_ring_workers(std::span<const std::uint64_t> inodes) cons
       if (processes_.accepts_by_ring(holder, rings)) {
         return true;
       }
-      const timespec pause = to_timespec(between);
-      sys_->ppoll(nullptr, 0, &pause);
+      pause_for(*sys_, between);
     }
     return false;
   };
@@ -641,8 +639,7 @@ Status Generation::find_strangers(std::span<const Item> items) const {
     }
     seen = stranger == before ? seen + 1 : 0;  // another may be seen each time
     before = stranger;
-    const timespec pause = to_timespec(between);
-    sys_->ppoll(nullptr, 0, &pause);
+    pause_for(*sys_, between);
   }
   log_->error(
       "pid {} has a listener of ours and runs without this library, or as another user, so "

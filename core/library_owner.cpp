@@ -136,8 +136,7 @@ bool LibraryOwner::clear_accepts(std::span<const int> fds, Nanoseconds deadline)
     if (clear || now(sys()) >= deadline) {
       return clear;
     }
-    const timespec pause = to_timespec(20 * microsecond);
-    sys().ppoll(nullptr, 0, &pause);
+    pause_for(sys(), 20 * microsecond);
   }
 }
 

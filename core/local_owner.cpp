@@ -192,8 +192,7 @@ void LocalOwner::wait_until_dry(std::span<const std::uint32_t> ids) {
       return has_queued(*sys_, retirement_.copy_of(id));
     });
     dry = queued ? -1 : dry;
-    const timespec pause = to_timespec(pause_time);
-    sys_->ppoll(nullptr, 0, &pause);
+    pause_for(*sys_, pause_time);
   }
 }
 

@@ -289,8 +289,7 @@ Result<OwnedFd> Rendezvous::connect(int directory, const std::string& name, Nano
     }
     // Its queue is full, of whoever knocks at the same moment: they are soon let in, or
     // turned away.
-    const timespec pause = to_timespec(millisecond);
-    sys_->ppoll(nullptr, 0, &pause);
+    pause_for(*sys_, millisecond);
   }
   return fd;
 }

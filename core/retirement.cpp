@@ -27,8 +27,7 @@ bool insist(const Sys& sys, Call call) {
     if (errno != ENOMEM && errno != EINTR && errno != EBUSY && errno != EMFILE) {
       return false;
     }
-    const timespec pause = to_timespec(i == 0 ? 0 : millisecond);
-    sys.ppoll(nullptr, 0, &pause);
+    pause_for(sys, i == 0 ? 0 : millisecond);
   }
   return false;
 }
@@ -515,8 +514,7 @@ void Retirement::restore_shared_state(const Kept& kept) {
   const Nanoseconds deadline = after(*sys_, second);
   while (kept.backlog >= 0 && sys_->listen(kept.copy.get(), kept.backlog) != 0 &&
          errno == EADDRINUSE && now(*sys_) < deadline) {
-    const timespec pause = to_timespec(millisecond);
-    sys_->ppoll(nullptr, 0, &pause);
+    pause_for(*sys_, millisecond);
   }
 }
 

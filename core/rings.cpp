@@ -27,11 +27,6 @@ struct SyncCancel {
 static_assert(sizeof(SyncCancel) == 64);
 constexpr std::uint32_t by_operation = 1U << 5;  // IORING_ASYNC_CANCEL_OP
 
-void pause_for(const Sys& sys, Nanoseconds time) {
-  const timespec pause = to_timespec(time);
-  sys.ppoll(nullptr, 0, &pause);
-}
-
 }  // namespace
 
 RingInfo Rings::look_once(int ring) const {

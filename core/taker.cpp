@@ -689,8 +689,7 @@ Status Taker::say_ready(Channel& channel, const Message& ready) {
         now(*sys_) >= deadline) {
       return sent;
     }
-    const timespec pause = to_timespec(millisecond);
-    sys_->ppoll(nullptr, 0, &pause);
+    pause_for(*sys_, millisecond);
   }
 }
 

@@ -63,8 +63,7 @@ void make_accepts_visible() {
   // No memory, or a seccomp filter since the start. No processor keeps a store
   // to itself for this long, and from now on every thread has its own barrier.
   allow_short_ways(false);
-  const timespec pause = to_timespec(millisecond);
-  sys.ppoll(nullptr, 0, &pause);
+  pause_for(sys, millisecond);
 }
 
 void wake(AcceptSlot& slot) {
@@ -267,8 +266,7 @@ bool ProcessOwner::clear_sends(int fd, Nanoseconds deadline) {
     if (now(sys) > deadline) {
       return false;
     }
-    const timespec pause = to_timespec(pause_time);
-    sys.ppoll(nullptr, 0, &pause);
+    pause_for(sys, pause_time);
   }
   return true;
 }
@@ -301,8 +299,7 @@ bool ProcessOwner::clear_accepts(std::span<const int> fds, Nanoseconds deadline)
     if (clear || now(sys) > deadline) {
       return clear;
     }
-    const timespec pause = to_timespec(pause_time);
-    sys.ppoll(nullptr, 0, &pause);
+    pause_for(sys, pause_time);
   }
 }
 
@@ -602,8 +599,7 @@ void Agent::end_generation() {
   abandon_hiding(*process_);
   process_->log.error("this program was not allowed to take over; it ends (SIGTERM)");
   real_sys().kill(real_sys().getpid(), SIGTERM);
-  const timespec pause = to_timespec(longest);
-  real_sys().ppoll(nullptr, 0, &pause);
+  pause_for(real_sys(), longest);
   constexpr int told_to_end = 75;
   ::_exit(told_to_end);
 }
@@ -761,8 +757,7 @@ void* Agent::run(void* self) {
       adopt_settled_here(*agent->process_);
       agent->settled_ = true;
       while (!agent->generation_.follow()) {
-        const timespec pause = to_timespec(millisecond);
-        real_sys().ppoll(nullptr, 0, &pause);
+        pause_for(real_sys(), millisecond);
       }
     }
   } catch (const std::exception&) {
@@ -778,8 +773,7 @@ void* Agent::run(void* self) {
       agent->step();
     } catch (const std::exception&) {
       // No memory just now. Who asked is not answered, and asks again.
-      const timespec pause = to_timespec(millisecond);
-      real_sys().ppoll(nullptr, 0, &pause);
+      pause_for(real_sys(), millisecond);
     }
   }
 }

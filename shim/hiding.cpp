@@ -97,8 +97,7 @@ void decide(Process& process) {
 bool await_placed() {
   constexpr int longest = 1000;
   for (int i = 0; i < longest && stage() == HidingStage::taking_place; ++i) {
-    const timespec moment = to_timespec(millisecond);
-    real_sys().ppoll(nullptr, 0, &moment);
+    pause_for(real_sys(), millisecond);
   }
   return stage() != HidingStage::taking_place;
 }

@@ -449,8 +449,7 @@ bool Process::settle_if_forked() noexcept {
   ForkState state = fork_sensitive_->state.load();
   while (state != ForkState::settled) {
     if (state == ForkState::settling) {
-      const timespec moment = to_timespec(20 * microsecond);  // the child's own threads
-      real_sys().ppoll(nullptr, 0, &moment);
+      pause_for(real_sys(), 20 * microsecond);  // the child's own threads
     } else if (fork_sensitive_->state.compare_exchange_strong(state, ForkState::settling)) {
       try {
         settle_in_forked_child(state == ForkState::noticed);

@@ -174,8 +174,7 @@ pid_t ThreadIssuer::find_thread(int ring) const {
         return thread;
       }
     }
-    const timespec pause = to_timespec(between);
-    sys_->ppoll(nullptr, 0, &pause);
+    pause_for(*sys_, between);
   }
   return 0;
 }
