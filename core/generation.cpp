@@ -496,18 +496,18 @@ std::set<pid_t> Generation::successors() const {
 void Generation::meet(pid_t successor) {
   page_->successor_self.store(successor);
   const pid_t known = page_->successor_pid.load();
-  if (successor != 0 && known != 0 && is_running(*sys_, known) &&
-      (successor == known || processes_.is_below(successor, {known}))) {
-    local_->successor_watch()->begin(successor, known);
-    return;
+  const bool is_of_known = successor != 0 && known != 0 && is_running(*sys_, known) &&
+                           (successor == known || processes_.is_below(successor, {known}));
+  pid_t elder = known;
+  if (!is_of_known) {
+    elder = successor == 0 ? 0 : processes_.topmost(successor);
+    // Without random addresses a process and the same program, started by it,
+    // cannot be told apart.
+    if (elder != successor && (elder == main_process() || members().contains(elder))) {
+      elder = successor;
+    }
+    page_->successor_pid.store(elder);
   }
-  pid_t elder = successor == 0 ? 0 : processes_.topmost(successor);
-  // Without random addresses a process and the same program, started by it,
-  // cannot be told apart.
-  if (elder != successor && (elder == main_process() || members().contains(elder))) {
-    elder = successor;
-  }
-  page_->successor_pid.store(elder);
   local_->successor_watch()->begin(successor, elder);
 }
 

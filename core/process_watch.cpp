@@ -56,7 +56,7 @@ bool ProcessWatch::move_on() {
 
 ProcessEnd ProcessWatch::await(Nanoseconds deadline) {
   const bool follows_parent = now(*sys_) < parent_gone_at_ + end_of_family;
-  if (handle_.is_open() && has_ended(deadline)) {
+  if (handle_.is_open() && await_end_of(*sys_, handle_.get(), deadline)) {
     // Its parent may wait for it at any moment. Before the remains are gone the kernel
     // notes the end (release_task in kernel/exit.c calls pidfs_exit): one of the two knows.
     end_ = read_remains();
@@ -71,17 +71,6 @@ ProcessEnd ProcessWatch::await(Nanoseconds deadline) {
     }
   }
   return end_;
-}
-
-bool ProcessWatch::has_ended(Nanoseconds deadline) const {
-  pollfd end{.fd = handle_.get(), .events = POLLIN, .revents = 0};
-  for (;;) {
-    const timespec rest = to_timespec(std::max<Nanoseconds>(deadline - now(*sys_), 0));
-    const int found = sys_->ppoll(&end, 1, &rest);
-    if (found >= 0 || errno != EINTR) {
-      return found > 0;
-    }
-  }
 }
 
 ProcessEnd ProcessWatch::read_remains() const {

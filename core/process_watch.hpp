@@ -26,7 +26,6 @@ class ProcessWatch {
   ProcessEnd await(Nanoseconds deadline);
 
  private:
-  [[nodiscard]] bool has_ended(Nanoseconds deadline) const;
   [[nodiscard]] ProcessEnd read_remains() const;
   [[nodiscard]] ProcessEnd ask_kernel() const;
 

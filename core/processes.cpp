@@ -164,19 +164,26 @@ bool is_running(const Sys& sys, pid_t process) {
   if (!handle.is_open()) {
     return errno != ESRCH && errno != EINVAL;
   }
-  pollfd end{.fd = handle.get(), .events = POLLIN, .revents = 0};
-  const timespec at_once{};
-  return sys.ppoll(&end, 1, &at_once) <= 0;
+  return !await_end_of(sys, handle.get(), 0);
 }
 
 // The kernel says so after it has closed the files (exit_files, exit_notify in
 // kernel/exit.c).
+bool await_end_of(const Sys& sys, int pidfd, Nanoseconds deadline) {
+  pollfd end{.fd = pidfd, .events = POLLIN, .revents = 0};
+  for (;;) {
+    const timespec rest = to_timespec(deadline - now(sys));
+    const int found = sys.ppoll(&end, 1, &rest);
+    if (found >= 0 || errno != EINTR) {
+      return found > 0;
+    }
+  }
+}
+
 void await_end(const Sys& sys, pid_t process, Nanoseconds deadline) {
   const OwnedFd handle(sys, process > 0 ? sys.pidfd_open(process, 0) : -1);
-  pollfd end{.fd = handle.get(), .events = POLLIN, .revents = 0};
   if (handle.is_open()) {
-    const timespec rest = to_timespec(std::max<Nanoseconds>(deadline - now(sys), 0));
-    sys.ppoll(&end, 1, &rest);
+    await_end_of(sys, handle.get(), deadline);
   }
 }
 

@@ -42,7 +42,10 @@ ProcessEnd from_wait_status(int status);
 // Whether it has not ended. One that nobody has waited for yet has its pid still,
 // and can be sent signals.
 bool is_running(const Sys& sys, pid_t process);
-// Waits until it has ended, and all that it had open is closed.
+// Waits until the process of a pidfd has ended: then all that it had open is closed. False:
+// not by then.
+bool await_end_of(const Sys& sys, int pidfd, Nanoseconds deadline);
+// The same of a pid, if there is such a process.
 void await_end(const Sys& sys, pid_t process, Nanoseconds deadline);
 
 // All of a file in /proc, which is open as `proc`; nothing where it cannot be read.

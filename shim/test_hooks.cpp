@@ -143,8 +143,7 @@ void say_so() {
   ::sigfillset(&all);
   ::pthread_sigmask(SIG_BLOCK, &all, nullptr);
   for (;;) {
-    const timespec hour{.tv_sec = 3600, .tv_nsec = 0};
-    ::nanosleep(&hour, nullptr);
+    ::pause();
   }
 }
 

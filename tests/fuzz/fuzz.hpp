@@ -26,16 +26,6 @@ std::string_view as_text(Bytes bytes);
 // One entry of a directory, as getdents gives it: how many bytes it has.
 ssize_t put_entry(void* buffer, std::string_view name);
 
-// Calls visit(line) for each line of a text.
-template <typename Visit>
-void for_each_line(std::string_view text, Visit visit) {
-  while (!text.empty()) {
-    const std::size_t end = std::min(text.find('\n'), text.size());
-    visit(text.substr(0, end));
-    text.remove_prefix(std::min(end + 1, text.size()));
-  }
-}
-
 // Input as a list of steps, one character each, some with arguments: a person can read
 // and write it, and most changes of a byte lead to another list.
 class Script {

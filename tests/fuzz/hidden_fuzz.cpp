@@ -1,6 +1,7 @@
 // The list of CONTINUITY_HIDE, and the names found beside its files: whatever is there,
 // nothing is removed or put in a place that is not ours.
 #include "core/hidden_files.hpp"
+#include "core/proc_text.hpp"
 #include "fuzz.hpp"
 #include "unit/fake_sys.hpp"
 

@@ -1,6 +1,7 @@
 // The environment: lines NAME=value, of which an option has the last.
 #include "core/hidden_files.hpp"
 #include "core/options.hpp"
+#include "core/proc_text.hpp"
 #include "fuzz.hpp"
 
 #include <map>

@@ -2,6 +2,7 @@
 // the answers of NETLINK_SOCK_DIAG. Names of programs and of UNIX sockets in there are
 // chosen by other users.
 #include "core/descriptors.hpp"
+#include "core/proc_text.hpp"
 #include "core/processes.hpp"
 #include "core/wake.hpp"
 #include "fuzz.hpp"

@@ -302,19 +302,7 @@ TEST_CASE("after its probation a successor's death revives nobody", "[holder]") 
   CHECK_FALSE(predecessor.accepts());
 }
 
-TEST_CASE("a goodbye on probation is the end of it, not a death", "[holder]") {
-  World world;
-  Predecessor predecessor(world);
-  predecessor.owner.live_connections = 1;
-  Peer peer(world);
-  peer.become_owner();
-  peer.say({.type = MessageType::goodbye});
-  peer.die();
-  CHECK(predecessor.holder.phase() == HolderPhase::draining);
-  CHECK(predecessor.owner.count("revive") == 0);
-}
-
-TEST_CASE("a goodbye counts once nobody of the successor is left", "[holder]") {
+TEST_CASE("a goodbye on probation is the end of it, not a death, once nobody is left", "[holder]") {
   World world;
   Predecessor predecessor(world);
   predecessor.owner.live_connections = 1;
@@ -325,6 +313,7 @@ TEST_CASE("a goodbye counts once nobody of the successor is left", "[holder]") {
   CHECK(peer.hear().type == MessageType{});  // and it is still watched
   peer.die();
   CHECK(predecessor.holder.phase() == HolderPhase::draining);
+  CHECK(predecessor.owner.count("revive") == 0);
 }
 
 TEST_CASE("the goodbye of who was not ready yet is its parent's, when it becomes a daemon",

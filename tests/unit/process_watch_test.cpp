@@ -80,6 +80,21 @@ class Leaving {
   pid_t pid_ = -1;
 };
 
+// A main process and a process of the same server, which is the one that is met.
+struct Family {
+  explicit Family(int status) : parent(status) {
+    REQUIRE(worker.is_ready());
+    watch.begin(worker.pid(), parent.pid());
+  }
+  [[nodiscard]] ProcessEnd await() { return watch.await(after(sys, patience)); }
+
+  FakeSys<0> sys;
+  OwnedFd proc = open_proc();
+  ProcessWatch watch{sys, proc.get()};
+  Leaving parent;
+  Child worker;
+};
+
 }  // namespace
 
 TEST_CASE("how a process was killed is seen in its remains", "[watch]") {
@@ -165,59 +180,40 @@ TEST_CASE("nobody is watched until somebody is, and no more when nobody is", "[w
 }
 
 TEST_CASE("once its parent has gone on purpose, the daemon is watched", "[watch]") {
-  FakeSys<0> sys;
-  const OwnedFd proc = open_proc();
-  ProcessWatch watch(sys, proc.get());
-  Leaving parent(0);
-  const Child daemon;
-  REQUIRE(daemon.is_ready());
-  watch.begin(daemon.pid(), parent.pid());
-  parent.leave();
-  REQUIRE(watch.await(after(sys, patience)) == ProcessEnd{How::exited, 0});
+  Family family(0);
+  family.parent.leave();
+  REQUIRE(family.await() == ProcessEnd{How::exited, 0});
 
-  CHECK(watch.move_on());
+  CHECK(family.watch.move_on());
 
-  CHECK(watch.await(now(sys)).how == How::unknown);
+  CHECK(family.watch.await(now(family.sys)).how == How::unknown);
 }
 
 TEST_CASE("a main process that has failed its workers is what has ended", "[watch]") {
-  FakeSys<0> sys;
-  const OwnedFd proc = open_proc();
-  ProcessWatch watch(sys, proc.get());
-  Leaving parent(1);
-  const Child worker;
-  REQUIRE(worker.is_ready());
-  watch.begin(worker.pid(), parent.pid());
-  parent.leave();
-  REQUIRE(watch.await(after(sys, patience)).how == How::exited);
+  Family family(1);
+  family.parent.leave();
+  REQUIRE(family.await().how == How::exited);
 
-  CHECK_FALSE(watch.move_on());
+  CHECK_FALSE(family.watch.move_on());
 
-  worker.kill();
-  CHECK(watch.await(after(sys, patience)) == ProcessEnd{How::exited, 1});
+  family.worker.kill();
+  CHECK(family.await() == ProcessEnd{How::exited, 1});
 }
 
 TEST_CASE("workers that are killed with their main process have ended as it did", "[watch]") {
   const bool later = GENERATE(false, true);
-  FakeSys<0> sys;
-  Nanoseconds time = 1000 * second;
-  sys.hooks.clock_gettime = [&](clockid_t, timespec* answer) {
+  Family family(0);
+  Nanoseconds time = now(family.sys);
+  family.sys.hooks.clock_gettime = [&](clockid_t, timespec* answer) {
     *answer = to_timespec(time);
     return 0;
   };
-  const OwnedFd proc = open_proc();
-  ProcessWatch watch(sys, proc.get());
-  Leaving parent(0);
-  const Child worker;
-  REQUIRE(worker.is_ready());
-  watch.begin(worker.pid(), parent.pid());
-  parent.leave();
-  REQUIRE(watch.await(after(sys, patience)).how == How::exited);
-  REQUIRE(watch.move_on());
+  family.parent.leave();
+  REQUIRE(family.await().how == How::exited);
+  REQUIRE(family.watch.move_on());
   time += later ? second : 0;
-  worker.kill();
-  CHECK(watch.await(after(sys, patience)) ==
-        (later ? ProcessEnd{How::killed, SIGKILL} : ProcessEnd{How::exited, 0}));
+  family.worker.kill();
+  CHECK(family.await() == (later ? ProcessEnd{How::killed, SIGKILL} : ProcessEnd{How::exited, 0}));
 }
 
 TEST_CASE("whom nobody finds any more is known by who was watched until then", "[watch]") {
