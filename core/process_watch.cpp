@@ -22,6 +22,13 @@ static_assert(sizeof(PidfdInfo) == 64);
 constexpr std::uint64_t info_exit = 1U << 3U;                   // PIDFD_INFO_EXIT
 constexpr unsigned long get_info = _IOWR(0xFF, 11, PidfdInfo);  // PIDFD_GET_INFO
 
+// Not one that a signal has ended: the others may be about to follow it, and that is its
+// end.
+bool may_be_parent(const ProcessEnd& end) {
+  return end.how == ProcessEnd::How::unknown ||
+         (end.how == ProcessEnd::How::exited && end.value == 0);
+}
+
 // Workers that their main process's end kills (PR_SET_PDEATHSIG) are gone by then.
 constexpr Nanoseconds end_of_family = 100 * millisecond;
 
@@ -29,28 +36,31 @@ constexpr Nanoseconds end_of_family = 100 * millisecond;
 
 void ProcessWatch::begin(pid_t process, pid_t elder) {
   OwnedFd handle(*sys_, elder > 0 ? sys_->pidfd_open(elder, 0) : -1);
+  ProcessEnd before;
+  if (process != 0 && elder_ != 0 && elder != elder_) {
+    before = await(now(*sys_));
+    if (!may_be_parent(before)) {
+      return;
+    }
+  }
   if (process != 0 && !handle.is_open() && handle_.is_open()) {
     return;  // it is gone already: how it has ended is known by what was watched until now
   }
   process_ = process;
   elder_ = elder;
   handle_ = std::move(handle);
-  end_ = parent_end_ = {};
+  end_ = {};
+  parent_end_ = before;
+  parent_gone_at_ = now(*sys_);
 }
 
 bool ProcessWatch::move_on() {
-  const ProcessEnd end = await(now(*sys_));
-  // Not by a signal: the others may be about to follow it, and that is its end.
-  const bool may_be_parent =
-      end.how == ProcessEnd::How::unknown || (end.how == ProcessEnd::How::exited && end.value == 0);
-  if (!may_be_parent || process_ == elder_ || !is_running(*sys_, process_)) {
+  if (!may_be_parent(await(now(*sys_))) || process_ == elder_ || !is_running(*sys_, process_)) {
     return false;
   }
   // We may be its parent by now (PR_SET_CHILD_SUBREAPER).
   const pid_t elder = processes_.topmost(process_);
   begin(process_, elder == sys_->getpid() ? process_ : elder);
-  parent_end_ = end;
-  parent_gone_at_ = now(*sys_);
   return true;
 }
 

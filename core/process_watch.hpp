@@ -13,7 +13,8 @@ class ProcessWatch {
   // `proc` is an open /proc.
   ProcessWatch(const Sys& sys, int proc) : sys_(&sys), processes_(sys, proc) {}
 
-  // From now on `elder`, which `process` is or was forked from. 0: nobody.
+  // From now on `elder`, which `process` is or was forked from. 0: nobody. Where another
+  // was watched that has failed meanwhile, that stays what has ended.
   void begin(pid_t process, pid_t elder);
   // Readable once it has ended; -1: nobody is watched, or it is known how that ended.
   [[nodiscard]] int handle() const { return handle_.get(); }

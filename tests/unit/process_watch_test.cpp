@@ -216,6 +216,16 @@ TEST_CASE("workers that are killed with their main process have ended as it did"
   CHECK(family.await() == (later ? ProcessEnd{How::killed, SIGKILL} : ProcessEnd{How::exited, 0}));
 }
 
+TEST_CASE("who is met again after its main process was killed has ended as that did", "[watch]") {
+  Family family(0);
+  ::kill(family.parent.pid(), SIGQUIT);
+  REQUIRE(family.await() == ProcessEnd{How::killed, SIGQUIT});
+  // It is nobody's worker any more, and about to be killed.
+  family.watch.begin(family.worker.pid(), family.worker.pid());
+  family.worker.kill();
+  CHECK(family.await() == ProcessEnd{How::killed, SIGQUIT});
+}
+
 TEST_CASE("whom nobody finds any more is known by who was watched until then", "[watch]") {
   FakeSys<0> sys;
   const OwnedFd proc = open_proc();
