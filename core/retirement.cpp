@@ -546,6 +546,9 @@ void Retirement::revive() {
     watch_again(seat);
     program_->note_revived(seat.fd);
   }
+  // Who was to hear that the listeners are retired may have ended before: then nothing has
+  // been settled, and threads that found nothing still wait for it.
+  program_->note_settled();
   revive_rings();
   abandon();  // a copy of ours must not outlive the program's own last one
 }

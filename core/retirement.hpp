@@ -53,7 +53,8 @@ class Program : public RingIssuer {
   // Before the number is given back, and after.
   virtual void note_reviving(int fd) = 0;
   virtual void note_revived(int fd) = 0;
-  // The last stand-in is in place: threads that found nothing may go to sleep.
+  // The last stand-in is in place, or the listener is back: threads that found nothing may go to
+  // sleep, or accept.
   virtual void note_settled() = 0;
 
   // Waits until no thread is sending from this number; who begins to waits for

@@ -128,8 +128,7 @@ class Trial {
     is_awake_ = true;
     if (cell_.action == "stop") {
       // It says so before it stops.
-      const std::string stat = "/proc/" + std::to_string(victim().pid()) + "/stat";
-      wait_until([&] { return read_file(stat).find(") T ") != std::string::npos; });
+      wait_until([&] { return victim().is_stopped(); });
       victim().signal(SIGCONT);
       return true;
     }

@@ -1,5 +1,6 @@
 // A restart that fails changes nothing: the predecessor serves on, and the next
 // attempt succeeds.
+#include "core/wire.hpp"
 #include "place.hpp"
 #include "support/load_driver.hpp"
 
@@ -106,6 +107,31 @@ TEST_CASE("a successor that comes to itself after its time never accepts") {
   CHECK(late.wait_exit() == told_to_end);
   CHECK(late.logged("this program ends") == 1);
   CHECK(answer_from(place.address()) == answer_of(predecessor));
+}
+
+// Whoever was to hear that it is deaf is not there any more, and it has not looked yet
+// whether a race left something behind.
+TEST_CASE("a predecessor whose successor dies while numbers move accepts again") {
+  const Arguments loop = GENERATE(Arguments{"loop"}, Arguments{"threads"}, Arguments{"pool"});
+  CAPTURE(loop);
+  Place place;
+  place.environment = {
+      "LD_PRELOAD=" CONTINUITY_FAULTY_LIBRARY,
+      "CONTINUITY_TEST_AT=swap:" + std::to_string(static_cast<int>(MessageType::ready)) + ":stop"};
+  Process predecessor = place.start(loop);
+  place.environment.clear();
+  Process successor = place.spawn(loop);
+  REQUIRE(wait_until([&] { return predecessor.is_stopped(); }));
+
+  successor.signal(SIGKILL);
+  CHECK(successor.wait_exit() == 128 + SIGKILL);
+  predecessor.signal(SIGCONT);
+
+  predecessor.await_log("after it took over; serving again");
+  CHECK(answer_from(place.address()) == answer_of(predecessor));
+  Process next = place.restart(loop);
+  CHECK(answer_from(place.address()) == answer_of(next));
+  CHECK(left_by_itself(predecessor));
 }
 
 TEST_CASE("a predecessor that dies while its successor starts leaves it the listener") {

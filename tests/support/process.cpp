@@ -238,6 +238,13 @@ bool Process::is_running() const {
          info.si_pid == 0;
 }
 
+bool Process::is_stopped() const {
+  siginfo_t info{};
+  return !reaped_ &&
+         ::waitid(P_PID, static_cast<id_t>(pid_), &info, WSTOPPED | WNOHANG | WNOWAIT) == 0 &&
+         info.si_pid == pid_;
+}
+
 int Process::wait_exit() {
   if (!reaped_) {
     const int pidfd = static_cast<int>(::syscall(SYS_pidfd_open, pid_, 0));

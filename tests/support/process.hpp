@@ -39,6 +39,8 @@ class Process {
   void send(const std::string& text) const;  // to standard input
   void signal(int number) const;
   [[nodiscard]] bool is_running() const;
+  // Stopped by a signal, and not told to go on yet.
+  [[nodiscard]] bool is_stopped() const;
   // The exit status, or 128 + the signal that ended it. Throws if it goes on.
   int wait_exit();
   // A daemon: the process that was started has ended well, and its orphan

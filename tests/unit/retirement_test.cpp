@@ -434,7 +434,9 @@ TEST_CASE("a program that is deaf and no more than that is taken back", "[retire
   REQUIRE(scene.prepare());
   CHECK(scene.go_deaf());
   // Nobody has swept: the successor died before it could be told.
+  CHECK(scene.program.events.back() == "clear 1");
   scene.retirement.revive();
+  CHECK(scene.program.events.back() == "settled");
   const OwnedFd client = connect_to(name_of(scene.listener.get()));
   CHECK(accepts_from(scene.listener.get()));
   CHECK((::fcntl(scene.listener.get(), F_GETFL) & O_NONBLOCK) == (flags == 0 ? 0 : O_NONBLOCK));
