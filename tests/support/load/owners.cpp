@@ -153,6 +153,8 @@ AddressAndPort split(const Endpoint& endpoint) {
 
 void Watched::add(std::span<const pid_t> pids) {
   const std::lock_guard lock(mutex_);
+  // Those that have ended would be asked for every connection, a thousand restarts later too.
+  std::erase_if(pids_, [&](pid_t pid) { return start_of(pid) != starts_.at(pid); });
   for (const pid_t pid : pids) {
     std::erase(pids_, pid);
     std::erase(retired_, pid);  // another process, which got the number of a dead one
