@@ -16,6 +16,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 _family = Path(__file__).with_name("family.py")
+library_numbers = range(900, 1024)  # its descriptors are the highest below 1,024
 
 
 def _children_of_all() -> dict[int, list[int]]:
@@ -64,11 +65,11 @@ class Process:
         return found
 
     def library_descriptors(self) -> int:
-        """How many the library has in that of its processes where it has most: they are the highest below 1,024."""
+        """How many the library has in that of its processes where it has most."""
         counts = [0]
         for member in self.members():
             try:
-                counts.append(sum(900 <= int(name) < 1024 for name in os.listdir(f"/proc/{member}/fd")))
+                counts.append(sum(int(name) in library_numbers for name in os.listdir(f"/proc/{member}/fd")))
             except OSError:
                 continue  # it has ended
         return max(counts)

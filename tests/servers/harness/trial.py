@@ -23,7 +23,7 @@ from .process import Process, environment_without_ours
 from .server import Missing, Place, Server
 
 probation = 0.2  # CONTINUITY_PROBATION of every run
-stragglers_restarts = 3
+straggler_restarts = 3
 half_sent_requests = 2
 
 
@@ -88,6 +88,9 @@ class Trial:
         self.seconds_to_take_over = 30.0 if library else 3.0
         self.seconds_to_leave = 20.0 if library else 1.0
         self.seconds_to_serve = 10.0
+        self.probation = probation
+        self.straggler_restarts = straggler_restarts
+        self.client_options: list[str] = []
 
     def run(self) -> Outcome:
         try:
@@ -119,7 +122,7 @@ class Trial:
             subprocess.run(self.place.fill_all(command), cwd=self.place.directory, check=True, timeout=120,
                            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         first = self.start(1)
-        arguments = self.place.fill_all(self.server.client_arguments())
+        arguments = [*self.place.fill_all(self.server.client_arguments()), *self.client_options]
         if not answers_within(self.client, arguments, first, self.server.seconds_to_start):
             raise NotTried(f"the first generation never answered: {first.last_words()}")
         self.place.release_port()
@@ -127,7 +130,7 @@ class Trial:
         self.load.ask(f"watch {first.pid}")
         if not self.serves(first):
             raise NotTried("the first generation does not serve the clients")
-        first.held.append((min(stragglers_restarts, self.restarts), HalfSent(self.load, "straggler", first.pid)))
+        first.held.append((min(self.straggler_restarts, self.restarts), HalfSent(self.load, "straggler", first.pid)))
         try:
             for number in range(1, self.restarts + 1):
                 self.restart(number)
@@ -141,7 +144,7 @@ class Trial:
         if self.library:
             environment["CONTINUITY_DIR"] = str(self.rendezvous)
             environment["CONTINUITY_LOG_FILE"] = str(self.log.path)
-            environment["CONTINUITY_PROBATION"] = f"{probation * 1000:.0f}ms"
+            environment["CONTINUITY_PROBATION"] = f"{self.probation * 1000:.0f}ms"
         command = self.place.fill_all(self.server.command, number)
         generation = Generation(number, command, environment, self.library, self.place.directory,
                                 self.place.directory / f"generation-{number}.output")
@@ -171,7 +174,7 @@ class Trial:
             self.await_take_over(new, said)
             self.outcome.restarts += 1
             self.load.ask(f"only {new.pid}")
-            if old.ended(probation + 0.1):
+            if old.ended(self.probation + 0.1):
                 self.fail(f"generation {old.number} left ({old.how_it_ended()}) with requests in flight")
             elif self.server.reload_signal and not old.tell(self.server.reload_signal, self.server.reload_says, 10):
                 self.fail(f"generation {old.number} was told to reload and did not")
@@ -246,7 +249,7 @@ class Trial:
 
     def expect_nothing_left_behind(self) -> None:
         """However many generations there were before, one looks like the other when its predecessors have left."""
-        settled = self.left_behind[stragglers_restarts:]  # one that drains still has its own
+        settled = self.left_behind[self.straggler_restarts:]  # one that drains still has its own
         if not settled:
             return
         descriptors, sockets = (max(values) for values in zip(*settled[:2]))
