@@ -1,0 +1,27 @@
+// What every command has in common: how it says what came of it, and how main.cpp
+// finds it.
+#pragma once
+
+#include "core/sys.hpp"
+
+#include <CLI/CLI.hpp>
+
+namespace continuity::cli {
+
+// The exit status of every command; libcontinuity(7) and continuity(1) have the table.
+enum class Exit : int {
+  done = 0,
+  failed = 1,       // refused, or failed: why is on standard error
+  usage = 2,        // one line on standard error
+  unknown = 3,      // nobody of that name
+  rolled_back = 4,  // the predecessor serves again
+  timed_out = 5,
+  system = 111,  // the system failed us
+};
+
+// Each adds itself to the application; what it is asked to do is done while the
+// arguments are parsed, and how it ended is left in `exit`, which outlives it.
+using AddCommand = void (*)(CLI::App& application, Exit& exit);
+void add_list(CLI::App& application, Exit& exit);
+
+}  // namespace continuity::cli

@@ -1,0 +1,45 @@
+// The command `continuity`: which command is meant, and with which status it ends.
+#include "cli/command.hpp"
+#include "cli/output.hpp"
+
+#include <array>
+#include <cstdio>
+#include <exception>
+
+namespace continuity::cli {
+namespace {
+
+constexpr std::array<AddCommand, 1> commands{add_list};
+
+Exit run(int argc, char** argv) {
+  CLI::App application("Sees and restarts servers that run under libcontinuity.so.", "continuity");
+  application.set_version_flag("--version", "continuity " CONTINUITY_VERSION);
+  application.require_subcommand(1);
+  application.get_formatter()->column_width(24);
+  Exit exit = Exit::done;
+  for (const AddCommand add : commands) {
+    add(application, exit);
+  }
+  try {
+    application.parse(argc, argv);
+  } catch (const CLI::Success& asked) {
+    application.exit(asked);  // what --help and --version say
+  } catch (const CLI::ParseError& wrong) {
+    std::string sentence = wrong.what();
+    sentence = sentence.substr(0, sentence.find('\n'));
+    return complain(Exit::usage, sentence + "; see continuity --help");
+  }
+  return exit;
+}
+
+}  // namespace
+}  // namespace continuity::cli
+
+int main(int argc, char** argv) {
+  using continuity::cli::Exit;
+  try {
+    return static_cast<int>(continuity::cli::run(argc, argv));
+  } catch (const std::exception& failure) {
+    return static_cast<int>(continuity::cli::complain(Exit::system, failure.what()));
+  }
+}

@@ -1,0 +1,42 @@
+// What people see: sentences on standard error, tables and colours on a terminal.
+#pragma once
+
+#include "cli/command.hpp"
+
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace continuity::cli {
+
+// One line on standard error, "continuity: ..."; gives the status back.
+Exit complain(Exit exit, std::string_view sentence);
+
+// Whether descriptor 1 is a terminal.
+bool is_for_people();
+
+// A colour by its number of ANSI, on a terminal that wants colours (NO_COLOR); elsewhere the
+// text alone.
+enum class Colour : int { none = 0, bold = 1, red = 31, green = 32, yellow = 33 };
+std::string paint(Colour colour, std::string_view text);
+
+// Rows of cells, each column as wide as what is in it; the last one is cut where the
+// terminal ends.
+class Table {
+ public:
+  struct Cell {
+    std::string text{};
+    Colour colour = Colour::none;
+  };
+  explicit Table(std::vector<std::string> head);
+  void add(std::vector<Cell> row) { rows_.push_back(std::move(row)); }
+  [[nodiscard]] std::string to_string() const;
+
+ private:
+  std::vector<std::vector<Cell>> rows_;
+};
+
+// Columns of the terminal; 0: as many as needed.
+std::size_t terminal_width();
+
+}  // namespace continuity::cli
