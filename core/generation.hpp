@@ -98,6 +98,11 @@ class Generation : public Owner {
   bool holds(std::span<const std::uint64_t> inodes) override;
   void expect(pid_t process) override;
   std::vector<int> ties() override;
+  std::vector<Item> known_listeners() override { return local_->inventory(); }
+  std::vector<pid_t> processes() override;
+  pid_t main() override { return main_process(); }
+  Journal& journal() override { return page_->journal; }
+  std::string_view start() override;
 
  private:
   // A listener of the page, as this process found it.

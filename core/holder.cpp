@@ -2,6 +2,7 @@
 
 #include "core/graceful_signal.hpp"
 #include "core/sorted.hpp"
+#include "core/start.hpp"
 
 #include <algorithm>
 #include <csignal>
@@ -13,6 +14,7 @@ namespace continuity {
 namespace {
 
 constexpr std::size_t max_conversations = 32;
+constexpr std::size_t max_reported_processes = 1024;
 constexpr Nanoseconds greeting_time = 2 * second;
 // Who looks at us looks at others, too, and some of them may be silent.
 constexpr Nanoseconds looking_time = 10 * second;
@@ -87,7 +89,9 @@ Holder::Holder(const Sys& sys, Log& log, const Options& options, Owner& owner, S
 
 void Holder::watch_predecessor(Channel channel, Nanoseconds until) {
   const Nanoseconds patience = until >= never - answer_time ? never : until + answer_time;
-  predecessors_.push_back({std::move(channel), patience, true});
+  const auto peer = channel.peer();
+  OwnedFd process(*sys_, peer && peer->pid > 0 ? sys_->pidfd_open(peer->pid, 0) : -1);
+  predecessors_.push_back({std::move(channel), patience, true, std::move(process)});
   has_replaced_files_ = true;
 }
 
@@ -128,6 +132,7 @@ void Holder::run_once(Nanoseconds until) {
   }
   ProcessWatch* const watch =
       phase_ == HolderPhase::probation ? owner_->successor_watch() : nullptr;
+  fds.push_back({.fd = leaving_.get(), .events = POLLIN, .revents = 0});
   fds.push_back({.fd = watch != nullptr ? watch->handle() : -1, .events = POLLIN, .revents = 0});
   const Nanoseconds deadline = std::min(next_deadline(), until);
   const timespec timeout = to_timespec(deadline == never ? never : deadline - now(*sys_));
@@ -141,6 +146,10 @@ void Holder::run_once(Nanoseconds until) {
     if (fds[0].revents != 0) {
       std::uint64_t count = 0;
       sys_->read(wake_, &count, sizeof count);
+    }
+    if (fds[fds.size() - 2].revents != 0) {
+      leaving_.reset();
+      note_end_of_predecessor();
     }
     std::size_t index = 2;
     for (Conversation& conversation : conversations_) {
@@ -312,6 +321,10 @@ void Holder::listen_to(Predecessor& predecessor) {
   if (!received && received.error().code == ETIMEDOUT) {
     return;
   }
+  note_success(received && received->message.type == MessageType::healthy);
+  if (predecessor.process.is_open()) {
+    leaving_ = std::move(predecessor.process);
+  }
   predecessor.channel.close();
 }
 
@@ -326,6 +339,9 @@ void Holder::on_message(Conversation& conversation, Received& received) {
       break;
     case MessageType::join:
       on_join(conversation, message);
+      break;
+    case MessageType::status:
+      on_status(conversation, message);
       break;
     case MessageType::got:
       send_grant(conversation);
@@ -359,6 +375,7 @@ void Holder::on_hello(Conversation& conversation, const Message& hello) {
     conversation.over = true;
     return;
   }
+  conversation.found = now(*sys_);
   conversation.generation = hello.generation;
   conversation.takes_named = (hello.features & takes_named) != 0;
   conversation.same_numbers = hello.pid == conversation.peer.pid;
@@ -413,6 +430,154 @@ void Holder::on_join(Conversation& conversation, const Message& join) {
   conversation.over = true;
 }
 
+// Whoever asks: nothing of a restart waits for it, or is kept from anybody.
+void Holder::on_status(Conversation& conversation, const Message& status) {
+  if (conversation.stage != Stage::greeting) {
+    hang_up(conversation, "asks how we are in the middle of something else");
+    return;
+  }
+  conversation.deadline = after(*sys_, greeting_time);  // it may ask again
+  Message report{.type = MessageType::report};
+  if ((status.features & wants_start) != 0) {
+    report_start(conversation, status.total, report);
+  } else {
+    report_all(report);
+  }
+  // Who does not read is not waited for.
+  if (!conversation.channel.send(report, 0)) {
+    conversation.over = true;
+  }
+}
+
+// Of how it was started, what began there. It has the environment: for who may see that.
+void Holder::report_start(const Conversation& conversation, std::uint32_t from,
+                          Message& report) const {
+  const std::string_view start = owner_->start();
+  const auto known = read_start(start);
+  if (!known || (conversation.peer.uid != 0 && conversation.peer.uid != known->user)) {
+    return;
+  }
+  const std::string_view rest = start.substr(std::min<std::size_t>(from, start.size()));
+  report.start = rest.substr(0, max_start_piece);
+  report.more = rest.size() > max_start_piece;
+}
+
+void Holder::report_all(Message& report) {
+  report.protocol_min = report.protocol_max = protocol_version;
+  report.generation = self_.generation;
+  report.identity = self_.identity;
+  const pid_t main = owner_->main();
+  report.pid = main != 0 ? main : sys_->getpid();
+  report.state = state();
+  // One after the other: none is 0.
+  report.phase = owns_
+                     ? static_cast<ReportedPhase>(static_cast<std::uint8_t>(phase_) +
+                                                  static_cast<std::uint8_t>(ReportedPhase::active))
+                     : ReportedPhase::starting;
+  const Nanoseconds time = now(*sys_);
+  if (phase_ != HolderPhase::active) {
+    report.rival_pid = successor_;
+    const Nanoseconds end = phase_ == HolderPhase::draining ? drain_deadline_ : phase_deadline_;
+    report.duration = end == never ? 0 : std::max<Nanoseconds>(end - time, 1);
+  } else if (report.state == HolderState::on_probation) {
+    report.duration = std::max<Nanoseconds>(own_probation_ends() - time, 1);
+  }
+  for (const pid_t process : owner_->processes()) {
+    if (report.members.size() < max_reported_processes) {
+      report.members.push_back(process);
+    }
+  }
+  const Journal& journal = owner_->journal();
+  report.restarts = journal.restarts;
+  report.journal.assign(journal.all().begin(), journal.all().end());
+  report_listeners(report);
+}
+
+// As many as half a message has room for.
+void Holder::report_listeners(Message& report) {
+  std::vector<Owner::Item> found;
+  if (items_.empty()) {
+    found = owner_->known_listeners();
+  }
+  const auto& items = items_.empty() ? found : items_;
+  report.total = static_cast<std::uint32_t>(std::min(items.size(), max_listeners));
+  constexpr std::size_t room = max_message_size / 2;
+  std::size_t used = 0;
+  for (const Owner::Item& item : items) {
+    used += encoded_size(item.listener);
+    if (used > room) {
+      report.more = true;
+      break;
+    }
+    report.listeners.push_back(item.listener);
+    if (!items_.empty() && is_in(served_, item.listener.id)) {
+      report.ids.push_back(item.listener.id);  // still served here
+    }
+  }
+}
+
+// ---- What has been ----------------------------------------------------------------
+
+void Holder::begin_record(Nanoseconds found) {
+  timespec wall{};
+  sys_->clock_gettime(CLOCK_REALTIME, &wall);
+  Restart restart{.predecessor = sys_->getpid(), .successor = successor_};
+  restart.wall = static_cast<std::int64_t>(wall.tv_sec) * second + wall.tv_nsec;
+  restart.note(RestartStep::found, found);
+  restart.note(RestartStep::claimed, attempt_began_);
+  owner_->journal().add(restart);
+}
+
+// Of the attempt under way; null: there is none.
+Restart* Holder::record() {
+  Restart* const last = owner_->journal().current();
+  const bool ours = last != nullptr && last->predecessor == sys_->getpid() &&
+                    last->outcome == RestartOutcome::under_way;
+  return ours ? last : nullptr;
+}
+
+void Holder::note_step(RestartStep step, Nanoseconds time) {
+  if (Restart* const current = record(); current != nullptr) {
+    current->note(step, time);
+  }
+}
+
+void Holder::note_outcome(RestartOutcome outcome) {
+  if (Restart* const current = record(); current != nullptr) {
+    current->outcome = outcome;
+  }
+}
+
+// The last restart is the one by which we came to serve, unless others have tried since.
+Restart* Holder::own_beginning() {
+  Journal& journal = owner_->journal();
+  for (std::size_t i = journal.all().size(); i > 0; --i) {
+    Restart& one = journal.last.at(i - 1);
+    if (one.predecessor != sys_->getpid()) {
+      return &one;
+    }
+  }
+  return nullptr;
+}
+
+// Nothing comes back any more; `healthy`: as it said itself.
+void Holder::note_success(bool healthy) {
+  if (Restart* const beginning = own_beginning(); beginning != nullptr) {
+    if (beginning->outcome == RestartOutcome::under_way) {
+      beginning->outcome = RestartOutcome::done;
+    }
+    if (healthy && beginning->at(RestartStep::healthy) == 0) {
+      beginning->note(RestartStep::healthy, now(*sys_));
+    }
+  }
+}
+
+void Holder::note_end_of_predecessor() {
+  if (Restart* const beginning = own_beginning(); beginning != nullptr) {
+    beginning->note(RestartStep::left, now(*sys_));
+  }
+}
+
 HolderState Holder::state() const {
   if (phase_ != HolderPhase::active) {
     return HolderState::busy;
@@ -420,6 +585,14 @@ HolderState Holder::state() const {
   const bool watched = std::any_of(predecessors_.begin(), predecessors_.end(),
                                    [](const Predecessor& one) { return one.watches; });
   return watched ? HolderState::on_probation : HolderState::active;
+}
+
+Nanoseconds Holder::own_probation_ends() const {
+  Nanoseconds until = 0;
+  for (const Predecessor& predecessor : predecessors_) {
+    until = std::max(until, predecessor.watches ? predecessor.until : 0);
+  }
+  return until - answer_time;
 }
 
 void Holder::send_inventory(Conversation& conversation) {
@@ -436,11 +609,7 @@ void Holder::send_inventory(Conversation& conversation) {
     inventory.rival_pid = successor_;
     inventory.duration = now(*sys_) - attempt_began_;
   } else if (current == HolderState::on_probation) {
-    Nanoseconds until = 0;
-    for (const Predecessor& predecessor : predecessors_) {
-      until = std::max(until, predecessor.watches ? predecessor.until : 0);
-    }
-    inventory.duration = until - answer_time - now(*sys_);
+    inventory.duration = own_probation_ends() - now(*sys_);
   }
   // Parked until the attempt, or our own probation, has ended: then it is told
   // anew. One that does not want to wait closes the channel.
@@ -625,6 +794,7 @@ void Holder::on_claim(Conversation& conversation, const Message& claim) {
     generation_ = conversation.generation;
     successor_ = conversation.peer.pid;
     attempt_began_ = now(*sys_);
+    begin_record(conversation.found);
     items_ = conversation.offered;
     for (const Owner::Item& item : items_) {
       served_.push_back(item.listener.id);
@@ -689,6 +859,9 @@ void Holder::send_grant(Conversation& conversation) {
     fds.push_back(copies[i].get());
   }
   reply(conversation, grant, fds);
+  if (retired_at_ == 0) {
+    note_step(RestartStep::granted, now(*sys_));
+  }
 }
 
 void Holder::on_ready(Conversation& conversation, const Message& ready) {
@@ -710,6 +883,9 @@ void Holder::on_ready(Conversation& conversation, const Message& ready) {
     return;
   }
   note_overlapped(conversation, ready);
+  if (Restart* const current = record(); current != nullptr) {
+    current->evidence = ready.evidence;
+  }
   apply(HolderEvent::ready, &conversation);
   if (conversation.same_numbers && ready.pid != 0 && generation_ == conversation.generation) {
     owner_->meet(ready.pid);  // after RETIRED: it takes a look at /proc
@@ -814,12 +990,14 @@ void Holder::act(HolderAction action, Conversation* who) {
       owner_->abandon();
       put_files_back();
       log_->warn("pid {} {} before it was ready; serving on", successor_, successor_end_.text());
+      note_outcome(RestartOutcome::ended);
       end_attempt();
       break;
     case HolderAction::abort:
       abort_attempt();
       owner_->abandon();
       put_files_back();
+      note_outcome(RestartOutcome::timed_out);
       end_attempt();
       break;
     case HolderAction::revive:
@@ -827,6 +1005,7 @@ void Holder::act(HolderAction action, Conversation* who) {
       put_files_back();
       log_->warn("pid {} {} {} s after it took over; serving again", successor_,
                  successor_end_.text(), in_seconds(now(*sys_) - retired_at_));
+      note_outcome(RestartOutcome::rolled_back);
       end_attempt();
       break;
     case HolderAction::succeed:
@@ -839,6 +1018,9 @@ void Holder::act(HolderAction action, Conversation* who) {
 }
 
 void Holder::leave() {
+  if (Restart* const last = owner_->journal().current(); last != nullptr) {
+    last->note(RestartStep::drained, now(*sys_));
+  }
   next_look_ = next_report_ = never;
   owner_->withdraw();
   if (!cut_.empty()) {
@@ -924,6 +1106,8 @@ void Holder::go_deaf(Conversation& successor) {
   const bool clear = owner_->retire(ids, began + retire_time);
   const Nanoseconds ended = now(*sys_);
   if (retired_at_ == 0) {
+    note_step(RestartStep::ready, began);
+    note_step(RestartStep::retired, ended);
     retired_at_ = ended;
     phase_deadline_ = ended + options_->probation;
   }
@@ -1006,6 +1190,9 @@ std::vector<std::uint32_t> Holder::left_over() const {
 void Holder::send_retired(Conversation& successor) {
   Message retired{.type = MessageType::retired};
   retired.ids = successor.retired;
+  const Journal& journal = owner_->journal();
+  retired.restarts = journal.restarts + 1;
+  retired.journal.assign(journal.all().begin(), journal.all().end());
   retired.duration =
       phase_ == HolderPhase::probation ? std::max<Nanoseconds>(phase_deadline_ - now(*sys_), 0) : 0;
   reply(successor, retired);
@@ -1062,6 +1249,8 @@ int Holder::retire_signal() {
 }
 
 void Holder::succeed() {
+  note_step(RestartStep::healthy, now(*sys_));
+  note_outcome(RestartOutcome::done);
   // What the successor has replaced is ours, and nobody needs it any more.
   if (hidden_ != nullptr) {
     hidden_->remove(generation_);

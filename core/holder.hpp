@@ -7,6 +7,7 @@
 #include "core/attempt.hpp"
 #include "core/channel.hpp"
 #include "core/hidden_files.hpp"
+#include "core/journal.hpp"
 #include "core/log.hpp"
 #include "core/options.hpp"
 #include "core/process_watch.hpp"
@@ -99,6 +100,20 @@ class Owner {
   virtual std::vector<Named> named() { return {}; }
   // What ties a process to the generation; nothing where it is one process only.
   virtual std::vector<int> ties() { return {}; }
+
+  // For who only asks, and keeps nobody from anything: the listeners that this process
+  // knows of, without a word to the others.
+  virtual std::vector<Item> known_listeners() { return inventory(); }
+  virtual std::vector<pid_t> processes() { return {}; }
+  // The process that is told to end when the generation is.
+  virtual pid_t main() { return 0; }
+  // What its restarts came to.
+  virtual Journal& journal() { return own_journal_; }
+  // How it was started, and by whom, as core/start.hpp writes it; empty: that is not known.
+  virtual std::string_view start() { return {}; }
+
+ private:
+  Journal own_journal_;
 };
 
 class Holder {
@@ -147,6 +162,7 @@ class Holder {
   enum class Stage { greeting, looking, parked, attempt };
   struct Conversation {
     Channel channel;
+    Nanoseconds found = 0;  // when it greeted
     Credentials peer{};
     Stage stage = Stage::greeting;
     Nanoseconds deadline = never;
@@ -170,16 +186,18 @@ class Holder {
   struct Predecessor {
     Channel channel;
     Nanoseconds until;
-    bool watches;  // it may still take the listeners back
+    bool watches;     // it may still take the listeners back
+    OwnedFd process;  // a pidfd: its end is noted in the journal
   };
 
   void welcome();
   void listen_to(Conversation& conversation);
-  static void listen_to(Predecessor& predecessor);
+  void listen_to(Predecessor& predecessor);
   void on_message(Conversation& conversation, Received& received);
   void on_hello(Conversation& conversation, const Message& hello);
   void on_claim(Conversation& conversation, const Message& claim);
   void on_join(Conversation& conversation, const Message& join);
+  void on_status(Conversation& conversation, const Message& status);
   void turn_away_outlived(Conversation& conversation);
   void on_ready(Conversation& conversation, const Message& ready);
   void on_gone(Conversation& conversation, HolderEvent event);
@@ -197,6 +215,17 @@ class Holder {
   void hang_up(Conversation& conversation, const char* what);
   void apply(HolderEvent event, Conversation* who = nullptr);
   void act(HolderAction action, Conversation* who);
+  void report_start(const Conversation& conversation, std::uint32_t from, Message& report) const;
+  void report_all(Message& report);
+  void report_listeners(Message& report);
+  [[nodiscard]] Nanoseconds own_probation_ends() const;
+  void begin_record(Nanoseconds found);
+  [[nodiscard]] Restart* record();
+  [[nodiscard]] Restart* own_beginning();
+  void note_success(bool healthy);
+  void note_end_of_predecessor();
+  void note_step(RestartStep step, Nanoseconds time);
+  void note_outcome(RestartOutcome outcome);
   void note_overlapped(Conversation& conversation, const Message& ready);
   void go_deaf(Conversation& successor);
   void send_retired(Conversation& successor);
@@ -239,6 +268,7 @@ class Holder {
   HolderPhase phase_ = HolderPhase::active;
   std::list<Conversation> conversations_;
   std::vector<Predecessor> predecessors_;
+  OwnedFd leaving_;                  // a pidfd of one that has let go, and finishes its connections
   bool has_replaced_files_ = false;  // and predecessors watch, which may want them back
   Nanoseconds files_deadline_ = never;
   // The attempt. Its successor may have several conversations with us: they are

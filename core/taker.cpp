@@ -693,9 +693,26 @@ Status Taker::say_ready(Channel& channel, const Message& ready) {
   }
 }
 
+namespace {
+
+// Of several predecessors the one that has been restarted most often.
+void note_journal(const Message& retired, Journal& journal) {
+  if (retired.restarts < journal.restarts) {
+    return;
+  }
+  journal = {.restarts = retired.restarts};
+  for (const Restart& restart : retired.journal) {
+    journal.add(restart);
+  }
+}
+
+}  // namespace
+
 // One predecessor's answer to READY. False: we must not become owners.
-bool Taker::ask(Rendezvous& rendezvous, Conversation& conversation, Outcome& outcome) {
+bool Taker::ask(Rendezvous& rendezvous, Conversation& conversation, Evidence evidence,
+                Outcome& outcome) {
   Message ready{.type = MessageType::ready};
+  ready.evidence = evidence;
   ready.pid = sys_->getpid();  // a daemon has another one than who claimed
   std::vector<std::string> addresses;
   for (const Offer& offer : conversation.offers) {
@@ -724,6 +741,7 @@ bool Taker::ask(Rendezvous& rendezvous, Conversation& conversation, Outcome& out
     outcome.probation_ends = std::max(
         outcome.probation_ends,
         after(*sys_, std::clamp<Nanoseconds>(received->message.duration, 0, longest_probation)));
+    note_journal(received->message, outcome.journal);
   } else if (received) {
     text = received->message.text;
   } else if (received.error().code == ETIMEDOUT) {
@@ -776,14 +794,14 @@ void Taker::append_descriptors(std::vector<int>& fds) const {
   }
 }
 
-Taker::Outcome Taker::become_owner(Rendezvous& rendezvous, Share share) {
+Taker::Outcome Taker::become_owner(Rendezvous& rendezvous, Share share, Evidence evidence) {
   Outcome outcome;
   outcome.owner = true;
   for (Conversation& conversation : conversations_) {
     if (share == Share::own && conversation.shared) {
       continue;
     }
-    if (conversation.is_wanted() && !ask(rendezvous, conversation, outcome)) {
+    if (conversation.is_wanted() && !ask(rendezvous, conversation, evidence, outcome)) {
       outcome.owner = false;
       break;
     }

@@ -6,6 +6,7 @@
 
 #include "core/attempt.hpp"
 #include "core/channel.hpp"
+#include "core/journal.hpp"
 #include "core/log.hpp"
 #include "core/options.hpp"
 #include "core/rendezvous.hpp"
@@ -93,12 +94,14 @@ class Taker {
     Nanoseconds probation_ends = 0;
     std::vector<Channel> predecessors;  // those that still watch us
     std::vector<pid_t> outlived;        // who led them
+    Journal journal{};                  // what has been before
   };
 
   // Says READY for everything claimed and waits for the answers. `shared`: for
   // what other processes have too, or for what is this one's alone.
   enum class Share { all, own };
-  Outcome become_owner(Rendezvous& rendezvous, Share share = Share::all);
+  Outcome become_owner(Rendezvous& rendezvous, Share share = Share::all,
+                       Evidence evidence = Evidence::unknown);
 
  private:
   // A listener a predecessor has offered.
@@ -160,7 +163,7 @@ class Taker {
   bool is_dead(Rendezvous& rendezvous, const Conversation& conversation);
   void log_stranger(const Conversation& conversation, const Listener& wanted);
   Status say_ready(Channel& channel, const Message& ready);
-  bool ask(Rendezvous& rendezvous, Conversation& conversation, Outcome& outcome);
+  bool ask(Rendezvous& rendezvous, Conversation& conversation, Evidence evidence, Outcome& outcome);
 
   const Sys* sys_;
   Log* log_;

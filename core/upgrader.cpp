@@ -248,7 +248,7 @@ void Upgrader::become_owner() {
   wake_ = OwnedFd(sys_, sys_.eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
   auto door = rendezvous_->publish(self_.identity, self_.generation);
   const Nanoseconds began = now(sys_);
-  auto outcome = taker_->become_owner(*rendezvous_);
+  auto outcome = taker_->become_owner(*rendezvous_, Taker::Share::all, Evidence::said);
   if (!outcome.owner) {
     rendezvous_->withdraw(self_.identity, self_.generation);
     refusal_ = outcome.reason;
@@ -266,6 +266,7 @@ void Upgrader::become_owner() {
     return;
   }
   door_ = std::move(*door);
+  owner_->journal() = outcome.journal;
   holder_.emplace(sys_, log_, options_, *owner_,
                   Holder::Self{.identity = self_.identity, .generation = self_.generation},
                   door_.get(), wake_.get());

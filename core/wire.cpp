@@ -37,6 +37,12 @@ enum class Tag : std::uint16_t {
   narrowed = 18 | critical,
   features = 19,
   named = 20,
+  evidence = 21,
+  restarts = 22,
+  restart = 23,
+  phase = 24,
+  members = 25,
+  start = 26,
 };
 
 class Writer {
@@ -173,6 +179,43 @@ bool take_named(Reader& value, Message& message) {
          message.named.size() <= max_named;
 }
 
+std::vector<std::byte> encode_restart(const Restart& restart) {
+  Writer writer;
+  writer.number(restart.predecessor);
+  writer.number(restart.successor);
+  writer.number(static_cast<std::uint8_t>(restart.outcome));
+  writer.number(static_cast<std::uint8_t>(restart.evidence));
+  writer.number(restart.wall);
+  for (const std::int64_t time : restart.steps) {
+    writer.number(time);
+  }
+  return std::move(writer.bytes());
+}
+
+// What a later release has more of, at the end or by number, is not ours to know.
+bool take_restart(Reader& value, Message& message) {
+  Restart restart;
+  restart.predecessor = value.number<std::int32_t>();
+  restart.successor = value.number<std::int32_t>();
+  const auto outcome = value.number<std::uint8_t>();
+  const auto evidence = value.number<std::uint8_t>();
+  restart.outcome = outcome <= static_cast<std::uint8_t>(RestartOutcome::rolled_back)
+                        ? static_cast<RestartOutcome>(outcome)
+                        : RestartOutcome::under_way;
+  restart.evidence = evidence <= static_cast<std::uint8_t>(Evidence::said)
+                         ? static_cast<Evidence>(evidence)
+                         : Evidence::unknown;
+  restart.wall = value.number<std::int64_t>();
+  for (std::int64_t& time : restart.steps) {
+    time = value.number<std::int64_t>();
+  }
+  if (!value.ok() || message.journal.size() >= Journal::room) {
+    return false;
+  }
+  message.journal.push_back(restart);
+  return true;
+}
+
 bool decode_listener(std::span<const std::byte> bytes, Listener& listener) {
   Reader reader(bytes);
   listener.id = reader.number<std::uint32_t>();
@@ -223,6 +266,50 @@ bool take_state(Reader& value, HolderState& state) {
          number <= static_cast<std::uint8_t>(HolderState::on_probation);
 }
 
+bool take_phase(Reader& value, ReportedPhase& phase) {
+  const auto number = value.number<std::uint8_t>();
+  phase = number <= static_cast<std::uint8_t>(ReportedPhase::leaving)
+              ? static_cast<ReportedPhase>(number)
+              : ReportedPhase::none;
+  return value.ok() && value.at_end();
+}
+
+bool take_evidence(Reader& value, Evidence& evidence) {
+  const auto number = value.number<std::uint8_t>();
+  evidence = number <= static_cast<std::uint8_t>(Evidence::said) ? static_cast<Evidence>(number)
+                                                                 : Evidence::unknown;
+  return value.ok() && value.at_end();
+}
+
+bool take_start(Reader& value, std::string& piece) {
+  if (value.left() > max_start_piece) {
+    return false;
+  }
+  const auto bytes = value.take(value.left());
+  piece.assign(reinterpret_cast<const char*>(bytes.data()), bytes.size());
+  return true;
+}
+
+// What is said of restarts, by who has been asked; nothing: it is another field.
+std::optional<bool> take_report(Tag tag, Reader& value, Message& message) {
+  switch (tag) {
+    case Tag::evidence:
+      return take_evidence(value, message.evidence);
+    case Tag::restarts:
+      return take_number(value, message.restarts);
+    case Tag::restart:
+      return take_restart(value, message);
+    case Tag::phase:
+      return take_phase(value, message.phase);
+    case Tag::members:
+      return take_numbers(value, message.members);
+    case Tag::start:
+      return take_start(value, message.start);
+    default:
+      return std::nullopt;
+  }
+}
+
 bool take_listener(std::span<const std::byte> value, Message& message) {
   return decode_listener(value, message.listeners.emplace_back());
 }
@@ -252,6 +339,9 @@ int take_field(std::uint16_t tag, std::span<const std::byte> bytes, Message& mes
   Reader value(bytes);
   if (const auto list = take_list(static_cast<Tag>(tag), value, message); list) {
     return *list ? 0 : EPROTO;
+  }
+  if (const auto part = take_report(static_cast<Tag>(tag), value, message); part) {
+    return *part ? 0 : EPROTO;
   }
   bool ok = true;
   switch (static_cast<Tag>(tag)) {
@@ -328,7 +418,7 @@ Result<std::vector<std::byte>> encode(const Message& message) {
   }
   if (!body.field(Tag::ids, message.ids) || !body.field(Tag::inodes, message.inodes) ||
       !body.field(Tag::replaced, message.replaced) ||
-      !body.field(Tag::narrowed, message.narrowed)) {
+      !body.field(Tag::narrowed, message.narrowed) || !body.field(Tag::members, message.members)) {
     return Error{"encode a message", EMSGSIZE};
   }
   body.field(Tag::features, message.features);
@@ -338,6 +428,13 @@ Result<std::vector<std::byte>> encode(const Message& message) {
   body.field(Tag::fresh, static_cast<std::uint8_t>(message.fresh ? 1 : 0));
   body.field(Tag::code, message.code);
   body.field(Tag::text, std::string_view(message.text).substr(0, max_text));
+  body.field(Tag::evidence, static_cast<std::uint8_t>(message.evidence));
+  body.field(Tag::restarts, message.restarts);
+  for (const Restart& restart : message.journal) {
+    body.field(Tag::restart, encode_restart(restart));
+  }
+  body.field(Tag::phase, static_cast<std::uint8_t>(message.phase));
+  body.field(Tag::start, std::string_view(message.start).substr(0, max_start_piece));
 
   Writer whole;
   whole.number(magic);
@@ -365,7 +462,7 @@ Result<Message> decode(std::span<const std::byte> bytes) {
   const auto length = reader.number<std::uint32_t>();
   message.sequence = reader.number<std::uint32_t>();
   if (type < static_cast<std::uint16_t>(MessageType::hello) ||
-      type > static_cast<std::uint16_t>(MessageType::welcome) || length != reader.left()) {
+      type > static_cast<std::uint16_t>(MessageType::report) || length != reader.left()) {
     return broken;
   }
   message.type = static_cast<MessageType>(type);

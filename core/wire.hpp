@@ -6,6 +6,7 @@
 #pragma once
 
 #include "core/clock.hpp"
+#include "core/journal.hpp"
 #include "core/listener.hpp"
 #include "core/result.hpp"
 
@@ -22,6 +23,7 @@ constexpr std::size_t max_message_size = 65'536;
 constexpr std::size_t max_fds_per_message = 128;  // the kernel's own limit is 253
 constexpr std::size_t max_listeners = 65'536;
 constexpr std::size_t max_text = 4096;
+constexpr std::size_t max_start_piece = 32'768;
 
 enum class MessageType : std::uint16_t {
   hello = 1,  // successor: who I am
@@ -37,10 +39,15 @@ enum class MessageType : std::uint16_t {
   abort,      // either: the attempt is over, and why
   join,       // another process of the generation: I have a listener of yours
   welcome,    // who leads: what ties us together, as descriptors
+  status,     // somebody who wants nothing: what are you doing?
+  report,     // predecessor: that
 };
 
 // What who greets can deal with beyond version 1, bit by bit.
 constexpr std::uint32_t takes_named = 1;  // named descriptors in INVENTORY and GRANT
+
+// What STATUS asks for besides.
+constexpr std::uint32_t wants_start = 2;  // a piece of how it was started, from `total` on
 
 constexpr std::size_t max_named = max_fds_per_message;  // they fit into one message
 constexpr std::size_t max_descriptor_name = 128;
@@ -49,6 +56,17 @@ constexpr std::size_t max_descriptor_name = 128;
 struct NamedDescriptor {
   std::uint32_t id = 0;  // from the same row as the listeners'
   std::string name{};
+};
+
+// How far a holder is, for those who only want to know; docs/design.md has the states.
+enum class ReportedPhase : std::uint8_t {
+  none,
+  starting,
+  active,
+  granted,
+  probation,
+  draining,
+  leaving
 };
 
 // What a holder says of itself in its inventory.
@@ -84,6 +102,14 @@ struct Message {
   std::vector<NamedDescriptor> named{};
   std::int32_t code = 0;
   std::string text{};
+  Evidence evidence = Evidence::unknown;  // READY
+  // What has been, in RETIRED and REPORT.
+  std::uint32_t restarts = 0;
+  std::vector<Restart> journal{};
+  // REPORT
+  ReportedPhase phase = ReportedPhase::none;
+  std::vector<std::int32_t> members{};  // its processes
+  std::string start{};                  // a piece of how it was started; core/start.hpp
 };
 
 // EMSGSIZE: too much for one message.

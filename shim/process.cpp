@@ -7,6 +7,7 @@
 #include "shim/hooks.hpp"
 #include "shim/own_descriptors.hpp"
 #include "shim/real_calls.hpp"
+#include "shim/start.hpp"
 #include "shim/wrapped.hpp"
 
 #include <algorithm>
@@ -283,7 +284,22 @@ bool Process::open_page() {
   }
   page->generation.store(generation);
   page->main.store(::getpid());
+  record_start();
   return true;
+}
+
+// By the first process of a generation: others may have executed something else since.
+void Process::record_start() {
+  Start start = how_started(real_sys(), proc.get());
+  std::string text = write_start(start);
+  if (text.size() > page->start.size()) {
+    start.environment.clear();  // rather than half of it
+    text = write_start(start);
+  }
+  if (text.size() <= page->start.size()) {
+    std::memcpy(page->start.data(), text.data(), text.size());
+    page->start_size.store(static_cast<std::uint32_t>(text.size()));
+  }
 }
 
 bool Process::map_page() {

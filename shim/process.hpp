@@ -151,6 +151,9 @@ class Process {
   // Does nothing from now on, as if it were switched off. False: it has begun to serve.
   static bool stand_aside() noexcept;
 
+  // What showed that this process is ready.
+  Evidence evidence = Evidence::unknown;
+
   bool has_bound = false;
   // For others of our name, at the rendezvous.
   std::atomic<bool> has_looked{false};
@@ -179,6 +182,7 @@ class Process {
   bool open_proc();
   bool open_page();
   bool map_page();
+  void record_start();
   void settle_in_forked_child(bool noticed) noexcept;
   void step_aside() noexcept;
   [[nodiscard]] std::vector<int> inherited() const;

@@ -144,7 +144,8 @@ bool become_owner(Process& process, Taker::Share share) {
   if (!listen_beside_all(process, true)) {
     give_up(cannot_listen);
   }
-  Taker::Outcome outcome = process.taker->become_owner(*process.rendezvous(), share);
+  Taker::Outcome outcome =
+      process.taker->become_owner(*process.rendezvous(), share, process.evidence);
   if (!outcome.owner) {
     give_up(outcome.reason);
   }
@@ -156,6 +157,9 @@ bool become_owner(Process& process, Taker::Share share) {
   }
   for (const pid_t leader : outcome.outlived) {
     note_outlived(process, leader);
+  }
+  if (share == Taker::Share::all) {
+    process.page->journal = outcome.journal;
   }
   process.page->probation_ends.store(
       std::max(process.page->probation_ends.load(), outcome.probation_ends));
@@ -350,10 +354,11 @@ bool listens_on_all(const Process& process) {
                      [](const ClaimedListener& claim) { return claim.backlog >= 0; });
 }
 
-void settle_if(bool waits_for_work) noexcept {
+void settle_if(bool waits_for_work, Evidence evidence) noexcept {
   try {
     const SlowPath process(Process::existing());
     if (process && gate() == Gate::unsettled && (waits_for_work || listens_on_all(*process))) {
+      process->evidence = waits_for_work ? evidence : Evidence::listen;
       settle(*process);
     }
   } catch (...) {  // no memory just now: the next wait tries again
@@ -439,6 +444,7 @@ void settle_for_ring(Process& process) noexcept {
   try {
     const SlowPath entered(&process);
     if (entered && gate() == Gate::unsettled) {
+      process.evidence = Evidence::ring;
       settle(process);
     }
   } catch (...) {  // no memory: it is looked for again
@@ -482,11 +488,11 @@ void note_copy(int fd, int copy) noexcept {
 }
 
 void before_accept(int fd) noexcept {
-  settle_if(is_unsettled_listener(fd));
+  settle_if(is_unsettled_listener(fd), Evidence::accept);
 }
 
 void before_receive(int fd) noexcept {
-  settle_if(is_unsettled_listener(fd));
+  settle_if(is_unsettled_listener(fd), Evidence::receive);
 }
 
 void before_epoll_wait(int epoll) noexcept {
@@ -499,7 +505,7 @@ void before_epoll_wait(int epoll) noexcept {
     watches = process && watches_listener(*process, epoll);
   } catch (...) {
   }
-  settle_if(watches);
+  settle_if(watches, Evidence::epoll);
 }
 
 void before_poll(const pollfd* fds, nfds_t count) noexcept {
@@ -512,7 +518,7 @@ void before_poll(const pollfd* fds, nfds_t count) noexcept {
     }
   }
   if (gate() == Gate::unsettled) {
-    settle_if(watches);
+    settle_if(watches, Evidence::poll);
   }
   note_polls(news);
 }
@@ -531,7 +537,7 @@ void before_select(int count, const fd_set* readable) noexcept {
     }
   }
   if (gate() == Gate::unsettled) {
-    settle_if(watches);
+    settle_if(watches, Evidence::select);
   }
   note_polls(news);
 }

@@ -63,7 +63,7 @@ std::string_view Script::until(char end) {
 namespace {
 
 // In the order of MessageType, which begins with 1.
-constexpr std::string_view message_types = "HICGOFRDYBAJW";
+constexpr std::string_view message_types = "HICGOFRDYBAJWQP";
 
 }  // namespace
 
@@ -147,6 +147,18 @@ void Script::field(char name, Message& message, std::span<const Listener> known)
       break;
     case 'k':
       add_listener(1);
+      break;
+    case 'e':
+      message.evidence = static_cast<Evidence>(number() % 9);
+      break;
+    case 'h':
+      message.restarts = number();
+      if (message.journal.size() < Journal::room) {
+        message.journal.push_back({.successor = static_cast<pid_t>(number())});
+      }
+      break;
+    case 'q':
+      message.features = number();
       break;
     default:
       break;

@@ -13,6 +13,8 @@ void check(Bytes input) {
   require(message->total <= max_listeners, "a total is bounded");
   require(message->identity.size() <= max_text && message->text.size() <= max_text,
           "a text is bounded");
+  require(message->journal.size() <= Journal::room, "what is told of restarts is bounded");
+  require(message->start.size() <= max_start_piece, "a piece is bounded");
   for (const Listener& listener : message->listeners) {
     require(listener.address.is_supported(), "an address is of a kind that is handed over");
     require(listener.address.length <= sizeof listener.address.storage, "an address fits");
@@ -32,6 +34,9 @@ void check(Bytes input) {
               again->total == message->total && again->more == message->more &&
               again->ids == message->ids && again->inodes == message->inodes &&
               again->replaced == message->replaced && again->narrowed == message->narrowed &&
+              again->journal == message->journal && again->restarts == message->restarts &&
+              again->evidence == message->evidence && again->phase == message->phase &&
+              again->members == message->members && again->start == message->start &&
               again->text == message->text && again->code == message->code &&
               again->listeners.size() == message->listeners.size(),
           "what is read is what was written");

@@ -1,0 +1,163 @@
+// What a program overwrites, before it begins: its arguments and its environment with its
+// title, its directory and its umask when it becomes a daemon, its limits.
+//
+// Every program that has the library pays for it, also one that never binds anything: one
+// copy of some thousand bytes, and calls that take the kernel 2 µs together.
+#include "shim/start.hpp"
+
+#include "core/owned_fd.hpp"
+#include "core/processes.hpp"
+#include "shim/real_calls.hpp"
+
+#include <algorithm>
+#include <array>
+#include <charconv>
+#include <climits>
+#include <cstring>
+#include <fcntl.h>
+#include <sys/auxv.h>
+#include <sys/resource.h>
+#include <sys/single_threaded.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+namespace continuity::shim {
+namespace {
+
+constexpr mode_t usual_mask = 022;
+
+// What is not touched costs no memory. Larger ones are read at the first bind, from what
+// the program has left of them.
+struct Kept {
+  std::array<rlimit, RLIM_NLIMITS> limits;
+  std::size_t arguments_size;
+  std::size_t size;
+  mode_t mask;
+  bool has_mask;
+  uid_t user;
+  std::array<char, 1024> directory;
+  std::array<char, std::size_t{16} * 1024> text;  // arguments and variables, as they lay there
+};
+constinit Kept g_kept{};
+
+// The kernel puts all arguments and then all variables into one piece of memory.
+void keep_text(int argc, char** argv, char** variables) noexcept {
+  if (argc <= 0 || argv == nullptr) {
+    return;
+  }
+  const char* const begin = argv[0];
+  const char* const middle = argv[argc - 1] + std::strlen(argv[argc - 1]) + 1;
+  const char* end = middle;
+  for (; variables != nullptr && *variables != nullptr; ++variables) {
+    end = *variables + std::strlen(*variables) + 1;
+  }
+  // Somebody may have changed them before us (a library's constructor, setenv).
+  if (middle < begin || end < middle ||
+      static_cast<std::size_t>(end - begin) > g_kept.text.size()) {
+    return;
+  }
+  std::memcpy(g_kept.text.data(), begin, static_cast<std::size_t>(end - begin));
+  g_kept.arguments_size = static_cast<std::size_t>(middle - begin);
+  g_kept.size = static_cast<std::size_t>(end - begin);
+}
+
+__attribute__((constructor)) void keep_start(int argc, char** argv, char** variables) noexcept {
+  if (::getauxval(AT_SECURE) != 0) {
+    return;
+  }
+  const ErrnoGuard guard;
+  keep_text(argc, argv, variables);
+  if (::getcwd(g_kept.directory.data(), g_kept.directory.size()) == nullptr) {
+    g_kept.directory.front() = '\0';
+  }
+  // Its value is only to be had by setting it: not beside another thread, which may be
+  // making a file.
+  if (__libc_single_threaded != 0) {
+    g_kept.mask = ::umask(S_IRWXG | S_IRWXO);
+    ::umask(g_kept.mask);
+    g_kept.has_mask = true;
+  }
+  g_kept.user = ::getuid();
+  for (int resource = 0; resource < RLIM_NLIMITS; ++resource) {
+    ::getrlimit(static_cast<__rlimit_resource>(resource),
+                &g_kept.limits.at(static_cast<std::size_t>(resource)));
+  }
+}
+
+std::vector<std::string> split(std::string_view text) {
+  std::vector<std::string> parts;
+  while (!text.empty()) {
+    const auto end = text.find('\0');
+    parts.emplace_back(text.substr(0, end));
+    text.remove_prefix(end == std::string_view::npos ? text.size() : end + 1);
+  }
+  return parts;
+}
+
+std::string link_target(const Sys& sys, int proc, const char* path) {
+  std::array<char, PATH_MAX> target{};
+  const ssize_t length = sys.readlinkat(proc, path, target.data(), target.size());
+  return {target.data(), static_cast<std::size_t>(std::max<ssize_t>(length, 0))};
+}
+
+mode_t mask_of(const Sys& sys, int proc) {
+  if (g_kept.has_mask) {
+    return g_kept.mask;
+  }
+  const std::string status = read_proc(sys, proc, "self/status");
+  constexpr std::string_view key = "\nUmask:\t";
+  const auto at = status.find(key);
+  unsigned mask = usual_mask;
+  if (at != std::string::npos) {
+    std::from_chars(status.data() + at + key.size(), status.data() + status.size(), mask, 8);
+  }
+  return static_cast<mode_t>(mask);
+}
+
+// By the name that it was called by, since a new version may have that name by then. Of a
+// script, or of what ld.so has been told to run, that is not what the kernel runs.
+std::string program_of(const Sys& sys, int proc, const std::string& directory) {
+  std::string real = link_target(sys, proc, "self/exe");
+  constexpr std::string_view deleted = " (deleted)";
+  struct stat running {};
+  struct stat named {};
+  const auto* called = reinterpret_cast<const char*>(::getauxval(AT_EXECFN));
+  if (called != nullptr && *called != '\0' && std::strncmp(called, "/proc/", 6) != 0) {
+    const std::string path = *called == '/' ? called : directory + '/' + called;
+    if (sys.fstatat(AT_FDCWD, path.c_str(), &named, 0) == 0 &&
+        sys.fstatat(proc, "self/exe", &running, 0) == 0 && running.st_ino == named.st_ino &&
+        running.st_dev == named.st_dev) {
+      return path;
+    }
+  }
+  if (real.ends_with(deleted)) {
+    real.resize(real.size() - deleted.size());
+  }
+  return real;
+}
+
+}  // namespace
+
+Start how_started(const Sys& sys, int proc) {
+  Start start;
+  const std::string_view text(g_kept.text.data(), g_kept.size);
+  if (g_kept.size != 0) {
+    start.arguments = split(text.substr(0, g_kept.arguments_size));
+    start.environment = split(text.substr(g_kept.arguments_size));
+  } else {
+    start.arguments = split(read_proc(sys, proc, "self/cmdline"));
+    start.environment = split(read_proc(sys, proc, "self/environ"));
+  }
+  start.directory = g_kept.directory.front() == '/' ? std::string(g_kept.directory.data())
+                                                    : link_target(sys, proc, "self/cwd");
+  start.mask = mask_of(sys, proc);
+  start.user = g_kept.user;
+  for (int resource = 0; resource < RLIM_NLIMITS; ++resource) {
+    const rlimit& limit = g_kept.limits.at(static_cast<std::size_t>(resource));
+    start.limits.push_back({.resource = resource, .soft = limit.rlim_cur, .hard = limit.rlim_max});
+  }
+  start.program = program_of(sys, proc, start.directory);
+  return start;
+}
+
+}  // namespace continuity::shim
