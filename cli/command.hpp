@@ -23,5 +23,6 @@ enum class Exit : int {
 // arguments are parsed, and how it ended is left in `exit`, which outlives it.
 using AddCommand = void (*)(CLI::App& application, Exit& exit);
 void add_list(CLI::App& application, Exit& exit);
+void add_status(CLI::App& application, Exit& exit);
 
 }  // namespace continuity::cli

@@ -9,7 +9,7 @@
 namespace continuity::cli {
 namespace {
 
-constexpr std::array<AddCommand, 1> commands{add_list};
+constexpr std::array commands{add_list, add_status};
 
 Exit run(int argc, char** argv) {
   CLI::App application("Sees and restarts servers that run under libcontinuity.so.", "continuity");

@@ -1,0 +1,256 @@
+#include "cli/servers.hpp"
+
+#include "cli/output.hpp"
+#include "core/proc_text.hpp"
+#include "core/processes.hpp"
+
+#include <algorithm>
+#include <array>
+#include <cstdlib>
+#include <fcntl.h>
+#include <set>
+#include <unistd.h>
+
+namespace continuity::cli {
+namespace {
+
+// Who does not answer within this is stopped; all are asked before one is listened to.
+constexpr Nanoseconds answer_time = second;
+
+// "1000/nginx.00000000000000ff.sock": the name and the generation.
+bool read_door(std::string_view door, Server& server) {
+  constexpr std::string_view suffix = ".sock";
+  door = door.substr(door.find('/') + 1);
+  if (!door.ends_with(suffix)) {
+    return false;
+  }
+  door.remove_suffix(suffix.size());
+  const auto dot = door.rfind('.');
+  if (dot == std::string_view::npos || dot == 0 ||
+      !read_number(door.substr(dot + 1), server.generation, 16)) {
+    return false;
+  }
+  server.name = door.substr(0, dot);
+  return true;
+}
+
+void receive_report(Server& server, Nanoseconds deadline) {
+  auto received = server.channel.receive(deadline);
+  if (received && received->message.type == MessageType::report) {
+    server.answer = Server::Answer::report;
+    server.report = std::move(received->message);
+    server.pid = server.report.pid;
+  } else if (received && received->message.type == MessageType::abort &&
+             received->message.code == EPROTO) {
+    server.answer = Server::Answer::earlier;
+  } else if (!received && received.error().code == ETIMEDOUT) {
+    server.answer = Server::Answer::silent;
+  } else {
+    server.answer = Server::Answer::none;  // it has just gone
+  }
+}
+
+OwnedFd open_proc() {
+  return {libc_sys(), libc_sys().openat(AT_FDCWD, "/proc", O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0)};
+}
+
+std::vector<std::string> split_at_zeros(const std::string& text) {
+  std::vector<std::string> parts;
+  for (std::size_t at = 0; at < text.size();) {
+    const std::size_t end = std::min(text.find('\0', at), text.size());
+    parts.push_back(text.substr(at, end - at));
+    at = end + 1;
+  }
+  return parts;
+}
+
+std::string link_target(int proc, const std::string& path) {
+  std::array<char, 4096> target{};
+  const ssize_t length = libc_sys().readlinkat(proc, path.c_str(), target.data(), target.size());
+  return {target.data(), static_cast<std::size_t>(std::max<ssize_t>(length, 0))};
+}
+
+// What it has left of how it was started.
+std::optional<Start> start_of_process(pid_t pid) {
+  const OwnedFd proc = open_proc();
+  const std::string base = std::to_string(pid) + "/";
+  Start start;
+  start.program = link_target(proc.get(), base + "exe");
+  start.directory = link_target(proc.get(), base + "cwd");
+  start.arguments = split_at_zeros(read_proc(libc_sys(), proc.get(), base + "cmdline"));
+  start.environment = split_at_zeros(read_proc(libc_sys(), proc.get(), base + "environ"));
+  start.user = ::geteuid();
+  if (start.program.empty() || start.arguments.empty() || start.environment.empty()) {
+    return std::nullopt;
+  }
+  return start;
+}
+
+}  // namespace
+
+std::string Server::state() const {
+  switch (answer) {
+    case Answer::silent:
+      return "silent";
+    case Answer::earlier:
+      return "unknown";
+    case Answer::none:
+      return "gone";
+    case Answer::report:
+      break;
+  }
+  switch (report.phase) {
+    case ReportedPhase::starting:
+      return "starting";
+    case ReportedPhase::active:
+      return report.state == HolderState::on_probation ? "on-probation" : "active";
+    case ReportedPhase::granted:
+      return "granted";
+    case ReportedPhase::probation:
+      return "probation";
+    case ReportedPhase::draining:
+      return "draining";
+    case ReportedPhase::leaving:
+      return "leaving";
+    case ReportedPhase::none:
+      break;
+  }
+  return "unknown";
+}
+
+bool Server::serves() const {
+  return answer == Answer::earlier || answer == Answer::silent ||
+         (answer == Answer::report &&
+          (report.phase == ReportedPhase::active || report.phase == ReportedPhase::granted ||
+           report.phase == ReportedPhase::starting));
+}
+
+bool Server::refresh() {
+  if (!channel.send({.type = MessageType::status}, after(libc_sys(), answer_time))) {
+    answer = Answer::none;
+    return false;
+  }
+  receive_report(*this, after(libc_sys(), answer_time));
+  return answer == Answer::report;
+}
+
+std::optional<Start> Server::start() {
+  std::string text;
+  Message ask{.type = MessageType::status};
+  ask.features = wants_start;
+  while (answer == Answer::report) {
+    ask.total = static_cast<std::uint32_t>(text.size());
+    if (!channel.send(ask, after(libc_sys(), answer_time))) {
+      break;
+    }
+    auto received = channel.receive(after(libc_sys(), answer_time));
+    if (!received || received->message.type != MessageType::report ||
+        received->message.start.empty()) {
+      break;
+    }
+    text += received->message.start;
+    if (!received->message.more) {
+      return read_start(text);
+    }
+  }
+  return start_of_process(pid);
+}
+
+std::optional<std::vector<Server>> find_servers() {
+  const Sys& sys = libc_sys();
+  // NOLINTNEXTLINE(concurrency-mt-unsafe): one thread
+  const auto options = read_options([](const char* name) { return ::getenv(name); }).options;
+  std::string problem;
+  auto rendezvous = Rendezvous::open(sys, options.directory, ::geteuid(), problem);
+  if (!rendezvous) {
+    complain(Exit::system, problem);
+    return std::nullopt;
+  }
+  Log log;
+  log.open(sys, LogLevel::error, {});
+  std::vector<Server> servers;
+  for (Rendezvous::Peer& peer : rendezvous->connect_all(0, log)) {
+    Server server{.user = peer.owner};
+    const auto other = peer.channel.peer();
+    // As root, not everybody is who a directory says.
+    if (!read_door(peer.name, server) || !other || (other->uid != peer.owner && other->uid != 0)) {
+      continue;
+    }
+    server.pid = other->pid;
+    server.channel = std::move(peer.channel);
+    if (server.channel.send({.type = MessageType::status}, after(sys, answer_time))) {
+      servers.push_back(std::move(server));
+    }
+  }
+  const Nanoseconds deadline = after(sys, answer_time);
+  for (Server& server : servers) {
+    receive_report(server, deadline);
+  }
+  std::erase_if(servers, [](const Server& one) { return one.answer == Server::Answer::none; });
+  std::sort(servers.begin(), servers.end(), [](const Server& one, const Server& other) {
+    return std::tuple(one.name, !one.serves(), one.pid) <
+           std::tuple(other.name, !other.serves(), other.pid);
+  });
+  return servers;
+}
+
+Exit find_named(const std::string& name, std::vector<Server>& servers) {
+  auto all = find_servers();
+  if (!all) {
+    return Exit::system;
+  }
+  std::set<std::string> names;
+  for (const Server& server : *all) {
+    names.insert(server.name);
+  }
+  std::erase_if(*all, [&](const Server& server) {
+    return server.name != name && std::to_string(server.pid) != name;
+  });
+  if (all->empty()) {
+    std::string there;
+    for (const std::string& one : names) {
+      there += (there.empty() ? "" : ", ") + one;
+    }
+    return complain(Exit::unknown,
+                    compose("nobody is called {}; {}", name,
+                            there.empty() ? "there is nobody at all" : "there is " + there));
+  }
+  servers = std::move(*all);
+  return Exit::done;
+}
+
+Exit find_active(const std::string& name, Server& server) {
+  std::vector<Server> found;
+  if (const Exit exit = find_named(name, found); exit != Exit::done) {
+    return exit;
+  }
+  const auto serving = std::partition_point(found.begin(), found.end(),
+                                            [](const Server& one) { return one.serves(); });
+  if (serving == found.begin()) {
+    return complain(Exit::failed, compose("{} has nobody that serves: pid {} is {}", name,
+                                          found.front().pid, found.front().state()));
+  }
+  if (serving - found.begin() > 1) {
+    std::string pids;
+    std::for_each(found.begin(), serving, [&](const Server& one) {
+      pids += (pids.empty() ? "" : ", ") + std::to_string(one.pid);
+    });
+    return complain(Exit::failed,
+                    compose("there are several called {}: name one by its pid: {}", name, pids));
+  }
+  server = std::move(found.front());
+  return Exit::done;
+}
+
+Options options_of(const std::vector<std::string>& environment) {
+  return read_options([&](const char* name) -> const char* {
+           const std::string prefix = std::string(name) + "=";
+           const auto found =
+               std::find_if(environment.begin(), environment.end(),
+                            [&](const std::string& one) { return one.starts_with(prefix); });
+           return found == environment.end() ? nullptr : found->c_str() + prefix.size();
+         })
+      .options;
+}
+
+}  // namespace continuity::cli
