@@ -24,5 +24,8 @@ enum class Exit : int {
 using AddCommand = void (*)(CLI::App& application, Exit& exit);
 void add_list(CLI::App& application, Exit& exit);
 void add_status(CLI::App& application, Exit& exit);
+void add_upgrade(CLI::App& application, Exit& exit);
+void add_stop(CLI::App& application, Exit& exit);
+void add_trace(CLI::App& application, Exit& exit);
 
 }  // namespace continuity::cli

@@ -1,0 +1,40 @@
+# bash completion for continuity(1)
+# shellcheck shell=bash
+
+_continuity_names() {
+  continuity list --json 2>/dev/null | sed -n 's/^ *"name": "\(.*\)",$/\1/p' | sort -u
+}
+
+_continuity() {
+  local current=${COMP_WORDS[COMP_CWORD]} previous=${COMP_WORDS[COMP_CWORD - 1]}
+  local command=${COMP_WORDS[1]} words i
+  COMPREPLY=()
+  if [ "$COMP_CWORD" -eq 1 ]; then
+    mapfile -t COMPREPLY < <(compgen -W 'list status upgrade stop trace --help --version' -- "$current")
+    return
+  fi
+  for ((i = 2; i < COMP_CWORD; i++)); do
+    if [ "${COMP_WORDS[i]}" = -- ]; then # the server's own arguments
+      mapfile -t COMPREPLY < <(compgen -f -- "$current")
+      return
+    fi
+  done
+  case $previous in
+    --exec | --out)
+      mapfile -t COMPREPLY < <(compgen -f -- "$current")
+      return
+      ;;
+    --env | --timeout) return ;;
+  esac
+  case $command in
+    list) words='--json' ;;
+    status) words="--json --watch $(_continuity_names)" ;;
+    upgrade) words="--exec --env --timeout -- $(_continuity_names)" ;;
+    stop) words="--timeout $(_continuity_names)" ;;
+    trace) words="--out $(_continuity_names)" ;;
+    *) return ;;
+  esac
+  mapfile -t COMPREPLY < <(compgen -W "$words --help" -- "$current")
+}
+
+complete -F _continuity continuity

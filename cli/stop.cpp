@@ -1,0 +1,104 @@
+// continuity stop: the deliberate end of a server, all its generations.
+#include "cli/describe.hpp"
+#include "core/options.hpp"
+#include "core/processes.hpp"
+
+#include <algorithm>
+#include <csignal>
+#include <memory>
+
+namespace continuity::cli {
+namespace {
+
+struct Ending {
+  pid_t pid = 0;
+  OwnedFd process{};  // a pidfd: a number may be somebody else's by now
+};
+
+bool has_ended(const Ending& ending) {
+  pollfd entry{.fd = ending.process.get(), .events = POLLIN, .revents = 0};
+  const timespec at_once{};
+  return !ending.process.is_open() || libc_sys().ppoll(&entry, 1, &at_once) > 0;
+}
+
+// A signal of its choice, which counts as an end on purpose: nobody comes back for it.
+int stop_signal_of(Server& server) {
+  const auto start = server.start();
+  const int chosen = start ? options_of(start->environment).stop_signal : SIGTERM;
+  return chosen == 0 ? SIGTERM : chosen;
+}
+
+Exit stop(const std::string& name, const std::string& patience) {
+  Nanoseconds timeout = 0;
+  if (!parse_duration(patience, timeout)) {
+    return complain(Exit::usage,
+                    "--timeout wants a duration such as 5s; see continuity stop --help");
+  }
+  std::vector<Server> servers;
+  if (const Exit exit = find_named(name, servers); exit != Exit::done) {
+    return exit;
+  }
+  // One that starts up first, so that it does not take over from one that is about to end;
+  // then who serves, and last those that could take everything back: they see an end that
+  // was meant.
+  const auto rank = [](const Server& one) {
+    return one.report.phase == ReportedPhase::starting ? 0 : one.serves() ? 1 : 2;
+  };
+  std::stable_sort(servers.begin(), servers.end(),
+                   [&](const Server& one, const Server& other) { return rank(one) < rank(other); });
+  const Nanoseconds deadline = after(libc_sys(), timeout);
+  std::vector<Ending> endings;
+  const auto end = [&](pid_t pid, int signal) {
+    Ending ending{.pid = pid, .process = OwnedFd(libc_sys(), libc_sys().pidfd_open(pid, 0))};
+    if (ending.process.is_open() &&
+        libc_sys().pidfd_send_signal(ending.process.get(), signal) != 0 && errno != ESRCH) {
+      return complain(Exit::failed, compose("pid {}: {}", pid, error_text(errno)));
+    }
+    endings.push_back(std::move(ending));
+    return Exit::done;
+  };
+  for (Server& server : servers) {
+    // A successor that is starting is not at the rendezvous yet.
+    if (server.report.phase == ReportedPhase::granted && server.report.rival_pid > 1) {
+      if (const Exit exit = end(server.report.rival_pid, SIGTERM); exit != Exit::done) {
+        return exit;
+      }
+    }
+    const Exit exit = end(server.pid, stop_signal_of(server));
+    if (exit != Exit::done) {
+      return exit;
+    }
+  }
+  const auto is_over = [&] { return std::all_of(endings.begin(), endings.end(), has_ended); };
+  while (!is_over() && now(libc_sys()) < deadline) {
+    pause_for(libc_sys(), 5 * millisecond);
+  }
+  std::string left;
+  for (const Ending& ending : endings) {
+    if (!has_ended(ending)) {
+      left += (left.empty() ? "pid " : ", pid ") + std::to_string(ending.pid);
+    }
+  }
+  if (!left.empty()) {
+    return complain(Exit::timed_out,
+                    compose("{} still there after {} s", left, in_seconds(timeout)));
+  }
+  print(compose("{} has ended\n", name));
+  return Exit::done;
+}
+
+}  // namespace
+
+void add_stop(CLI::App& application, Exit& exit) {
+  struct Arguments {
+    std::string name;
+    std::string timeout = "30s";
+  };
+  CLI::App* command = application.add_subcommand("stop", "End a server, all its generations");
+  auto given = std::make_shared<Arguments>();
+  command->add_option("NAME", given->name, "what it is called, or a pid")->required();
+  command->add_option("--timeout", given->timeout, "how long to wait for that (30s)");
+  command->callback([given, &exit] { exit = stop(given->name, given->timeout); });
+}
+
+}  // namespace continuity::cli

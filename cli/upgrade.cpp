@@ -1,0 +1,277 @@
+// continuity upgrade: starts a server once more and tells what comes of it.
+#include "cli/describe.hpp"
+#include "cli/launch.hpp"
+#include "core/processes.hpp"
+
+#include <algorithm>
+#include <cstdlib>
+#include <fcntl.h>
+#include <filesystem>
+#include <memory>
+#include <unistd.h>
+
+namespace continuity::cli {
+namespace {
+
+constexpr Nanoseconds look_interval = 10 * millisecond;
+
+struct Arguments {
+  std::string name;
+  std::string program;
+  std::vector<std::string> variables;
+  std::string timeout = "2m";
+  std::vector<std::string> arguments;  // instead of those that it was started with
+};
+
+// Follows one run from its start to its outcome: what the predecessor says of it, and once
+// that has gone, what the successor says.
+class Follower {
+ public:
+  Follower(Server predecessor, Run run, Nanoseconds began)
+      : predecessor_(std::move(predecessor)), run_(std::move(run)), began_(began) {}
+
+  Exit follow(Nanoseconds deadline) {
+    for (;;) {
+      const bool running = run_.is_running();
+      if (const auto exit = look(); exit) {
+        return *exit;
+      }
+      if (!running) {
+        return complain(Exit::failed, compose("pid {} {} before it had taken over", run_.pid(),
+                                              run_.how_it_ended()));
+      }
+      if (now(libc_sys()) >= deadline) {
+        run_.end();
+        // It may have taken over at the last moment.
+        const auto exit = look();
+        return exit && *exit != Exit::failed
+                   ? *exit
+                   : complain(Exit::timed_out, "it was not ready in time, and has been ended");
+      }
+      pause_for(libc_sys(), look_interval);
+    }
+  }
+
+ private:
+  std::optional<Exit> look() {
+    if (!predecessor_gone_) {
+      predecessor_gone_ = !predecessor_.refresh();
+    }
+    return predecessor_gone_ ? look_at_successor() : look_at_predecessor();
+  }
+
+  std::optional<Exit> look_at_predecessor() {
+    const Restart* const attempt = find_attempt(predecessor_.report);
+    if (attempt == nullptr) {
+      if (predecessor_.report.state == HolderState::on_probation) {
+        say_once(waits_, compose("waits: pid {} is on probation itself for {} s more",
+                                 predecessor_.pid, in_seconds(predecessor_.report.duration)));
+      }
+      return std::nullopt;
+    }
+    tell(*attempt);
+    switch (attempt->outcome) {
+      case RestartOutcome::under_way:
+        return std::nullopt;
+      case RestartOutcome::done:
+        return succeed(attempt->successor);
+      case RestartOutcome::ended:
+        run_.is_running();
+        return complain(
+            Exit::failed,
+            compose("pid {} {} before it was ready; pid {} serves on", attempt->successor,
+                    run_.how_it_ended().empty() ? "ended" : run_.how_it_ended(), predecessor_.pid));
+      case RestartOutcome::timed_out:
+        return complain(Exit::timed_out,
+                        compose("pid {} was not ready in time (CONTINUITY_READY_TIMEOUT); pid {} "
+                                "serves on",
+                                attempt->successor, predecessor_.pid));
+      case RestartOutcome::rolled_back:
+        return complain(
+            Exit::rolled_back,
+            compose("pid {} failed {} ms after it took over; pid {} serves again",
+                    attempt->successor,
+                    in_milliseconds(now(libc_sys()) - attempt->at(RestartStep::retired)),
+                    predecessor_.pid));
+    }
+    return std::nullopt;
+  }
+
+  // The predecessor has left, or died: who is there now?
+  std::optional<Exit> look_at_successor() {
+    auto servers = find_servers();
+    if (!servers) {
+      return Exit::system;
+    }
+    for (Server& server : *servers) {
+      if (server.answer == Server::Answer::report && server.name == predecessor_.name &&
+          run_.has(server.pid) && server.serves() &&
+          server.report.phase != ReportedPhase::starting) {
+        if (const Restart* const attempt = find_attempt(server.report); attempt != nullptr) {
+          tell(*attempt);
+        }
+        return server.report.state == HolderState::on_probation
+                   ? std::nullopt
+                   : std::optional(succeed(server.pid));
+      }
+    }
+    return std::nullopt;
+  }
+
+  // The attempt of our run, by whom it is told.
+  const Restart* find_attempt(const Message& report) {
+    for (auto one = report.journal.rbegin(); one != report.journal.rend(); ++one) {
+      if (one->at(RestartStep::found) >= began_ && run_.has(one->successor)) {
+        return &*one;
+      }
+    }
+    return nullptr;
+  }
+
+  void tell(const Restart& attempt) {
+    const std::int64_t claimed = attempt.at(RestartStep::claimed);
+    say_once(claimed_,
+             compose("pid {} claims from pid {}", attempt.successor, attempt.predecessor));
+    if (attempt.at(RestartStep::retired) != 0) {
+      const std::int64_t ready = attempt.at(RestartStep::ready);
+      say_once(took_over_, compose("pid {} was ready after {} ms ({}), and took over in {} ms",
+                                   attempt.successor, in_milliseconds(ready - claimed),
+                                   name_of(attempt.evidence),
+                                   in_milliseconds(attempt.at(RestartStep::retired) - ready)));
+    }
+  }
+
+  static Exit succeed(pid_t successor) {
+    print(compose("pid {} has outlived its probation\n", successor));
+    return Exit::done;
+  }
+
+  static void say_once(bool& said, const std::string& text) {
+    if (!std::exchange(said, true)) {
+      print(text + "\n");
+    }
+  }
+
+  Server predecessor_;
+  Run run_;
+  Nanoseconds began_;
+  bool predecessor_gone_ = false;
+  bool waits_ = false;
+  bool claimed_ = false;
+  bool took_over_ = false;
+};
+
+// What is to be started, and that it can be. Nothing, and said why: it cannot.
+std::optional<Start> prepare(const Arguments& given, Server& server) {
+  const auto refuse = [](const std::string& sentence) {
+    complain(Exit::failed, sentence);
+    return std::nullopt;
+  };
+  if (server.answer != Server::Answer::report) {
+    return refuse(server.answer == Server::Answer::earlier
+                      ? compose("pid {} runs an earlier release, which does not tell how it was "
+                                "started; start it again by hand, this once",
+                                server.pid)
+                      : compose("pid {} does not answer (stopped?)", server.pid));
+  }
+  if (server.report.phase != ReportedPhase::active) {
+    return refuse(compose("pid {} is {}, with pid {}; try again when that has ended", server.pid,
+                          server.state(), server.report.rival_pid));
+  }
+  auto start = server.start();
+  if (!start) {
+    return refuse(compose("how pid {} was started cannot be found out", server.pid));
+  }
+  if (const std::string why = why_not_from_here(server.pid, *start); !why.empty()) {
+    return refuse(why);
+  }
+  if (!given.program.empty()) {
+    std::error_code error;
+    start->program = std::filesystem::absolute(given.program, error).string();
+    start->arguments.front() = given.program;
+  }
+  if (!given.arguments.empty()) {
+    start->arguments.resize(1);
+    start->arguments.insert(start->arguments.end(), given.arguments.begin(), given.arguments.end());
+  }
+  remove_variable(start->environment, "CONTINUITY_NEW");
+  for (const std::string& variable : given.variables) {
+    set_variable(start->environment, variable);
+  }
+  // Whatever its parent is, it is no sibling of the server's.
+  const OwnedFd proc(libc_sys(),
+                     libc_sys().openat(AT_FDCWD, "/proc", O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0));
+  const std::set<pid_t> members(server.report.members.begin(), server.report.members.end());
+  if (Processes(libc_sys(), proc.get()).is_below(::getpid(), members)) {
+    set_variable(start->environment, "CONTINUITY_NEW=1");
+  }
+  return start;
+}
+
+void show_last_lines(const Output& output) {
+  const std::string lines = output.last_lines();
+  if (!lines.empty()) {
+    std::fputs("its last lines:\n", stderr);
+    std::fputs(lines.c_str(), stderr);
+    std::fputs(lines.back() == '\n' ? "" : "\n", stderr);
+  }
+}
+
+Exit upgrade(const Arguments& given) {
+  Nanoseconds timeout = 0;
+  if (!parse_duration(given.timeout, timeout) ||
+      std::any_of(given.variables.begin(), given.variables.end(), [](const std::string& one) {
+        return one.find('=') == std::string::npos || one.front() == '=';
+      })) {
+    return complain(Exit::usage,
+                    "--timeout wants a duration such as 5s, --env NAME=VALUE; see "
+                    "continuity upgrade --help");
+  }
+  Server server;
+  if (const Exit exit = find_active(given.name, server); exit != Exit::done) {
+    return exit;
+  }
+  const auto start = prepare(given, server);
+  if (!start) {
+    return Exit::failed;
+  }
+  auto output = Output::make(server.name, server.pid);
+  if (!output) {
+    return Exit::system;
+  }
+  const Nanoseconds began = now(libc_sys());
+  auto run = Run::start(*start, *output);
+  if (!run) {
+    output->remove();
+    return complain(Exit::failed, compose("{}: {}: {}", start->program, run.error().step,
+                                          error_text(run.error().code)));
+  }
+  print(compose("pid {} is started\n", run->pid()));
+  Follower follower(std::move(server), std::move(*run), began);
+  const Exit exit = follower.follow(began + timeout);
+  if (exit != Exit::done) {
+    show_last_lines(*output);
+    output->remove();
+  } else if (!output->path().empty()) {
+    print(compose("what it writes is in {}\n", output->path()));
+  }
+  return exit;
+}
+
+}  // namespace
+
+void add_upgrade(CLI::App& application, Exit& exit) {
+  CLI::App* command =
+      application.add_subcommand("upgrade", "Start a server again and see it take over");
+  auto given = std::make_shared<Arguments>();
+  command->add_option("NAME", given->name, "what it is called, or a pid")->required();
+  command->add_option("--exec", given->program, "another program");
+  command->add_option("--env", given->variables, "NAME=VALUE, on top of what it had")
+      ->allow_extra_args(false);
+  command->add_option("--timeout", given->timeout, "to be ready and healthy (2m)");
+  command->add_option("ARGUMENT", given->arguments,
+                      "after --: instead of those that it was started with");
+  command->callback([given, &exit] { exit = upgrade(*given); });
+}
+
+}  // namespace continuity::cli
