@@ -81,7 +81,7 @@ Status Channel::send(const Message& message, std::span<const int> fds, Nanosecon
   }
 }
 
-Result<Received> Channel::receive(Nanoseconds deadline) {
+Result<Received> Channel::receive(Nanoseconds deadline, int flags) {
   // Not zeroed: most of it is never touched.
   const auto buffer = std::make_unique_for_overwrite<std::byte[]>(max_message_size);
   alignas(cmsghdr) std::array<std::byte, CMSG_SPACE(kernel_max_fds * sizeof(int))> control{};
@@ -96,7 +96,7 @@ Result<Received> Channel::receive(Nanoseconds deadline) {
   for (;;) {
     packet.msg_control = control.data();
     packet.msg_controllen = control.size();
-    size = sys_->recvmsg(fd_.get(), &packet, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
+    size = sys_->recvmsg(fd_.get(), &packet, MSG_CMSG_CLOEXEC | MSG_DONTWAIT | flags);
     if (size >= 0) {
       break;
     }
@@ -135,6 +135,17 @@ Result<Received> Channel::receive(Nanoseconds deadline) {
   }
   received.message = std::move(*message);
   return received;
+}
+
+// The kernel throws away what there is no room for.
+void Channel::drop() {
+  std::byte first{};
+  iovec body{.iov_base = &first, .iov_len = sizeof first};
+  msghdr packet{};
+  packet.msg_iov = &body;
+  packet.msg_iovlen = 1;
+  while (sys_->recvmsg(fd_.get(), &packet, MSG_DONTWAIT) < 0 && errno == EINTR) {
+  }
 }
 
 Result<Credentials> Channel::peer() const {

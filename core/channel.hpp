@@ -37,12 +37,16 @@ class Channel {
 
   // ECONNRESET when the other side is gone; EPROTO for anything that is not a
   // message of ours: then every descriptor that came with it has been closed.
-  Result<Received> receive(Nanoseconds deadline);
+  Result<Received> receive(Nanoseconds deadline) { return receive(deadline, 0); }
+  // The same, and the message stays where it is: `drop` takes it away.
+  Result<Received> look(Nanoseconds deadline) { return receive(deadline, MSG_PEEK); }
+  void drop();
 
   // Who is on the other side, as the kernel recorded it at connect or listen.
   [[nodiscard]] Result<Credentials> peer() const;
 
  private:
+  Result<Received> receive(Nanoseconds deadline, int flags);
   Status wait_for(short events, Nanoseconds deadline);
 
   const Sys* sys_ = nullptr;

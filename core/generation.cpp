@@ -187,11 +187,32 @@ bool Generation::try_to_lead() {
       !page_->leader.compare_exchange_strong(leader, own_agent())) {
     return false;
   }
-  // What the one before had begun and not finished is void: whoever it talked
-  // to begins anew.
-  if (static_cast<Stage>(page_->stage.load()) == Stage::prepared) {
-    abandon();
+  return true;
+}
+
+bool Generation::take_over() {
+  if (page_->sequence.load() % 2 != 0) {
+    change([] {});  // it has died in the middle of one, which is begun anew
   }
+  if (!follow()) {
+    return false;
+  }
+  const auto stage = static_cast<Stage>(page_->stage.load());
+  if (stage == Stage::prepared && self_->failed.load().code != 0) {
+    abandon();
+    return true;
+  }
+  if (stage == Stage::prepared || stage == Stage::retired) {
+    local_->successor_watch()->begin(page_->successor_self.load(), page_->successor_pid.load());
+  }
+  std::vector<std::uint32_t> shut_out;
+  const std::uint32_t count = page_->listener_count.load();
+  for (std::uint32_t i = 0; i < count && stage != Stage::serving; ++i) {
+    if (const PageListener& one = page_->listeners.at(i); one.shut_out.load() != 0) {
+      shut_out.push_back(one.id.load());
+    }
+  }
+  local_->note_shut_out(std::move(shut_out));
   return true;
 }
 
@@ -208,7 +229,12 @@ Generation::State Generation::read_page() const {
       const std::uint32_t count = page_->listener_count.load();
       for (std::uint32_t i = 0; i < count; ++i) {
         const PageListener& one = page_->listeners.at(i);
-        state.listeners.push_back({one.inode.load(), one.id.load(), one.claimed.load() != 0});
+        state.listeners.push_back({.inode = one.inode.load(),
+                                   .id = one.id.load(),
+                                   .claimed = one.claimed.load() != 0,
+                                   .before = {.status_flags = one.status_flags.load(),
+                                              .backlog = one.backlog.load(),
+                                              .reuse_port = one.reuse_port.load()}});
       }
       if (page_->sequence.load() == state.sequence) {
         return state;
@@ -225,6 +251,7 @@ Status Generation::prepare_here(const State& state) {
                                     [&](const Seen& one) { return one.inode == item.inode; });
     if (named != state.listeners.end()) {
       item.listener.id = named->id;
+      item.before = named->before;  // by now the successor may have changed it
       items.push_back(std::move(item));
     }
   }
@@ -439,7 +466,7 @@ void Generation::ask_for_offers(const std::vector<Item>& items) {
 }
 
 void Generation::take_offers(std::vector<Item>& items) {
-  Channel channel(*sys_, OwnedFd(*sys_, sys_->fcntl(ties_.offers, F_DUPFD_CLOEXEC, 0)));
+  Channel channel = channel_of(ties_.offers);
   for (;;) {
     auto received = channel.receive(0);
     if (!received) {
@@ -463,7 +490,7 @@ void Generation::take_offers(std::vector<Item>& items) {
 }
 
 void Generation::offer_own(const State& state) {
-  Channel channel(*sys_, OwnedFd(*sys_, sys_->fcntl(ties_.offering, F_DUPFD_CLOEXEC, 0)));
+  Channel channel = channel_of(ties_.offering);
   for (Item& item : local_->inventory()) {
     const bool known = std::any_of(state.listeners.begin(), state.listeners.end(),
                                    [&](const Seen& one) { return one.inode == item.inode; });
@@ -659,15 +686,26 @@ Status Generation::prepare(std::vector<Item> items) {
     return prepared;
   }
   stage_ = Stage::prepared;
+  const auto prepared = local_->prepared_items();
   change([&] {
     std::uint32_t count = 0;
     for (const Item& item : items) {
-      PageListener& entry = page_->listeners.at(count++);
+      PageListener& entry = page_->listeners.at(count);
       entry.inode.store(item.inode);
       entry.id.store(item.listener.id);
       entry.claimed.store(0);
+      entry.shut_out.store(0);
+      // In the same order, where the owner keeps any.
+      const auto before = count < prepared.size() && prepared[count].before
+                              ? *prepared[count].before
+                              : Retirement::SharedState{};
+      entry.status_flags.store(before.status_flags);
+      entry.backlog.store(before.backlog);
+      entry.reuse_port.store(before.reuse_port);
+      ++count;
     }
     page_->listener_count.store(count);
+    page_->watch_ends.store(0);
     page_->attempt.fetch_add(1);
     page_->stage.store(static_cast<std::uint32_t>(Stage::prepared));
   });
@@ -693,16 +731,20 @@ int Generation::descriptor(std::uint32_t id) {
   return local_->descriptor(id);
 }
 
-bool Generation::retire(std::span<const std::uint32_t> ids, Nanoseconds deadline) {
+template <typename Visit>
+void Generation::for_each_listener(std::span<const std::uint32_t> ids, Visit visit) {
   const std::set<std::uint32_t> wanted(ids.begin(), ids.end());
-  change([&] {
-    const std::uint32_t count = page_->listener_count.load();
-    for (std::uint32_t i = 0; i < count; ++i) {
-      PageListener& entry = page_->listeners.at(i);
-      if (wanted.contains(entry.id.load())) {
-        entry.claimed.store(1);
-      }
+  const std::uint32_t count = page_->listener_count.load();
+  for (std::uint32_t i = 0; i < count; ++i) {
+    if (PageListener& one = page_->listeners.at(i); wanted.contains(one.id.load())) {
+      visit(one);
     }
+  }
+}
+
+bool Generation::retire(std::span<const std::uint32_t> ids, Nanoseconds deadline) {
+  change([&] {
+    for_each_listener(ids, [](PageListener& one) { one.claimed.store(1); });
     if (static_cast<Stage>(page_->stage.load()) == Stage::prepared) {
       page_->stage.store(static_cast<std::uint32_t>(Stage::retired));
     }
@@ -790,15 +832,87 @@ bool Generation::is_scattered() {
   return page_->private_listeners.load() > 0;
 }
 
+// Before it is done: what has not been closed yet can be opened all the same.
+void Generation::note_shut_out(std::span<const std::uint32_t> ids) {
+  for_each_listener(ids, [](PageListener& one) { one.shut_out.store(1); });
+}
+
 void Generation::shut_out(std::span<const std::uint32_t> ids) {
+  note_shut_out(ids);
   local_->shut_out(ids);
+}
+
+void Generation::note_probation(Nanoseconds until) {
+  page_->watch_ends.store(until);
 }
 
 void Generation::note_drain(Nanoseconds until) {
   page_->drain_ends.store(until);
 }
 
+Channel Generation::channel_of(int tie) const {
+  return {*sys_, OwnedFd(*sys_, sys_->fcntl(tie, F_DUPFD_CLOEXEC, 0))};
+}
+
+// The new comes before the old goes: of two that are whole the later one counts. All or
+// nothing: half an attempt would hold its channels open, and go on with none of them.
+void Generation::keep(std::vector<Kept> attempt) {
+  if (attempt.empty() && kept_ == 0) {
+    return;
+  }
+  Channel place = channel_of(ties_.offers);
+  Channel out = channel_of(ties_.offering);
+  unsigned obsolete = std::exchange(kept_, 0);
+  for (Kept& one : attempt) {
+    one.note.more = &one != &attempt.back();
+    const auto fds = std::span(&one.channel, one.channel < 0 ? 0 : 1);
+    if (const auto sent = place.send(one.note, fds, 0); !sent) {
+      log_->debug("{}: {}; whoever leads after us cannot go on with this attempt",
+                  sent.error().step, error_text(sent.error().code));
+      obsolete += std::exchange(kept_, 0);
+      break;
+    }
+    ++kept_;
+  }
+  for (; obsolete > 0; --obsolete) {
+    out.drop();
+  }
+}
+
+std::vector<Received> Generation::kept() {
+  Channel out = channel_of(ties_.offering);
+  std::vector<Received> whole;
+  std::vector<Received> part;
+  for (;;) {
+    auto received = out.receive(0);
+    if (!received) {
+      return whole;
+    }
+    const bool more = received->message.more;
+    part.push_back(std::move(*received));
+    if (!more) {
+      whole = std::exchange(part, {});
+    }
+  }
+}
+
+// What only others have is known by its number.
+std::vector<Owner::Prepared> Generation::prepared() {
+  const auto own = local_->prepared_items();
+  std::vector<Prepared> all;
+  for (const Seen& seen : read_page().listeners) {
+    const auto found = std::find_if(own.begin(), own.end(),
+                                    [&](const Item& item) { return item.listener.id == seen.id; });
+    Prepared one{.item = found == own.end() ? Item{.inode = seen.inode} : *found,
+                 .retired = seen.claimed};
+    one.item.listener.id = seen.id;
+    all.push_back(std::move(one));
+  }
+  return all;
+}
+
 void Generation::close_listeners(std::span<const std::uint32_t> ids) {
+  note_shut_out(ids);
   local_->serve_dry(ids);
   retire(ids, after(*sys_, follow_time));
   local_->end_listeners(ids);

@@ -32,7 +32,9 @@ class Generation : public Owner {
  public:
   // `bell` is an eventfd on which all agents of the generation are woken,
   // `offers` the socket from which the leader takes listeners that only others
-  // hold, and `offering` its other end.
+  // hold, and `offering` its other end. What is sent the other way stays in there, with
+  // its descriptors, for as long as any process of the generation lives: there the leader
+  // keeps its attempt for whoever leads after it.
   struct Ties {
     int bell;
     int offers;
@@ -61,6 +63,9 @@ class Generation : public Owner {
   [[nodiscard]] bool is_deputy() const;
   // True if this process leads, from now on or already.
   bool try_to_lead();
+  // Brings who leads from now on to where the one before had come. False: not yet, for
+  // want of memory.
+  bool take_over();
   // Whose end is to be watched: who leads, or who is expected to. 0: nobody.
   [[nodiscard]] pid_t expected_leader() const;
 
@@ -80,7 +85,11 @@ class Generation : public Owner {
   unsigned connections() override;
   void finish_idle() override;
   Holding holding() override;
+  void note_probation(Nanoseconds until) override;
   void note_drain(Nanoseconds until) override;
+  void keep(std::vector<Kept> attempt) override;
+  std::vector<Received> kept() override;
+  std::vector<Prepared> prepared() override;
   bool is_scattered() override;
   void shut_out(std::span<const std::uint32_t> ids) override;
   void close_listeners(std::span<const std::uint32_t> ids) override;
@@ -110,6 +119,7 @@ class Generation : public Owner {
     std::uint64_t inode;
     std::uint32_t id;
     bool claimed;
+    Retirement::SharedState before;
   };
   struct State {
     std::uint32_t sequence;
@@ -128,6 +138,10 @@ class Generation : public Owner {
   template <typename Change>
   void change(Change change);
   void ring();
+  template <typename Visit>
+  void for_each_listener(std::span<const std::uint32_t> ids, Visit visit);
+  void note_shut_out(std::span<const std::uint32_t> ids);
+  [[nodiscard]] Channel channel_of(int tie) const;
   // True if all others have followed. `offers`: what they offer meanwhile.
   bool await_others(Nanoseconds deadline, Error* failure = nullptr,
                     std::vector<Item>* offers = nullptr);
@@ -163,6 +177,7 @@ class Generation : public Owner {
   std::set<std::uint32_t> retired_;
   std::vector<Offered> offered_;
   std::uint32_t offer_round_ = 0;
+  unsigned kept_ = 0;          // messages, of what this process has kept
   std::uint32_t attempt_ = 0;  // whose inventory this process has prepared
   Processes::Held held_elsewhere_;
   pid_t told_to_stop_ = 0;

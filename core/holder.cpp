@@ -54,6 +54,12 @@ bool is_among(std::span<const std::uint32_t> ids, std::uint32_t id) {
   return std::find(ids.begin(), ids.end(), id) != ids.end();
 }
 
+// In what is kept of a conversation.
+constexpr std::uint32_t has_same_numbers = 1;
+constexpr std::uint32_t has_claimed_named = 2;
+// Of the attempt.
+constexpr std::uint32_t has_said_goodbye = 1;
+
 // The one with this id among items in the order of their ids; null: none.
 const Owner::Item* find_item(const std::vector<Owner::Item>& items, std::uint32_t id) {
   const auto found = std::lower_bound(
@@ -117,6 +123,97 @@ void Holder::resume(HolderPhase phase, Nanoseconds until) {
   next_look_ = phase == HolderPhase::draining ? now(*sys_) : never;
   look_interval_ = first_look;
   next_report_ = after(*sys_, report_interval);
+  take_up_attempt();
+}
+
+// ---- An attempt that another process has begun -------------------------------------
+
+// First the attempt, then its conversations. One that has not been granted everything is
+// left out: its end tells the successor to look for us again.
+void Holder::keep_attempt() {
+  if (!std::exchange(attempt_changed_, false)) {
+    return;
+  }
+  std::vector<Owner::Kept> all;
+  if (phase_ != HolderPhase::active && phase_ != HolderPhase::leaving) {
+    Message attempt{.type = MessageType::claim};
+    attempt.generation = generation_;
+    attempt.pid = successor_;
+    attempt.duration = attempt_began_;
+    attempt.replaced = replaced_;
+    attempt.features = said_goodbye_ ? has_said_goodbye : 0;
+    all.push_back({.note = std::move(attempt)});
+    for (const Conversation& one : conversations_) {
+      const bool granted =
+          one.granted >= one.offered.size() && one.named_copies.empty() && one.channel.is_open();
+      if (one.stage != Stage::attempt || one.over || !granted) {
+        continue;
+      }
+      Message note{.type = MessageType::claim};
+      note.ids = one.claimed;
+      note.narrowed = one.retired;
+      note.features =
+          (one.same_numbers ? has_same_numbers : 0) | (one.claimed_named ? has_claimed_named : 0);
+      all.push_back({.note = std::move(note), .channel = one.channel.fd()});
+    }
+  }
+  owner_->keep(std::move(all));
+}
+
+void Holder::take_up(Received& kept) {
+  if (kept.fds.size() != 1) {
+    return;
+  }
+  Conversation conversation{.channel = Channel(*sys_, std::move(kept.fds.front()))};
+  conversation.peer = conversation.channel.peer().has_value() ? *conversation.channel.peer()
+                                                              : Credentials{.pid = successor_};
+  conversation.stage = Stage::attempt;
+  conversation.generation = generation_;
+  conversation.same_numbers = (kept.message.features & has_same_numbers) != 0;
+  conversation.claimed_named = (kept.message.features & has_claimed_named) != 0;
+  conversation.offered = items_;
+  conversation.granted = items_.size();
+  conversation.claimed = std::move(kept.message.ids);
+  conversation.retired = std::move(kept.message.narrowed);
+  conversations_.push_back(std::move(conversation));
+}
+
+// What the one before had read and not answered lies in its channel still.
+void Holder::take_up_attempt() {
+  auto kept = owner_->kept();
+  attempt_changed_ = true;
+  if (phase_ == HolderPhase::active || kept.empty()) {
+    if (phase_ == HolderPhase::granted) {
+      owner_->abandon();
+      phase_ = HolderPhase::active;
+    }
+    return;
+  }
+  for (Owner::Prepared& one : owner_->prepared()) {
+    if (!one.retired) {
+      served_.push_back(one.item.listener.id);
+    }
+    items_.push_back(std::move(one.item));
+  }
+  Message& attempt = kept.front().message;
+  generation_ = attempt.generation;
+  successor_ = attempt.pid;
+  attempt_began_ = attempt.duration;
+  replaced_ = std::move(attempt.replaced);
+  said_goodbye_ = (attempt.features & has_said_goodbye) != 0;
+  std::for_each(kept.begin() + 1, kept.end(), [this](Received& one) { take_up(one); });
+  keep_attempt();
+  log_->info("leads from now on, and goes on with the take-over by pid {}", successor_);
+  if (phase_ == HolderPhase::granted) {
+    phase_deadline_ = attempt_began_ + options_->ready_timeout;
+    if (this->attempt() == nullptr) {
+      apply(HolderEvent::gone);
+    }
+    return;
+  }
+  retired_at_ =
+      phase_ == HolderPhase::probation ? phase_deadline_ - options_->probation : now(*sys_);
+  note_unclaimed();
 }
 
 // ---- The loop ----------------------------------------------------------------
@@ -172,6 +269,7 @@ void Holder::run_once(Nanoseconds until) {
   look_at_timers();
   std::erase_if(predecessors_, [](const Predecessor& one) { return !one.channel.is_open(); });
   end_of_own_probation();
+  keep_attempt();
   conversations_.remove_if([](const Conversation& one) { return one.over; });
   if (conversations_.empty()) {
     owner_->take_leave();
@@ -277,20 +375,36 @@ void Holder::welcome() {
 
 void Holder::listen_to(Conversation& conversation) {
   while (!conversation.over) {
-    auto received = conversation.channel.receive(0);
+    // Whoever leads if we die in the middle of it reads it again.
+    const bool stays = conversation.stage == Stage::attempt;
+    auto received = stays ? conversation.channel.look(0) : conversation.channel.receive(0);
+    const int error = received ? 0 : received.error().code;
+    if (error == ETIMEDOUT) {
+      return;  // nothing more for now
+    }
+    conversation.unread = stays && (error == 0 || error == EPROTO || error == EPROTONOSUPPORT);
     if (!received) {
-      if (received.error().code == ETIMEDOUT) {
-        return;  // nothing more for now
-      }
       on_unreadable(conversation, received.error());
+      take_away(conversation);
       return;
     }
     on_message(conversation, *received);
+    keep_attempt();
+    take_away(conversation);
+  }
+}
+
+// Before the channel is closed, too: to the other side a message that nobody has read is
+// an error, which it is told instead of what we have said.
+void Holder::take_away(Conversation& conversation) {
+  if (std::exchange(conversation.unread, false) && conversation.channel.is_open()) {
+    conversation.channel.drop();
   }
 }
 
 // Never without a word: a channel that is closed in silence means death.
 void Holder::hang_up(Conversation& conversation, const char* what) {
+  take_away(conversation);
   if (!conversation.retired.empty() && phase_ == HolderPhase::probation) {
     // Whom we handed over to may babble; it accepts all the same.
     log_->warn("pid {} {}; ignored", conversation.peer.pid, what);
@@ -330,6 +444,7 @@ void Holder::listen_to(Predecessor& predecessor) {
 
 void Holder::on_message(Conversation& conversation, Received& received) {
   const Message& message = received.message;
+  attempt_changed_ = attempt_changed_ || conversation.stage == Stage::attempt;
   switch (message.type) {
     case MessageType::hello:
       on_hello(conversation, message);
@@ -917,6 +1032,7 @@ void Holder::on_gone(Conversation& conversation, HolderEvent event) {
     return;
   }
   const bool was_attempt = conversation.stage == Stage::attempt;
+  take_away(conversation);
   conversation.over = true;
   if (was_attempt) {
     conversation.channel.close();
@@ -953,6 +1069,7 @@ void Holder::apply(HolderEvent event, Conversation* who) {
   const HolderPhase before = phase_;
   const HolderStep next = step(phase_, event);
   phase_ = next.next;
+  attempt_changed_ = true;
   if (phase_ != before) {
     phase_deadline_ = never;
   }
@@ -1110,6 +1227,7 @@ void Holder::go_deaf(Conversation& successor) {
     note_step(RestartStep::retired, ended);
     retired_at_ = ended;
     phase_deadline_ = ended + options_->probation;
+    owner_->note_probation(phase_deadline_);
   }
   std::erase_if(served_, [&](std::uint32_t id) { return is_in(ids, id); });
   add_each_once(successor.retired, successor.claimed);

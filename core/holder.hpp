@@ -52,8 +52,24 @@ class Owner {
     std::string peer{};  // of one of them; empty if that cannot be told
   };
   virtual Holding holding() = 0;
-  // Until when it drains: for who leads if this process dies.
+  // For who leads if this process dies: until when it can come back, and drains.
+  virtual void note_probation(Nanoseconds /*until*/) {}
   virtual void note_drain(Nanoseconds /*until*/) {}
+  // What is under way, and the channels of it, which stay open if this process dies.
+  // Takes the place of what was kept before.
+  struct Kept {
+    Message note{};
+    int channel = -1;
+  };
+  virtual void keep(std::vector<Kept> /*attempt*/) {}
+  // What the one that led before has kept.
+  virtual std::vector<Received> kept() { return {}; }
+  // What is prepared, in the order of the ids, whoever has prepared it.
+  struct Prepared {
+    Item item;
+    bool retired = false;  // or closed
+  };
+  virtual std::vector<Prepared> prepared() { return {}; }
   // Whether several processes have listeners that the others have not. Then those of a
   // successor may come for theirs one by one.
   virtual bool is_scattered() { return false; }
@@ -148,8 +164,8 @@ class Holder {
   void let_go_at(Nanoseconds time) { files_deadline_ = time; }
 
   // Another process of this generation led until it died: this one goes on
-  // where the page says that it was. `until`: the end of the probation, or of the
-  // drain.
+  // where the page says that it was, with what the other has kept. `until`: the end of
+  // the probation, or of the drain.
   void resume(HolderPhase phase, Nanoseconds until);
 
   // One round: waits for something to happen, and deals with it. False when
@@ -181,6 +197,7 @@ class Holder {
     // Not claimed, but another listener of its lies beside it, and is why it is served
     // here no longer than need be.
     std::vector<std::uint32_t> overlapped{};
+    bool unread = false;  // the message that is being dealt with is in the channel still
     bool over = false;
   };
   struct Predecessor {
@@ -193,6 +210,7 @@ class Holder {
   void welcome();
   void listen_to(Conversation& conversation);
   void listen_to(Predecessor& predecessor);
+  static void take_away(Conversation& conversation);
   void on_message(Conversation& conversation, Received& received);
   void on_hello(Conversation& conversation, const Message& hello);
   void on_claim(Conversation& conversation, const Message& claim);
@@ -205,6 +223,9 @@ class Holder {
   void on_end_of_main();
   void send_inventory(Conversation& conversation);
   void look_at_group();
+  void keep_attempt();
+  void take_up_attempt();
+  void take_up(Received& kept);
   Status prepare(Conversation& conversation, std::span<const std::uint32_t> claimed);
   void send_grant(Conversation& conversation);
   void offer_named(Conversation& conversation, Message& inventory);
@@ -282,6 +303,7 @@ class Holder {
   // Of that, what is reached by nobody any more but for who has begun: the successor
   // has a listener for all its peers. In their order.
   std::vector<std::uint32_t> replaced_;
+  bool attempt_changed_ = false;  // since it was kept
   Nanoseconds attempt_began_ = 0;
   Nanoseconds retired_at_ = 0;  // the first time in this attempt; 0: not yet
   Nanoseconds phase_deadline_ = never;

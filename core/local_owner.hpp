@@ -36,7 +36,10 @@ class LocalOwner : public Owner {
   // revival makes them listen again.
   void serve_dry(std::span<const std::uint32_t> ids);
   void end_listeners(std::span<const std::uint32_t> ids);
+  // These had been shut out by the process that led before.
+  void note_shut_out(std::vector<std::uint32_t> ids) { shut_out_ = std::move(ids); }
   // See Retirement.
+  [[nodiscard]] std::vector<Item> prepared_items() const { return retirement_.items(); }
   void end_stand_ins() { retirement_.end_stand_ins(); }
   [[nodiscard]] std::vector<Address> retired_addresses() const { return retirement_.addresses(); }
 

@@ -71,6 +71,11 @@ struct PageListener {
   std::atomic<std::uint64_t> inode;
   std::atomic<std::uint32_t> id;
   std::atomic<std::uint32_t> claimed;
+  std::atomic<std::uint32_t> shut_out;  // nobody new comes there, by our doing
+  // What a revival puts back: Retirement::SharedState.
+  std::atomic<std::int32_t> status_flags;
+  std::atomic<std::int32_t> backlog;
+  std::atomic<std::int32_t> reuse_port;
 };
 
 // A process of another generation; the time it was started tells it from others
@@ -101,6 +106,7 @@ struct Page {
   std::array<std::atomic<std::uint64_t>, max_noted_claims> claimed_inodes;
   std::atomic<std::uint32_t> claimed_count;  // may be more than there is room for
   std::atomic<std::int64_t> probation_ends;
+  std::atomic<std::int64_t> watch_ends;  // until then it can come back; 0: it is not deaf
   std::atomic<std::int64_t> drain_ends;  // 0: it has not begun
   std::atomic<std::uint64_t> generation;
 
@@ -117,9 +123,8 @@ struct Page {
   std::atomic<std::uint32_t> offer_round;  // odd while the leader asks for an inventory
   std::atomic<std::uint32_t> attempt;      // counts inventories
   std::atomic<std::uint32_t> listener_count;
-  std::atomic<std::uint64_t> successor;  // the generation that takes over, or did
-  std::atomic<pid_t> successor_pid;      // what it was forked from; 0: there is none
-  std::atomic<pid_t> successor_self;     // who of it spoke last
+  std::atomic<pid_t> successor_pid;   // what it was forked from; 0: there is none
+  std::atomic<pid_t> successor_self;  // who of it spoke last
 
   // Who led the generations we took over from: if it executes itself and binds
   // again, it is not our successor.

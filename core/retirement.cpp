@@ -76,33 +76,46 @@ std::vector<std::uint64_t> Retirement::inodes(bool retired_only) const {
   return inodes;
 }
 
+Result<Retirement::SharedState> Retirement::read_state(int fd) const {
+  SharedState state{.status_flags = sys_->fcntl(fd, F_GETFL, 0)};
+  if (state.status_flags < 0) {
+    return last_error("look at a listener");
+  }
+  tcp_info info{};
+  socklen_t size = sizeof info;
+  // For a listener tcpi_sacked is the length its queue may have (tcp_get_info).
+  if (sys_->getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &size) == 0) {
+    state.backlog = static_cast<int>(info.tcpi_sacked);
+    size = sizeof state.reuse_port;
+    if (sys_->getsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &state.reuse_port, &size) != 0) {
+      state.reuse_port = -1;
+    }
+  }
+  return state;
+}
+
 Status Retirement::prepare_item(Item item) {
-  const int flags = sys_->fcntl(item.fd, F_GETFL, 0);
   if (socket_inode(*sys_, item.fd) != item.inode) {
     return Error{"find a listener again", ESTALE};
   }
   OwnedFd copy(*sys_, sys_->fcntl(item.fd, F_DUPFD_CLOEXEC, 0));
-  if (flags < 0 || !copy.is_open()) {
+  if (!copy.is_open()) {
     return last_error("keep a copy of a listener");
+  }
+  const auto state = item.before ? Result<SharedState>(*item.before) : read_state(item.fd);
+  if (!state) {
+    return state.error();
   }
   const auto deaf = stand_ins_.get(item.fd, item.listener, false);
   if (!deaf) {
     return deaf.error();
   }
-  const bool blocking = (flags & O_NONBLOCK) == 0;
+  const bool blocking = (state->status_flags & O_NONBLOCK) == 0;
   const bool sleeps = blocking && !keeps_place(item.listener);
   const auto last = sleeps ? stand_ins_.get(item.fd, item.listener, true) : deaf;
   if (!last) {
     return last.error();
   }
-  tcp_info info{};
-  socklen_t size = sizeof info;
-  // For a listener tcpi_sacked is the length its queue may have (tcp_get_info).
-  const bool told = sys_->getsockopt(item.fd, IPPROTO_TCP, TCP_INFO, &info, &size) == 0;
-  int reuse_port = -1;
-  size = sizeof reuse_port;
-  const bool may_be_joined =
-      told && sys_->getsockopt(item.fd, SOL_SOCKET, SO_REUSEPORT, &reuse_port, &size) == 0;
   OwnedFd answering;
   if (item.listener.is_datagram() && !keeps_place(item.listener)) {
     answering = make_answering(*sys_, copy.get(), item.listener);
@@ -117,9 +130,7 @@ Status Retirement::prepare_item(Item item) {
                    .stand_in_inode = socket_inode(*sys_, stand_in),
                    .last_stand_in = last_stand_in,
                    .answering = std::move(answering),
-                   .status_flags = flags,
-                   .backlog = told ? static_cast<int>(info.tcpi_sacked) : -1,
-                   .reuse_port = may_be_joined ? reuse_port : -1});
+                   .before = *state});
   return Done{};
 }
 
@@ -182,7 +193,7 @@ void Retirement::adopt(const Holdings& holdings) {
     const std::size_t item = kept_by_inode_.at(copy.inode);
     seats_.push_back({.fd = copy.fd,
                       .item = item,
-                      .blocking = (kept_[item].status_flags & O_NONBLOCK) == 0,
+                      .blocking = (kept_[item].before.status_flags & O_NONBLOCK) == 0,
                       .fd_flags = sys_->fcntl(copy.fd, F_GETFD, 0),
                       .retired = false,
                       .settled = false});
@@ -314,7 +325,7 @@ void Retirement::settle() {
       if (datagrams && replaced) {
         replace(seat, kept.copy.get());
       } else if (seat.blocking && kept.answering.is_open()) {
-        sys_->fcntl(kept.answering.get(), F_SETFL, kept.status_flags);
+        sys_->fcntl(kept.answering.get(), F_SETFL, kept.before.status_flags);
       } else if (!datagrams && seat.blocking) {
         replace(seat, kept.last_stand_in);
       }
@@ -499,20 +510,20 @@ void Retirement::sweep() {
 void Retirement::restore_membership(const Kept& kept) {
   int current = 0;
   socklen_t size = sizeof current;
-  if (kept.reuse_port >= 0 && kept.copy.is_open() &&
+  const int wanted = kept.before.reuse_port;
+  if (wanted >= 0 && kept.copy.is_open() &&
       sys_->getsockopt(kept.copy.get(), SOL_SOCKET, SO_REUSEPORT, &current, &size) == 0 &&
-      current != kept.reuse_port) {
-    sys_->setsockopt(kept.copy.get(), SOL_SOCKET, SO_REUSEPORT, &kept.reuse_port,
-                     sizeof kept.reuse_port);
+      current != wanted) {
+    sys_->setsockopt(kept.copy.get(), SOL_SOCKET, SO_REUSEPORT, &wanted, sizeof wanted);
   }
 }
 
 // What the successor set in the meantime belongs to the listener, not to it.
 void Retirement::restore_shared_state(const Kept& kept) {
-  sys_->fcntl(kept.copy.get(), F_SETFL, kept.status_flags);
+  sys_->fcntl(kept.copy.get(), F_SETFL, kept.before.status_flags);
   // It may have been closed, beside a listener of the successor's, which ends only now.
   const Nanoseconds deadline = after(*sys_, second);
-  while (kept.backlog >= 0 && sys_->listen(kept.copy.get(), kept.backlog) != 0 &&
+  while (kept.before.backlog >= 0 && sys_->listen(kept.copy.get(), kept.before.backlog) != 0 &&
          errno == EADDRINUSE && now(*sys_) < deadline) {
     pause_for(*sys_, millisecond);
   }
@@ -643,7 +654,17 @@ bool Retirement::is_retired(std::uint32_t id) const {
 
 bool Retirement::is_grouped(std::uint32_t id) const {
   const Kept* kept = find_kept(id);
-  return kept != nullptr && kept->reuse_port > 0;
+  return kept != nullptr && kept->before.reuse_port > 0;
+}
+
+std::vector<Retirement::Item> Retirement::items() const {
+  std::vector<Item> items;
+  items.reserve(kept_.size());
+  for (const Kept& kept : kept_) {
+    items.push_back(kept.item);
+    items.back().before = kept.before;
+  }
+  return items;
 }
 
 std::vector<Address> Retirement::addresses() const {

@@ -32,6 +32,7 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <unordered_map>
@@ -70,10 +71,19 @@ class Program : public RingIssuer {
 
 class Retirement {
  public:
+  // What belongs to a listener itself, so that a successor may change it and a revival
+  // puts it back.
+  struct SharedState {
+    int status_flags = 0;
+    int backlog = -1;     // -1: not to be known
+    int reuse_port = -1;  // likewise: a successor may set it to listen beside it
+  };
   struct Item {
-    Listener listener;
+    Listener listener{};
     int fd = -1;  // one number that holds it
     std::uint64_t inode = 0;
+    // As it was before there was a successor; empty: as it is now.
+    std::optional<SharedState> before{};
   };
 
   Retirement(const Sys& sys, int proc, int directory, Program& program, bool (*ours)(int fd));
@@ -114,6 +124,8 @@ class Retirement {
 
   [[nodiscard]] bool any() const { return !seats_.empty(); }
   [[nodiscard]] std::vector<Address> addresses() const;
+  // What has been prepared, with the state that a revival will put back; in no order.
+  [[nodiscard]] std::vector<Item> items() const;
   // The kept copy of a prepared listener, -1 if there is none.
   [[nodiscard]] int copy_of(std::uint32_t id) const;
   [[nodiscard]] bool is_retired(std::uint32_t id) const;
@@ -137,9 +149,7 @@ class Retirement {
     std::uint64_t stand_in_inode = 0;
     int last_stand_in = -1;  // as the program left the listener
     OwnedFd answering{};     // which both are, if there is one
-    int status_flags = 0;    // of the listener, to be put back by a revival
-    int backlog = -1;        // likewise; -1: not to be known
-    int reuse_port = -1;     // likewise: a successor may set it to listen beside it
+    SharedState before{};
     bool retired = false;
   };
 
@@ -150,6 +160,7 @@ class Retirement {
     std::size_t item;
   };
 
+  Result<SharedState> read_state(int fd) const;
   Status prepare_item(Item item);
   Status prepare_rings(const std::vector<int>& rings);
   bool deafen_rings(bool& any);

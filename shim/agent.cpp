@@ -498,7 +498,7 @@ bool Agent::is_announced() {
 
 void Agent::take_charge() {
   Page& page = *process_->page;
-  if (!is_announced()) {
+  if (!is_announced() || !generation_.take_over()) {
     return;
   }
   {
@@ -529,14 +529,20 @@ void Agent::take_charge() {
   }
   holder_->let_go_at(page.probation_ends + second);
   switch (static_cast<Stage>(page.stage.load())) {
+    case Stage::serving:
+      holder_->resume(HolderPhase::active, never);
+      break;
+    case Stage::prepared:
+      holder_->resume(HolderPhase::granted, never);
+      break;
     case Stage::retired:
-      holder_->resume(HolderPhase::probation, after(real_sys(), process_->options.probation));
+      holder_->resume(HolderPhase::probation, page.watch_ends != 0
+                                                  ? page.watch_ends.load()
+                                                  : after(real_sys(), process_->options.probation));
       break;
     case Stage::forgotten:
     case Stage::finishing:
       holder_->resume(HolderPhase::draining, page.drain_ends);
-      break;
-    default:
       break;
   }
   holder_->begin();

@@ -657,7 +657,7 @@ TEST_CASE("a leader of that pid whose agent has gone, by exec, is followed by an
   CHECK_FALSE(scene.at(0).generation.is_leader());
 }
 
-TEST_CASE("what the dead leader had only prepared is void, what it had retired is not",
+TEST_CASE("what the dead leader had prepared or retired stays so, and is what the next one finds",
           "[generation]") {
   const bool retired = GENERATE(false, true);
   Scene scene;
@@ -669,15 +669,55 @@ TEST_CASE("what the dead leader had only prepared is void, what it had retired i
   scene.at(0).alive = false;
   scene.at(2).told.take();
   REQUIRE(scene.at(1).generation.try_to_lead());
+  REQUIRE(scene.at(1).generation.take_over());
   scene.let_run(&scene.at(1));
 
-  CHECK(scene.stage() == (retired ? Stage::retired : Stage::serving));
-  CHECK(scene.at(2).told.take() == (retired ? Calls{} : Calls{"abandon"}));
+  CHECK(scene.stage() == (retired ? Stage::retired : Stage::prepared));
+  CHECK(scene.at(2).told.take().empty());
+  const auto found = scene.at(1).generation.prepared();
+  REQUIRE(found.size() == 2);
+  CHECK(found[0].item.listener.id == 1);
+  CHECK(found[0].item.inode == 101);
+  CHECK(found[0].retired == retired);
+  CHECK_FALSE(found[1].retired);
   if (retired) {
     scene.at(1).generation.revive();
     CHECK(scene.at(1).told.take().back() == "revive");
     CHECK(scene.at(2).told.take() == Calls{"revive"});
   }
+}
+
+TEST_CASE("who leads from now on is deaf to what the dead leader had just begun to retire",
+          "[generation]") {
+  Scene scene;
+  scene.begin();
+  REQUIRE(scene.prepare());
+  for (const std::size_t other : {1U, 2U}) {
+    scene.at(other).stopped = true;
+  }
+  CHECK_FALSE(scene.retire(id_1));
+  scene.at(0).alive = false;
+  scene.at(1).stopped = false;
+  scene.at(1).told.take();
+  REQUIRE(scene.at(1).generation.try_to_lead());
+  REQUIRE(scene.at(1).generation.take_over());
+  CHECK(scene.at(1).told.take() == Calls{"retire 1", "sweep"});
+}
+
+TEST_CASE("who cannot get ready does not go on with what the dead leader had prepared",
+          "[generation]") {
+  Scene scene;
+  scene.begin();
+  scene.at(1).told.fails = ENOMEM;
+  scene.at(1).stopped = true;
+  CHECK_FALSE(scene.prepare());
+  scene.page->stage.store(static_cast<std::uint32_t>(Stage::prepared));
+  scene.page->attempt.fetch_add(1);
+  scene.at(0).alive = false;
+  scene.at(1).stopped = false;
+  REQUIRE(scene.at(1).generation.try_to_lead());
+  REQUIRE(scene.at(1).generation.take_over());
+  CHECK(scene.stage() == Stage::serving);
 }
 
 TEST_CASE("a leader that dies in the middle of a change leaves a page that can be read",

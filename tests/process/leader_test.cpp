@@ -1,0 +1,126 @@
+// The process that leads a generation holds its conversations. If it dies in the middle
+// of a restart another one goes on, whatever has been said by then: a restart is an
+// affair of generations, not of processes.
+#include "families.hpp"
+
+#include <catch2/catch.hpp>
+
+#include <csignal>
+
+namespace continuity::test {
+namespace {
+
+const Arguments two_workers{"--workers", "2", "fork-and-forget"};
+constexpr const char* goes_on = "leads from now on, and goes on with the take-over";
+
+// All of them, without a goodbye.
+void kill_family(Process& main) {
+  const auto family = family_of(main.pid());
+  for (const pid_t process : family) {
+    ::kill(process, SIGKILL);
+  }
+  CHECK(have_ended(family));
+}
+
+// The process that leads is the one that was started; its workers live on without it.
+struct Predecessor {
+  explicit Predecessor(const Place& place)
+      : process(place.start(two_workers)), workers(workers_of(process, 2)) {
+    REQUIRE(who_answers(place.address(), 2) == workers);
+  }
+  void lose_leader() {
+    process.signal(SIGKILL);
+    process.wait_exit();
+  }
+
+  Process process;
+  std::set<pid_t> workers;
+};
+
+// Until the predecessor has handed it everything and the successor only has to say that it
+// is ready: it waits for its turn in there.
+Process spawn_granted(const Place& place) {
+  Process successor = place.spawn({"--background", "late", "--workers", "2", "fork-and-forget"});
+  REQUIRE(successor.next_line().rfind("listening ", 0) == 0);
+  return successor;
+}
+
+}  // namespace
+
+TEST_CASE("who leads dies on probation: the others take back what the successor loses") {
+  const FamilyPlace place("CONTINUITY_PROBATION=60s");
+  Predecessor predecessor(place);
+  Process successor = place.restart(two_workers);
+
+  predecessor.lose_leader();
+  predecessor.process.await_log(goes_on);
+  kill_family(successor);
+
+  CHECK(who_answers(place.address(), 2) == predecessor.workers);
+  CHECK(predecessor.process.logged("serving again") == 1);
+}
+
+TEST_CASE("one leader after the other dies on probation: who is left takes everything back") {
+  const FamilyPlace place("CONTINUITY_PROBATION=60s");
+  Predecessor predecessor(place);
+  Process successor = place.restart(two_workers);
+
+  predecessor.lose_leader();
+  const pid_t second = logged_by(predecessor.process.await_log(goes_on));
+  REQUIRE(predecessor.workers.contains(second));
+  ::kill(second, SIGKILL);
+  predecessor.workers.erase(second);
+  CHECK(have_ended({second}));
+  CHECK(wait_until([&] { return predecessor.process.logged(goes_on) == 2; }));
+  kill_family(successor);
+
+  CHECK(answer_from(place.address()) == "pid=" + std::to_string(*predecessor.workers.begin()));
+}
+
+TEST_CASE("who leads dies on probation: the successor is watched no longer than it was told") {
+  const FamilyPlace place("CONTINUITY_PROBATION=1s");
+  Predecessor predecessor(place);
+  Process successor = place.restart(two_workers);
+  predecessor.lose_leader();
+  predecessor.process.await_log(goes_on);
+
+  predecessor.process.await_log("leaving");
+  CHECK(have_ended(predecessor.workers));
+  CHECK(predecessor.process.logged("serving again") == 0);
+  Process next = place.restart(two_workers);
+  CHECK(next.logged("took over") == 1);
+}
+
+TEST_CASE("who leads dies before the successor is ready: it becomes the owner all the same") {
+  const FamilyPlace place("CONTINUITY_PROBATION=60s");
+  Predecessor predecessor(place);
+  Load load(place.address());
+  Process successor = spawn_granted(place);
+
+  predecessor.lose_leader();
+  predecessor.process.await_log(goes_on);
+  CHECK(load.await_ok(20));
+  successor.send("go on\n");
+
+  successor.await_log("took over " + place.printed_address());
+  CHECK(load.await_ok(20));
+  INFO(load.stats());
+  CHECK(load.count("failed") <= 1);  // what the dead one had in hand
+}
+
+TEST_CASE("who leads dies before the successor is ready, and so does that: nothing has changed") {
+  const FamilyPlace place("CONTINUITY_PROBATION=60s");
+  Predecessor predecessor(place);
+  Process successor = spawn_granted(place);
+  predecessor.lose_leader();
+  predecessor.process.await_log(goes_on);
+
+  kill_family(successor);
+
+  predecessor.process.await_log("before it was ready; serving on");
+  CHECK(who_answers(place.address(), 2) == predecessor.workers);
+  Process next = place.restart(two_workers);
+  CHECK(next.logged("took over") == 1);
+}
+
+}  // namespace continuity::test
