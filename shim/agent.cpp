@@ -711,6 +711,7 @@ void Agent::tell_predecessors() {
 void Agent::step() {
   constexpr Nanoseconds deputy_look = second;
   constexpr Nanoseconds rare_look = 30 * second;
+  constexpr Nanoseconds own_turn = millisecond;
   do_errand();
   switch (process_->page->current_phase()) {
     case GenerationPhase::starting:
@@ -742,6 +743,10 @@ void Agent::step() {
     return;
   }
   watch_leader();
+  if (leader_pid_ == real_sys().getpid()) {
+    sleep(after(real_sys(), own_turn));  // who led has ended since we looked: it is up to us
+    return;
+  }
   const Nanoseconds next = std::min(generation_.look(), next_ring_look);
   sleep(std::min(next, after(real_sys(), generation_.is_deputy() ? deputy_look : rare_look)));
 }

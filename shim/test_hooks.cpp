@@ -2,6 +2,8 @@
 
 #include "core/clock.hpp"
 
+#include <fmt/core.h>
+
 #include <algorithm>
 #include <array>
 #include <atomic>
@@ -10,7 +12,9 @@
 #include <cstdlib>
 #include <cstring>
 #include <fcntl.h>
+#include <new>
 #include <string_view>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -106,9 +110,15 @@ struct {
   std::string_view when;
   int message = 0;
   std::string_view action;
+} g_event;
+
+// What has happened is over for all processes that are forked from this one.
+struct Happened {
   std::atomic<bool> has_come{false};  // the message of a swap
   std::atomic<bool> is_over{false};
-} g_event;
+};
+Happened g_happened_here;
+Happened* g_happened = &g_happened_here;
 
 constexpr std::size_t header_size = 16;
 
@@ -128,14 +138,16 @@ bool happens(std::string_view when, int message) {
     return false;
   }
   if (g_event.when == "swap") {
-    g_event.has_come.store(true);
+    g_happened->has_come.store(true);
   }
-  return g_event.when == when && !g_event.is_over.exchange(true);
+  return g_event.when == when && !g_happened->is_over.exchange(true);
 }
 
 void say_so() {
-  constexpr std::string_view line = "continuity-test: it happens\n";
-  static_cast<void>(::write(STDERR_FILENO, line.data(), line.size()));
+  std::array<char, 64> line{};
+  const auto end = fmt::format_to_n(line.data(), line.size(),
+                                    "continuity-test: it happens to pid={}\n", ::getpid());
+  static_cast<void>(::write(STDERR_FILENO, line.data(), end.size));
 }
 
 [[noreturn]] void hang() {
@@ -236,7 +248,7 @@ ssize_t staged_recvmsg(int fd, msghdr* message, int flags) {
 }
 
 int staged_dup3(int from, int to, int flags) {
-  if (g_event.has_come.load() && !g_event.is_over.exchange(true)) {
+  if (g_happened->has_come.load() && !g_happened->is_over.exchange(true)) {
     act();
   }
   return faulty_dup3(from, to, flags);
@@ -252,6 +264,11 @@ void read_event(std::string_view text) {
   g_event.when = word();
   g_event.message = number_at(word().data());
   g_event.action = word();
+  void* shared =
+      ::mmap(nullptr, sizeof(Happened), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+  if (shared != MAP_FAILED) {
+    g_happened = new (shared) Happened;
+  }
 }
 
 }  // namespace

@@ -11,12 +11,13 @@ namespace continuity::shim {
 // CONTINUITY_TEST_FAIL="n:errno" (both numbers): the n-th call fails, counting those that
 // can. "pidfd_open:38": there is no such call at all.
 //
-// CONTINUITY_TEST_AT="WHEN:MESSAGE:ACTION": once, WHEN the MESSAGE (its number) is about to
+// CONTINUITY_TEST_AT="WHEN:MESSAGE:ACTION": once, in one process of all that are forked from
+// each other, WHEN the MESSAGE (its number) is about to
 // be sent ("before"), has been sent ("after") or has come ("got"), or at the first number
 // that changes its file after that ("swap"). ACTION: "kill", "stop", "segv", "exit0",
 // "exit1"; "hang", of that thread; "emfile", "enomem", "enospc", of the calls of the next second;
 // and of a message that is about to be sent "garbage", "truncate", "more", "fewer" or
-// "others": its descriptors. Standard error tells when it happens.
+// "others": its descriptors. Standard error tells when it happens, and to which process.
 Sys with_faults(const Sys& sys);
 
 }  // namespace continuity::shim

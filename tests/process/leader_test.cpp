@@ -37,13 +37,26 @@ struct Predecessor {
   std::set<pid_t> workers;
 };
 
-// Until the predecessor has handed it everything and the successor only has to say that it
-// is ready: it waits for its turn in there.
-Process spawn_granted(const Place& place) {
-  Process successor = place.spawn({"--background", "late", "--workers", "2", "fork-and-forget"});
-  REQUIRE(successor.next_line().rfind("listening ", 0) == 0);
-  return successor;
-}
+// A successor that has been granted everything, and is stopped where it would say that it
+// is ready.
+struct Granted {
+  explicit Granted(FamilyPlace& place) {
+    const Environment environment = place.environment;
+    place.environment.insert(place.environment.end(), {"LD_PRELOAD=" CONTINUITY_FAULTY_LIBRARY,
+                                                       "CONTINUITY_TEST_AT=before:7:stop"});
+    process = place.spawn(two_workers);
+    place.environment = environment;
+    asker = static_cast<pid_t>(number_in(process.await_log("it happens"), "pid"));
+  }
+  void go_on() const {
+    const std::string stat = "/proc/" + std::to_string(asker) + "/stat";
+    CHECK(wait_until([&] { return read_file(stat).find(") T ") != std::string::npos; }));
+    ::kill(asker, SIGCONT);
+  }
+
+  Process process{};
+  pid_t asker = 0;
+};
 
 }  // namespace
 
@@ -92,30 +105,31 @@ TEST_CASE("who leads dies on probation: the successor is watched no longer than 
 }
 
 TEST_CASE("who leads dies before the successor is ready: it becomes the owner all the same") {
-  const FamilyPlace place("CONTINUITY_PROBATION=60s");
+  FamilyPlace place("CONTINUITY_PROBATION=60s");
   Predecessor predecessor(place);
   Load load(place.address());
-  Process successor = spawn_granted(place);
+  Granted successor(place);
 
   predecessor.lose_leader();
   predecessor.process.await_log(goes_on);
   CHECK(load.await_ok(20));
-  successor.send("go on\n");
+  CHECK(successor.process.logged("took over") == 0);
+  successor.go_on();
 
-  successor.await_log("took over " + place.printed_address());
+  successor.process.await_log("took over " + place.printed_address());
   CHECK(load.await_ok(20));
   INFO(load.stats());
   CHECK(load.count("failed") <= 1);  // what the dead one had in hand
 }
 
 TEST_CASE("who leads dies before the successor is ready, and so does that: nothing has changed") {
-  const FamilyPlace place("CONTINUITY_PROBATION=60s");
+  FamilyPlace place("CONTINUITY_PROBATION=60s");
   Predecessor predecessor(place);
-  Process successor = spawn_granted(place);
+  Granted successor(place);
   predecessor.lose_leader();
   predecessor.process.await_log(goes_on);
 
-  kill_family(successor);
+  kill_family(successor.process);
 
   predecessor.process.await_log("before it was ready; serving on");
   CHECK(who_answers(place.address(), 2) == predecessor.workers);
