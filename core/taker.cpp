@@ -590,6 +590,7 @@ std::vector<Taker::Claim> Taker::claim_overlapping_granted(const Listener& wante
   return claims;
 }
 
+// Empty: nothing overlaps; one that is refused: it cannot be had now.
 std::vector<Taker::Claim> Taker::claim_overlapping(Rendezvous& rendezvous, const Listener& wanted) {
   for (;;) {
     auto claims = claim_overlapping_granted(wanted);
@@ -610,6 +611,57 @@ std::vector<Taker::Claim> Taker::claim_overlapping(Rendezvous& rendezvous, const
       return claims;
     }
   }
+}
+
+bool Taker::may_listen_early(std::span<const Beside> beside) {
+  return !beside.empty() && std::all_of(beside.begin(), beside.end(), [](const Beside& one) {
+    return one.overlap == Overlap::held_first;
+  });
+}
+
+namespace {
+
+bool set_reuse_port(const Sys& sys, int fd, int value) {
+  return sys.setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &value, sizeof value) == 0;
+}
+
+}  // namespace
+
+Taker::Found Taker::bind_beside(Rendezvous& rendezvous, const Listener& wanted, int fd,
+                                std::vector<Beside>& beside) {
+  const auto claims = claim_overlapping(rendezvous, wanted);
+  if (claims.empty()) {
+    return Found::nothing;
+  }
+  int grouped = 0;
+  socklen_t size = sizeof grouped;
+  sys_->getsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &grouped, &size);
+  const Address& address = wanted.address;
+  bool possible = true;
+  for (const Claim& claim : claims) {
+    possible =
+        possible && claim.found == Found::claimed && set_reuse_port(*sys_, claim.fd.get(), 1);
+    if (claim.found == Found::claimed) {
+      beside.push_back({.listener = claim.listener, .overlap = claim.overlap});
+    }
+  }
+  possible = possible && set_reuse_port(*sys_, fd, 1) &&
+             sys_->bind(fd, address.get(), address.length) == 0;
+  if (!possible) {
+    const int code = errno;
+    set_reuse_port(*sys_, fd, grouped);
+    release_beside(beside);
+    if (beside.size() == claims.size()) {  // and nobody has said why not
+      log_->warn("{} cannot be bound beside what is held there: {}", to_string(address),
+                 error_text(code));
+    }
+    beside.clear();
+    errno = code;
+    return Found::refused;
+  }
+  log_->debug("{} is bound beside {}", to_string(address),
+              to_string(beside.front().listener.address));
+  return Found::claimed;
 }
 
 namespace {
@@ -637,10 +689,12 @@ void Taker::release(const Listener& listener) {
   for_offer_of(conversations_, listener, [](Offer& offer) { return decrease(offer.claims); });
 }
 
-void Taker::release_overlapping(const Listener& listener, Overlap overlap) {
-  for_offer_of(conversations_, listener, [&](Offer& offer) {
-    return decrease(overlap == Overlap::held_first ? offer.replacements : offer.parts);
-  });
+void Taker::release_beside(std::span<const Beside> beside) {
+  for (const Beside& one : beside) {
+    for_offer_of(conversations_, one.listener, [&](Offer& offer) {
+      return decrease(one.overlap == Overlap::held_first ? offer.replacements : offer.parts);
+    });
+  }
 }
 
 bool Taker::Conversation::is_wanted() const {

@@ -12,6 +12,7 @@
 #include "core/rendezvous.hpp"
 
 #include <list>
+#include <span>
 #include <string>
 #include <unordered_map>
 #include <vector>
@@ -52,10 +53,21 @@ class Taker {
   // attempt. `may_share`: where all that fit are claimed already, one of these again.
   Claim claim(Rendezvous& rendezvous, const Listener& wanted, bool may_share = false);
 
-  // What overlaps with `wanted`, which nobody has: the program gets its own socket beside
-  // these. They are closed at the take-over, or once nobody has claimed them in time.
-  // Empty: nothing; one that is refused: it cannot be had now.
-  std::vector<Claim> claim_overlapping(Rendezvous& rendezvous, const Listener& wanted);
+  // A listener of a predecessor's which a socket of the program's is bound beside.
+  struct Beside {
+    Listener listener;
+    Overlap overlap;
+  };
+  // Whether a socket that is bound there takes no connection from the predecessor, though it
+  // listens.
+  static bool may_listen_early(std::span<const Beside> beside);
+
+  // Binds `fd`, a socket of the program's, at the address of `wanted` beside all that
+  // overlaps with it, which is claimed: with SO_REUSEPORT on each of them. That is closed at
+  // the take-over, or once nobody has claimed it in time. `nothing`: there is none, and
+  // nothing is bound; `refused`: it cannot be had now.
+  Found bind_beside(Rendezvous& rendezvous, const Listener& wanted, int fd,
+                    std::vector<Beside>& beside);
 
   // A copy of what a predecessor of our name hands on under this name. Not open: nobody does.
   OwnedFd claim_named(Rendezvous& rendezvous, const std::string& name);
@@ -73,7 +85,7 @@ class Taker {
   // The program closed what it had claimed: it may be claimed again.
   void release(const Listener& listener);
   // The same of what has a socket of the program's beside it.
-  void release_overlapping(const Listener& listener, Overlap overlap);
+  void release_beside(std::span<const Beside> beside);
 
   [[nodiscard]] bool has_claims() const;
   // The same, of conversations that no other process of this generation has.
@@ -144,6 +156,7 @@ class Taker {
   bool is_worth_another_look(const Conversation& conversation, const Claim& claim);
   Claim claim_from(Conversation& conversation, const Listener& wanted);
   Claim claim_offer(Conversation& conversation, Offer& offer);
+  std::vector<Claim> claim_overlapping(Rendezvous& rendezvous, const Listener& wanted);
   std::vector<Claim> claim_overlapping_granted(const Listener& wanted);
   Claim share(Conversation& conversation, const Listener& wanted);
   Claim claim_among(std::list<Conversation>& found, const Listener& wanted, Fit fit,

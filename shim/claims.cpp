@@ -115,11 +115,6 @@ bool install(Process& process, int fd, const Address& address, Taker::Claim clai
   return true;
 }
 
-bool set_reuse_port(int fd, bool on) {
-  const int value = on ? 1 : 0;
-  return real_sys().setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &value, sizeof value) == 0;
-}
-
 // The program's own sockets conflict with each other as they would without us: only a
 // group of which all have asked for it is let be.
 bool conflicts_with_own(const Process& process, const Listener& wanted, bool grouped) {
@@ -142,39 +137,17 @@ Taker::Found bind_beside(Process& process, int fd, const Address& address) {
       conflicts_with_own(process, *wanted, grouped)) {
     return Taker::Found::nothing;
   }
-  auto claims = process.own_taker().claim_overlapping(*process.rendezvous(), *wanted);
-  if (claims.empty()) {
-    return Taker::Found::nothing;
-  }
   ClaimedListener own;
   own.listener = *wanted;
   own.fds.push_back(fd);
   own.native = true;
   own.grouped = grouped;
-  bool possible = true;
-  for (const Taker::Claim& claim : claims) {
-    possible =
-        possible && claim.found == Taker::Found::claimed && set_reuse_port(claim.fd.get(), true);
-    if (claim.found == Taker::Found::claimed) {
-      own.beside.push_back({.listener = claim.listener, .overlap = claim.overlap});
-    }
+  const auto found =
+      process.own_taker().bind_beside(*process.rendezvous(), *wanted, fd, own.beside);
+  if (found == Taker::Found::claimed) {
+    note_claimed(process, std::move(own));
   }
-  possible =
-      possible && set_reuse_port(fd, true) && real().bind(fd, address.get(), address.length) == 0;
-  if (!possible) {
-    const ErrnoGuard guard;
-    set_reuse_port(fd, grouped);
-    process.release_beside(own);
-    if (own.beside.size() == claims.size()) {  // and nobody has said why not
-      process.log.warn("{} cannot be bound beside what is held there: {}", to_string(address),
-                       error_text(errno));
-    }
-    return Taker::Found::refused;
-  }
-  process.log.debug("{} is bound beside {}", to_string(address),
-                    to_string(own.beside.front().listener.address));
-  note_claimed(process, std::move(own));
-  return Taker::Found::claimed;
+  return found;
 }
 
 // Of two that share a socket and are told of one connection, one finds nothing: it sleeps

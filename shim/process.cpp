@@ -408,18 +408,9 @@ bool Process::is_this() const {
   return !bystander_ && pid_ == ::getpid();
 }
 
-// True where what the predecessor has beside it is found before it.
-bool ClaimedListener::listens_early() const {
-  return !beside.empty() && std::all_of(beside.begin(), beside.end(), [](const Beside& one) {
-    return one.overlap == Overlap::held_first;
-  });
-}
-
 void Process::release_beside(const ClaimedListener& claim) {
-  for (const ClaimedListener::Beside& one : claim.beside) {
-    if (taker) {
-      taker->release_overlapping(one.listener, one.overlap);
-    }
+  if (taker) {
+    taker->release_beside(claim.beside);
   }
 }
 

@@ -33,16 +33,10 @@ class Agent;
 // overlap with it, or one member more than the predecessor's group has.
 struct ClaimedListener {
   Listener listener;
-  struct Beside {
-    Listener listener;
-    Overlap overlap;
-  };
-  std::vector<Beside> beside{};
+  std::vector<Taker::Beside> beside{};
   bool native = false;   // the program's own socket
   bool again = false;    // the predecessor's, under another number of the program's already
   bool grouped = false;  // SO_REUSEPORT as the program has it
-  // Listening, it takes no connection from the predecessor.
-  [[nodiscard]] bool listens_early() const;
   std::vector<int> fds;  // the program's numbers, most often one
   OwnedFd model;         // what the program bound: takes what must wait
   std::vector<RecordedOption> recorded;

@@ -64,10 +64,10 @@ bool listen_beside(Process& process, const ClaimedListener& claim) {
 
 // Those that may listen before the predecessor is asked, or the others.
 bool listen_beside_all(Process& process, bool early) {
-  return std::all_of(process.claims.begin(), process.claims.end(),
-                     [&](const ClaimedListener& claim) {
-                       return claim.listens_early() != early || listen_beside(process, claim);
-                     });
+  return std::all_of(
+      process.claims.begin(), process.claims.end(), [&](const ClaimedListener& claim) {
+        return Taker::may_listen_early(claim.beside) != early || listen_beside(process, claim);
+      });
 }
 
 // Nobody needs to know any more what is polled once every blocking listener
