@@ -2,6 +2,7 @@
 
 #include "core/wake.hpp"
 
+#include <algorithm>
 #include <array>
 #include <csignal>
 #include <cstdlib>
@@ -29,9 +30,11 @@ bool others_stand_aside() {
   return continuity_stand_aside == nullptr || continuity_stand_aside() == 0;
 }
 
+constexpr int as_it_is = -1;  // a backlog
+
 Problem no_address(const std::string& text) {
   return {EINVAL, compose("\"{}\" is not an address: host:port, [v6]:port, *:port, unix:/path, "
-                          "unix:@name or udp:host:port",
+                          "unix:@name, udp:host:port, unix-dgram:/path or unix-seqpacket:/path",
                           text)};
 }
 
@@ -86,17 +89,55 @@ Upgrader::~Upgrader() {
 Upgrader::Answer<int> Upgrader::get_listener(const std::string& text) {
   const std::lock_guard lock(mutex_);
   const auto name = parse_listener_name(text);
-  return name ? claim(text, *name) : no_address(text);
+  return name ? get(text, *name, as_it_is) : no_address(text);
 }
 
-Upgrader::Answer<int> Upgrader::claim(const std::string& text, const ListenerName& name) {
-  const Problem nobody{ENOENT, {}};
+Upgrader::Answer<int> Upgrader::listen(const std::string& text, int backlog) {
+  const std::lock_guard lock(mutex_);
+  const auto name = parse_listener_name(text);
+  if (!name) {
+    return no_address(text);
+  }
+  auto got = get(text, *name, backlog < 0 ? SOMAXCONN : backlog);
+  const auto* problem = std::get_if<Problem>(&got);
+  const bool nobody_has_it =
+      problem != nullptr &&
+      (problem->code == ENOENT || problem->code == ENOTSUP || problem->code == EALREADY);
+  return nobody_has_it ? make(text, *name, backlog) : got;
+}
+
+// Once this process is ready it owns at once what it gets.
+Upgrader::Answer<int> Upgrader::get(const std::string& text, const ListenerName& name,
+                                    int backlog) {
   if (!rendezvous_) {
     return Problem{ENOTSUP, problem_};
   }
-  if (ready_) {
-    return Problem{EALREADY, "get_listener comes before ready"};
+  if (!refusal_.empty()) {
+    return Problem{EALREADY, compose("this process was not to be ready: {}", refusal_)};
   }
+  if (const auto state = progress_.outcome().state;
+      state == Progress::State::taken_over || state == Progress::State::completed) {
+    return Problem{EALREADY,
+                   "a successor has taken over from this process, which gets nothing more"};
+  }
+  forget_closed();
+  auto answer = claim(text, name, backlog);
+  const int* fd = std::get_if<int>(&answer);
+  if (!ready_ || fd == nullptr) {
+    return answer;
+  }
+  Taker::Outcome outcome;
+  if (std::string refusal = take_over(outcome); !refusal.empty()) {
+    sys_.close(*fd);
+    return Problem{ESTALE, std::move(refusal)};
+  }
+  watch(std::move(outcome));
+  return answer;
+}
+
+Upgrader::Answer<int> Upgrader::claim(const std::string& text, const ListenerName& name,
+                                      int backlog) {
+  const Problem nobody{ENOENT, {}};
   const OwnedFd probe(sys_, sys_.socket(name.address.family(), name.type | SOCK_CLOEXEC, 0));
   auto wanted = describe_socket(sys_, probe.get(), &name.address);
   if (!wanted) {
@@ -109,37 +150,111 @@ Upgrader::Answer<int> Upgrader::claim(const std::string& text, const ListenerNam
     }
     wanted->file = *file;
   }
-  auto claim = taker_->claim(*rendezvous_, *wanted);
+  auto claim = claim_as_held(*wanted);
   if (claim.found == Taker::Found::refused) {
     return Problem{
         EADDRINUSE,
         compose("{} is held by another generation that does not hand it over now", text)};
   }
+  if (claim.found == Taker::Found::nothing) {
+    return bind_beside(text, name, *wanted, backlog);
+  }
   if (claim.found != Taker::Found::claimed) {
     return nobody;
   }
   const int fd = claim.fd.release();
-  owner_->add(fd, claim.listener.file);
+  got_.push_back({fd, socket_inode(sys_, fd), std::move(claim.listener), backlog});
   return fd;
 }
 
-Upgrader::Answer<int> Upgrader::listen(const std::string& text, int backlog) {
-  const std::lock_guard lock(mutex_);
-  const auto name = parse_listener_name(text);
-  if (!name) {
-    return no_address(text);
+// Whether [v6] has IPv4 peers as well is not said by its name: as the predecessor has it.
+Taker::Claim Upgrader::claim_as_held(Listener wanted) {
+  auto claim = taker_->claim(*rendezvous_, wanted);
+  if (claim.found == Taker::Found::nothing && wanted.address.family() == AF_INET6 &&
+      !is_free(sys_, wanted)) {
+    wanted.v6only = !wanted.v6only;
+    claim = taker_->claim(*rendezvous_, wanted);
   }
-  if (!ready_) {
-    auto claimed = claim(text, *name);
-    if (const int* fd = std::get_if<int>(&claimed); fd != nullptr) {
-      backlogs_.push_back({*fd, socket_inode(sys_, *fd), backlog});
-      return claimed;
+  return claim;
+}
+
+// Another address in the way, which the predecessor has: the program gets a socket of its
+// own beside that, which listens at the take-over.
+Upgrader::Answer<int> Upgrader::bind_beside(const std::string& text, const ListenerName& name,
+                                            const Listener& wanted, int backlog) {
+  const Problem nobody{ENOENT, {}};
+  if (name.address.is_unix() || name.type != SOCK_STREAM || name.address.port() == 0 ||
+      is_free(sys_, wanted) || conflicts_with_own(wanted)) {
+    return nobody;
+  }
+  auto made = make_socket(sys_, name);
+  if (!made) {
+    return problem_at(text, made.error());
+  }
+  Got own{made->get(), socket_inode(sys_, made->get()), wanted,
+          backlog == as_it_is ? SOMAXCONN : backlog};
+  switch (taker_->bind_beside(*rendezvous_, wanted, own.fd, own.beside)) {
+    case Taker::Found::claimed:
+      break;
+    case Taker::Found::refused:
+      return Problem{EADDRINUSE, compose("{} overlaps with what another generation holds, and does "
+                                         "not hand over now",
+                                         text)};
+    default:
+      return nobody;
+  }
+  got_.push_back(std::move(own));
+  return made->release();
+}
+
+// The program's own sockets conflict with each other as they would without us.
+bool Upgrader::conflicts_with_own(const Listener& wanted) {
+  const auto conflicts = [&](const Listener& one) {
+    return matches(one, wanted) || overlap(one, wanted) != Overlap::none;
+  };
+  const auto items = owner_->inventory();
+  return std::any_of(items.begin(), items.end(),
+                     [&](const auto& item) { return conflicts(item.listener); }) ||
+         std::any_of(got_.begin(), got_.end(),
+                     [&](const Got& one) { return conflicts(one.listener); });
+}
+
+// What the program has closed before it was its own stays the predecessor's. Under another
+// number it may have it still.
+void Upgrader::forget_closed() {
+  std::erase_if(got_, [&](Got& one) {
+    if (socket_inode(sys_, one.fd) == one.inode) {
+      return false;
     }
-    if (const int code = std::get<Problem>(claimed).code; code != ENOENT && code != ENOTSUP) {
-      return claimed;
+    const auto copies = still_open(one.inode);
+    if (!copies.empty()) {
+      one.fd = copies.front();
+      return false;
+    }
+    if (one.beside.empty()) {
+      taker_->release(one.listener);
+    } else {
+      taker_->release_beside(one.beside);
+    }
+    return true;
+  });
+}
+
+// The program's numbers of it.
+std::vector<int> Upgrader::still_open(std::uint64_t inode) {
+  Descriptors descriptors(sys_, proc_.get());
+  const auto holdings = descriptors.find({&inode, 1}, [](int) { return false; });
+  std::vector<int> ours;
+  taker_->append_descriptors(ours);
+  std::vector<int> numbers;
+  if (holdings) {
+    for (const Copy& copy : holdings->copies) {
+      if (std::find(ours.begin(), ours.end(), copy.fd) == ours.end()) {
+        numbers.push_back(copy.fd);
+      }
     }
   }
-  return make(text, *name, backlog);
+  return numbers;
 }
 
 Upgrader::Answer<int> Upgrader::make(const std::string& text, const ListenerName& name,
@@ -240,6 +355,45 @@ bool Upgrader::has_completed() {
   return progress_.has_completed();
 }
 
+// Those that may listen before the predecessor is asked, or the others. What failed.
+std::optional<std::string> Upgrader::listen_beside(bool early) {
+  for (const Got& one : got_) {
+    if (!one.beside.empty() && Taker::may_listen_early(one.beside) == early &&
+        sys_.listen(one.fd, one.backlog) != 0) {
+      return compose("cannot listen at {} beside {}: {}", to_string(one.listener.address),
+                     to_string(one.beside.front().listener.address), error_text(errno));
+    }
+  }
+  return std::nullopt;
+}
+
+// Becomes the owner of all that was got and is not owned yet. Else why not: who has handed
+// over sees the channel close, and takes everything back.
+std::string Upgrader::take_over(Taker::Outcome& outcome) {
+  forget_closed();
+  // When the predecessor lets go of its own, whoever comes must find somebody here.
+  if (auto problem = listen_beside(true); problem) {
+    taker_->release_channels();
+    return *std::move(problem);
+  }
+  outcome = taker_->become_owner(*rendezvous_, Taker::Share::all, Evidence::said);
+  if (!outcome.owner) {
+    return outcome.reason;
+  }
+  if (auto problem = listen_beside(false); problem) {
+    outcome.predecessors.clear();
+    return *std::move(problem);
+  }
+  for (const Got& one : got_) {
+    if (one.beside.empty() && one.backlog != as_it_is && is_listening(sys_, one.fd)) {
+      sys_.listen(one.fd, one.backlog);
+    }
+    owner_->add(one.fd, one.listener.file);
+  }
+  got_.clear();
+  return {};
+}
+
 void Upgrader::become_owner() {
   if (!rendezvous_) {
     return;  // serves, but nobody can follow
@@ -248,17 +402,16 @@ void Upgrader::become_owner() {
   wake_ = OwnedFd(sys_, sys_.eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
   auto door = rendezvous_->publish(self_.identity, self_.generation);
   const Nanoseconds began = now(sys_);
-  auto outcome = taker_->become_owner(*rendezvous_, Taker::Share::all, Evidence::said);
-  if (!outcome.owner) {
+  Taker::Outcome outcome;
+  if (refusal_ = take_over(outcome); !refusal_.empty()) {
     rendezvous_->withdraw(self_.identity, self_.generation);
-    refusal_ = outcome.reason;
     progress_.give_up();
     return;
   }
   if (!outcome.outlived.empty()) {
     progress_.note_predecessor(outcome.outlived.front(), now(sys_) - began);
   }
-  set_backlogs();
+  watch(std::move(outcome));
   if (!wake_.is_open() || !door) {
     rendezvous_->withdraw(self_.identity, self_.generation);
     log_.error(
@@ -270,19 +423,29 @@ void Upgrader::become_owner() {
   holder_.emplace(sys_, log_, options_, *owner_,
                   Holder::Self{.identity = self_.identity, .generation = self_.generation},
                   door_.get(), wake_.get());
-  for (Channel& channel : outcome.predecessors) {
-    holder_->watch_predecessor(std::move(channel), outcome.probation_ends);
-  }
+  take_arrivals();
   start_thread();
 }
 
-void Upgrader::set_backlogs() {
-  for (const Backlog& backlog : backlogs_) {
-    if (socket_inode(sys_, backlog.fd) == backlog.inode && is_listening(sys_, backlog.fd)) {
-      sys_.listen(backlog.fd, backlog.wanted);
-    }
+// As long as nobody watches them their channels are open: a predecessor that sees one close
+// takes everything back.
+void Upgrader::watch(Taker::Outcome outcome) {
+  const std::lock_guard lock(arriving_);
+  for (Channel& channel : outcome.predecessors) {
+    arrivals_.push_back(std::move(channel));
   }
-  backlogs_.clear();
+  arrivals_until_ = std::max(arrivals_until_, outcome.probation_ends);
+  if (thread_running_) {
+    ring(sys_, wake_.get());
+  }
+}
+
+void Upgrader::take_arrivals() {
+  const std::lock_guard lock(arriving_);
+  for (Channel& channel : arrivals_) {
+    holder_->watch_predecessor(std::move(channel), arrivals_until_);
+  }
+  arrivals_.clear();
 }
 
 void Upgrader::start_thread() {
@@ -302,6 +465,7 @@ void* Upgrader::run(void* self) {
   auto* upgrader = static_cast<Upgrader*>(self);
   while (!upgrader->ending_.load()) {
     try {
+      upgrader->take_arrivals();
       upgrader->holder_->run_once();
     } catch (const std::exception&) {  // no memory just now: who asked asks again
     }

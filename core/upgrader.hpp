@@ -49,10 +49,30 @@ class Upgrader {
   Progress& progress() { return progress_; }
 
  private:
-  Answer<int> claim(const std::string& text, const ListenerName& name);
+  // What the program has been given before it owns it: a listener of the predecessor's, or
+  // a socket of its own beside one.
+  struct Got {
+    int fd;
+    std::uint64_t inode;
+    Listener listener;
+    int backlog;                          // to be set at the take-over; -1: left as it is
+    std::vector<Taker::Beside> beside{};  // not empty: listens at the take-over
+  };
+  Answer<int> get(const std::string& text, const ListenerName& name, int backlog);
+  Answer<int> claim(const std::string& text, const ListenerName& name, int backlog);
+  Taker::Claim claim_as_held(Listener wanted);
+  Answer<int> bind_beside(const std::string& text, const ListenerName& name, const Listener& wanted,
+                          int backlog);
   Answer<int> make(const std::string& text, const ListenerName& name, int backlog);
+  bool conflicts_with_own(const Listener& wanted);
+  void forget_closed();
+  std::vector<int> still_open(std::uint64_t inode);
+  std::optional<std::string> listen_beside(bool early);
+  // Empty: it owns all that it has got.
+  std::string take_over(Taker::Outcome& outcome);
   void become_owner();
-  void set_backlogs();
+  void watch(Taker::Outcome outcome);
+  void take_arrivals();
   void start_thread();
   static void* run(void* self);
   std::optional<Problem> what_forbids_upgrade();
@@ -77,17 +97,15 @@ class Upgrader {
   std::optional<Holder> holder_;
   // Of what follows; and of what a program's threads do with the above.
   std::mutex mutex_;
-  struct Backlog {
-    int fd;
-    std::uint64_t inode;
-    int wanted;
-  };
-  std::vector<Backlog> backlogs_;  // of inherited listeners, for when they are ours
+  std::vector<Got> got_;
   bool ready_ = false;
   std::string refusal_;
   pthread_t thread_{};
   std::atomic<bool> thread_running_{false};
   std::mutex upgrading_;  // one at a time
+  std::mutex arriving_;   // of what follows: predecessors, for the thread to watch
+  std::vector<Channel> arrivals_;
+  Nanoseconds arrivals_until_ = 0;
 };
 
 }  // namespace continuity

@@ -112,16 +112,27 @@ CONTINUITY_API void continuity_close(struct continuity_upgrader* upgrader) CONTI
  * The socket of the running predecessor at an address.
  *
  * Until continuity_ready() it belongs to the predecessor as well: do not accept or receive
- * from it, do not change its options or its blocking mode. It is handed on to the next run
- * without being registered. May take up to 0.1 s, and longer while another restart is
- * under way.
+ * from it, do not change its options or its blocking mode. What is closed before that stays
+ * the predecessor's. After continuity_ready() it is this process's own at once, for as long
+ * as the predecessor serves what it was not asked for (CONTINUITY_UNCLAIMED). It is handed on
+ * to the next run without being registered. May take up to 0.1 s, and longer while another
+ * restart is under way.
+ *
+ * Where the predecessor has another TCP address in the way ("127.0.0.1:80" of "*:80", "*:80"
+ * of "[::]:80", and back), this is a new socket that is bound beside it, and that begins to
+ * listen in continuity_ready().
  * @param address "host:port", "[v6]:port", "*:port" (all of IPv4), "unix:/path",
- *   "unix:@name", each for a listening stream socket; "udp:host:port" (with the same hosts)
- *   for one that receives datagrams. host is a number, names are not looked up.
+ *   "unix:@name", each for a listening stream socket; "unix-seqpacket:/path" for one that
+ *   keeps the bounds of messages; "udp:host:port" (with the same hosts) and "unix-dgram:/path"
+ *   for one that receives datagrams (the last two kinds with "@name" as well). host is a
+ *   number, names are not looked up. Whether "[::]" has IPv4 peers as well is as the
+ *   predecessor has it.
  * @return a descriptor, close-on-exec, the caller's to close; -1: nobody hands one over.
  *   errno: ENOENT, nobody is there, and continuity_error() is empty; EADDRINUSE, it is held
  *   by somebody who does not hand it over now; EINVAL, that is no address; ENOTSUP, nothing
- *   can be handed over here; EALREADY, continuity_ready() was before.
+ *   can be handed over here; ESTALE, after continuity_ready(): the predecessor has withdrawn
+ *   its offer, or does not answer; EALREADY, a successor has taken over from this process, or
+ *   continuity_ready() has failed; of socket(2).
  */
 CONTINUITY_API int continuity_get_listener(struct continuity_upgrader* upgrader,
                                            const char* address) CONTINUITY_NOEXCEPT;
@@ -134,7 +145,8 @@ CONTINUITY_API int continuity_get_listener(struct continuity_upgrader* upgrader,
  * @param backlog as for listen(2). On one that was inherited it is set when this process
  *   becomes its owner.
  * @return a descriptor, close-on-exec, the caller's to close; -1 with errno of
- *   continuity_get_listener() (but ENOENT and ENOTSUP), of socket(2), bind(2) or listen(2).
+ *   continuity_get_listener() (but ENOENT, ENOTSUP and EALREADY), of socket(2), bind(2) or
+ *   listen(2).
  */
 CONTINUITY_API int continuity_listen(struct continuity_upgrader* upgrader, const char* address,
                                      int backlog) CONTINUITY_NOEXCEPT;
@@ -156,8 +168,8 @@ CONTINUITY_API int continuity_register_listener(struct continuity_upgrader* upgr
  * the place of a predecessor that has handed on but a name.
  * @param name 1 to 128 bytes; two programs of one CONTINUITY_NAME mean the same by it.
  * @return a descriptor, close-on-exec, the caller's to close; -1 with errno ENOENT: nobody
- *   hands on anything of that name; EINVAL, ENOTSUP and EALREADY as for
- *   continuity_get_listener().
+ *   hands on anything of that name; EINVAL and ENOTSUP as for continuity_get_listener();
+ *   EALREADY, continuity_ready() was before.
  */
 CONTINUITY_API int continuity_get_descriptor(struct continuity_upgrader* upgrader,
                                              const char* name) CONTINUITY_NOEXCEPT;

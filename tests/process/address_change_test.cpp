@@ -26,8 +26,12 @@ constexpr std::array moves{
 
 class MovingPlace {
  public:
-  MovingPlace() {
+  explicit MovingPlace(const char* asking = nullptr) {
     place_.environment = {"CONTINUITY_PROBATION=300ms", "CONTINUITY_UNCLAIMED=600ms"};
+    if (asking != nullptr) {
+      place_.program = asking;
+      place_.environment.emplace_back("LD_PRELOAD=");
+    }
   }
   Place& at(const std::string& host) {
     place_.addresses = {host + ":" + port_};
@@ -42,12 +46,29 @@ class MovingPlace {
 };
 
 // Runs it at another address, and waits until the predecessor has nothing to do there.
-Process move_to(Place& place, const Arguments& arguments, Process& server, Load& load) {
+Process move_to(Place& place, const Arguments& arguments, Process& server, Load& load,
+                Leaving leaving = left_by_itself) {
   Process successor = place.spawn_listening(arguments);
   load.watch(successor.pid());
   successor.await_log("took over ");
-  CHECK(left_by_itself(server));
+  CHECK(leaving(server));
   return successor;
+}
+
+// From one address to the other and back, twice.
+void moves_without_loss(MovingPlace& places, const Move& move, const Arguments& arguments,
+                        Leaving leaving = left_by_itself) {
+  Process server = places.at(move.from).start(arguments);
+  Load load(places.of(move.clients), server);
+  for (int i = 0; i < 2; ++i) {
+    for (const char* host : {move.to, move.from}) {
+      server = move_to(places.at(host), arguments, server, load, leaving);
+      CHECK(answer_from(places.of(move.clients)) == answer_of(server));
+      CHECK(load.await_ok(50));
+    }
+  }
+  INFO(load.stats());
+  CHECK(load.count("failed") == 0);
 }
 
 bool serves(const std::string& address, const Process& server) {
@@ -62,17 +83,65 @@ TEST_CASE("a server moves to an address that overlaps with its own, and back, un
   const std::string loop = index % 2 == 0 ? "loop" : "epoll-level";
   CAPTURE(move.from, move.to, loop);
   MovingPlace places;
-  Process server = places.at(move.from).start({loop});
+  moves_without_loss(places, move, {loop});
+}
+
+TEST_CASE("a program that asks moves to an overlapping address, and back, under load") {
+  const Move move = GENERATE(from_range(moves.begin(), moves.end()));
+  CAPTURE(move.from, move.to);
+  MovingPlace places(ASKING_POLL);
+  moves_without_loss(places, move, {}, left_after_events);
+}
+
+// It is to make its first listener itself, and makes none for IPv6.
+TEST_CASE("the published loop moves to an overlapping address, and back, under load") {
+  const Move move = GENERATE(filter([](const Move& one) { return one.from[0] != '['; },
+                                    from_range(moves.begin(), moves.end())));
+  CAPTURE(move.from, move.to);
+  MovingPlace places(ASKING_SERVER);
+  moves_without_loss(places, move, {}, left_by_return);
+}
+
+TEST_CASE("a program that asks for an overlapping address and is not ready changes nothing") {
+  const Move move = GENERATE(from_range(moves.begin(), moves.end()));
+  CAPTURE(move.from, move.to);
+  MovingPlace places(ASKING_POLL);
+  Process server = places.at(move.from).start({});
   Load load(places.of(move.clients), server);
-  for (int i = 0; i < 2; ++i) {
-    server = move_to(places.at(move.to), {loop}, server, load);
-    CHECK(answer_from(places.of(move.clients)) == answer_of(server));
-    CHECK(load.await_ok(50));
-    server = move_to(places.at(move.from), {loop}, server, load);
-    CHECK(answer_from(places.of(move.clients)) == answer_of(server));
-    CHECK(load.await_ok(50));
-  }
-  INFO(load.stats());
+  Process successor = places.at(move.to).spawn({"--hold"});
+  CHECK(successor.next_line() == "holding");
+  CHECK(load.await_ok(100));
+
+  successor.signal(SIGKILL);
+
+  server.await_log("before it was ready; serving on");
+  CHECK(load.await_ok(100));
+  CHECK(load.count("failed") == 0);
+  CHECK(load.count("stale") == 0);
+  CHECK(server.next_line().rfind("failed ", 0) == 0);
+  const Process next = move_to(places.at(move.to), {}, server, load, left_after_events);
+  CHECK(answer_from(places.of(move.clients)) == answer_of(next));
+}
+
+TEST_CASE("a program that asks comes back at its address when a successor beside it dies") {
+  const Move move = GENERATE(from_range(moves.begin(), moves.end()));
+  CAPTURE(move.from, move.to);
+  MovingPlace places(ASKING_POLL);
+  Place& place = places.at(move.from);
+  place.environment.insert(place.environment.end(),
+                           {"CONTINUITY_PROBATION=30s", "CONTINUITY_UNCLAIMED=0s"});
+  Process server = place.start({});
+  Process successor = places.at(move.to).spawn_listening({});
+  successor.await_log("took over ");
+  server.await_log("is closed: ");
+  CHECK(answer_from(places.of(move.clients)) == answer_of(successor));
+
+  successor.signal(SIGKILL);
+
+  server.await_log("serving again");
+  CHECK(serves(places.of(move.clients), server));
+  Load load(places.of(move.clients), server);
+  CHECK(load.await_ok(100));
   CHECK(load.count("failed") == 0);
 }
 

@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <csignal>
 #include <filesystem>
+#include <optional>
 #include <sys/un.h>
 #include <unistd.h>
 
@@ -27,15 +28,6 @@ std::string await_event(Process& server, const std::string& state) {
   INFO(line);
   CHECK(line.rfind(state + " ", 0) == 0);
   return line;
-}
-
-// A program that is slow to look finds both in one: the descriptor tells that there is news.
-bool left_after_events(Process& server) {
-  std::string line = server.next_line();
-  if (line.rfind("taken over ", 0) == 0) {
-    line = server.next_line();
-  }
-  return line.rfind("completed ", 0) == 0 && server.wait_exit() == 0;
 }
 
 }  // namespace
@@ -160,6 +152,146 @@ TEST_CASE("a program that asks late is served by the preload") {
   CHECK(left_by_itself(predecessor));
 }
 
+TEST_CASE("a program that asks and is ready gets one more of its predecessor's, under load") {
+  AskingPlace place;
+  const ReservedPort port;
+  const std::string second = port.address();
+  place.environment.insert(place.environment.end(),
+                           {"CONTINUITY_UNCLAIMED=60s", "CONTINUITY_PROBATION=300ms"});
+  const bool waits = GENERATE(false, true);  // until the predecessor's probation is over
+  CAPTURE(waits);
+  place.addresses.push_back(second);
+  Process server = place.start({});
+  Load load(second, server);
+  place.addresses.pop_back();
+  Process successor = place.restart({});
+  await_event(server, "taken over");
+  if (waits) {
+    await_event(server, "completed");
+  }
+  CHECK(answer_from(second) == answer_of(server));
+  load.watch(successor.pid());
+  CHECK(load.await_ok(20));
+
+  successor.send("get " + second + "\n");
+
+  CHECK(successor.next_line() == "got");
+  successor.await_log("took over " + second);
+  CHECK(answer_from(second) == answer_of(successor));
+  CHECK(load.await_ok(20));
+  CHECK((waits ? server.wait_exit() == 0 : left_after_events(server)));
+  // And it is handed on with the rest.
+  place.addresses.push_back(second);
+  const Process third = place.spawn_listening({});
+  load.watch(third.pid());
+  CHECK(left_after_events(successor));
+  CHECK(load.await_ok(20));
+  CHECK(answer_from(second) == answer_of(third));
+  CHECK(load.count("failed") == 0);
+}
+
+TEST_CASE("a program that asks and is ready gets a listener beside its predecessor's, under load") {
+  AskingPlace place;
+  const ReservedPort port;
+  place.environment.insert(place.environment.end(),
+                           {"CONTINUITY_UNCLAIMED=60s", "CONTINUITY_PROBATION=300ms"});
+  place.addresses.push_back(port.address());
+  Process server = place.start({});
+  Load load(port.address(), server);
+  place.addresses.pop_back();
+  Process successor = place.restart({});
+  load.watch(successor.pid());
+  successor.send("get *:" + std::to_string(port.number()) + "\n");
+  CHECK(successor.next_line() == "got");
+  successor.await_log("took over " + port.address());
+  CHECK(load.await_ok(50));
+  CHECK(load.count("failed") == 0);
+}
+
+TEST_CASE("a program that asks is told why it gets nothing more") {
+  AskingPlace place;
+  const ReservedPort port;
+  place.environment.emplace_back("CONTINUITY_UNCLAIMED=0s");
+  place.addresses.push_back(port.address());
+  Process server = place.start({"--probation", "60000"});
+  place.addresses.pop_back();
+  Process successor = place.restart({"--probation", "60000"});
+  server.await_log("is closed: " + port.address());
+
+  server.send("get " + port.address() + "\n");
+  await_event(server, "taken over");
+  CHECK(server.next_line() ==
+        "get EALREADY: a successor has taken over from this process, which gets nothing more");
+  successor.send("get " + port.address() + "\n");
+  CHECK(successor.next_line() == "get ENOENT: ");
+}
+
+TEST_CASE("what a program that asks got and closed stays its predecessor's, under load") {
+  AskingPlace place;
+  place.environment.emplace_back("CONTINUITY_UNCLAIMED=60s");
+  const ReservedPort port;
+  const std::string first = place.address();
+  place.addresses.push_back(port.address());
+  Process server = place.start({});
+  Load load(first, server);
+  place.addresses.front() = "drop=" + first;
+  Process successor = place.spawn({});
+  CHECK(successor.next_line() == "listening pid=" + std::to_string(successor.pid()));
+  server.await_log("did not claim " + first);
+  CHECK(answer_from(first) == answer_of(server));
+  CHECK(answer_from(port.address()) == answer_of(successor));
+  // And it can be got again.
+  load.watch(successor.pid());
+  successor.send("get " + first + "\n");
+  CHECK(successor.next_line() == "got");
+  CHECK(answer_from(first) == answer_of(successor));
+  CHECK(load.await_ok(20));
+  CHECK(load.count("failed") == 0);
+}
+
+TEST_CASE("what a program that asks closed and got again is its own") {
+  const AskingPlace place;
+  AskingPlace again;
+  again.environment.emplace_back("CONTINUITY_DIR=" + place.rendezvous());
+  again.addresses = {"drop=" + place.address(), place.address()};
+  Process server = place.start({});
+  Process successor = again.spawn({});
+  CHECK(successor.next_line() == "listening pid=" + std::to_string(successor.pid()));
+  CHECK(left_after_events(server));
+  CHECK(answer_from(place.address()) == answer_of(successor));
+}
+
+TEST_CASE("what a program that asks moves to another number is taken over, under load") {
+  AskingPlace place;
+  const std::string address = place.address();
+  Process server = place.start({});
+  Load load(address, server);
+  place.addresses.front() = "move=" + address;
+  for (int i = 0; i < 2; ++i) {
+    Process successor = place.spawn({});
+    load.watch(successor.pid());
+    CHECK(successor.next_line() == "listening pid=" + std::to_string(successor.pid()));
+    CHECK(left_after_events(server));
+    CHECK(load.await_ok(20));
+    server = std::move(successor);
+  }
+  CHECK(answer_from(address) == answer_of(server));
+  CHECK(load.count("failed") == 0);
+}
+
+TEST_CASE("a program that asks gets [::] as its predecessor has it, without IPv4 or with it") {
+  AskingPlace place;
+  const ReservedPort port;
+  const std::string number = std::to_string(port.number());
+  place.addresses = {"v6only=" + number, "0.0.0.0:" + number};
+  Process server = place.spawn_listening({});
+  Process successor = place.spawn_listening({});
+  successor.await_log("took over ");
+  CHECK(left_after_events(server));
+  CHECK(answer_from("[::1]:" + number) == answer_of(successor));
+  CHECK(answer_from("127.0.0.1:" + number) == answer_of(successor));
+}
+
 TEST_CASE("a program that asks hands on what it has named, from run to run") {
   AskingPlace place;
   const Arguments arguments{"--state", "runs"};
@@ -274,6 +406,78 @@ TEST_CASE("no datagram is lost or answered twice by a program that asks", "[data
   CHECK(totals.twice == 0);
   CHECK(totals.strange == 0);
   CHECK(totals.stale == 0);
+}
+
+// A UNIX path is one socket's alone: what is under way at the take-over is answered from
+// another, which has no name.
+TEST_CASE("no UNIX datagram is lost or answered twice by a program that asks", "[datagram]") {
+  const TempDir files;
+  const bool is_abstract = GENERATE(false, true);
+  const std::string name = is_abstract ? "@" + (files / "name") : files / "socket";
+  AskingPlace place;
+  place.addresses = {"unix-dgram:" + name};
+  Process server = place.spawn_listening({});
+  DatagramLoad load(name);
+  constexpr std::uint64_t some = 200;
+  CHECK(load.await_answers(some));
+  for (int i = 0; i < 3; ++i) {
+    load.only({});
+    Process successor = place.spawn_listening({});
+    successor.await_log("took over unix:" + name);
+    CHECK(load.await_answers(some));
+    load.only({successor.pid()});
+    CHECK(load.await_answers(some));
+    CHECK(left_after_events(server));
+    server = std::move(successor);
+  }
+  const auto totals = load.finish();
+  CHECK(totals.lost == 0);
+  CHECK(totals.twice == 0);
+  CHECK(totals.stale == 0);
+}
+
+TEST_CASE("a program that asks hands over a seqpacket socket, with what waits in its queue") {
+  const TempDir files;
+  const std::string path = files / "socket";
+  AskingPlace place;
+  place.addresses = {"unix-seqpacket:" + path};
+  Process server = place.spawn_listening({});
+  for (int i = 0; i < 3; ++i) {
+    Process successor = place.spawn({"--hold"});
+    CHECK(successor.next_line() == "holding");
+    std::optional<Connection> open(std::in_place, path, SOCK_SEQPACKET);
+    CHECK(open->ask("hello") == answer_of(server));
+    server.signal(SIGSTOP);
+    Connection waiting(path, SOCK_SEQPACKET);
+    waiting.send("hello\n");
+    successor.send("go on\n");
+    server.signal(SIGCONT);
+    CHECK(successor.next_line() == "listening pid=" + std::to_string(successor.pid()));
+    const std::string answer = waiting.receive_line();
+    CHECK((answer == answer_of(server) || answer == answer_of(successor)));
+    CHECK(Connection(path, SOCK_SEQPACKET).ask("hello") == answer_of(successor));
+    CHECK(open->ask("hello") == answer_of(server));
+    open.reset();
+    server = std::move(successor);
+  }
+}
+
+TEST_CASE("a dead socket file of any kind gives way, a live one does not") {
+  const std::string kind = GENERATE("unix:", "unix-dgram:", "unix-seqpacket:");
+  CAPTURE(kind);
+  const TempDir files;
+  AskingPlace place;
+  place.addresses = {kind + (files / "socket")};
+  {
+    Process killed = place.spawn_listening({});
+    killed.signal(SIGKILL);
+    killed.wait_exit();
+  }
+  REQUIRE(std::filesystem::exists(files / "socket"));
+  const Process server = place.spawn_listening({});
+  place.environment.emplace_back("CONTINUITY_DISABLE=1");
+  Process rival = place.spawn({});
+  CHECK(rival.next_line().rfind("listen EADDRINUSE", 0) == 0);
 }
 
 }  // namespace continuity::test

@@ -46,6 +46,8 @@ std::string answer_of(const Process& server);
 bool left_by_itself(Process& server);
 // The same of a server that asks: nobody tells it to end, it has returned.
 bool left_by_return(Process& server);
+// The same of one that says what its event descriptor tells.
+bool left_after_events(Process& server);
 
 // The number after `name=` in a line.
 long number_in(const std::string& line, const std::string& name);

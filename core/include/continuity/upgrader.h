@@ -86,11 +86,14 @@ class SocketUpgrader {
   /// The socket of the running predecessor at `address`, or -1 if nobody hands one over;
   /// error() then tells why, and is empty if simply nobody is there.
   ///
-  /// address: "host:port", "[v6]:port", "*:port", "unix:/path", "unix:@name", or
-  /// "udp:host:port"; host is a number, names are not looked up. The descriptor is the
-  /// caller's to close. Until ready() it still belongs to the predecessor as well: do not
-  /// accept from it, do not change its options or its blocking mode. May take up to 0.1 s,
-  /// and longer while another restart is under way.
+  /// address: "host:port", "[v6]:port", "*:port", "unix:/path", "unix:@name",
+  /// "unix-seqpacket:/path", "unix-dgram:/path" or "udp:host:port"; host is a number, names
+  /// are not looked up. The descriptor is the caller's to close. Until ready() it still
+  /// belongs to the predecessor as well: do not accept from it, do not change its options or
+  /// its blocking mode. After ready() it is this process's own at once. Where the predecessor
+  /// has another TCP address in the way, as "127.0.0.1:80" of "*:80", it is a new socket that
+  /// listens from ready() on. May take up to 0.1 s, and longer while another restart is under
+  /// way.
   [[nodiscard]] int get_listener(const std::string& address) noexcept {
     return continuity_get_listener(upgrader_.get(), address.c_str());
   }

@@ -1,11 +1,13 @@
 /* A server in C that asks, with an event loop of its own: what continuity.h promises, used.
  * Every line is answered by "pid=PID". What happens to it is said, one line an event:
  *
- *   asking-poll [--name NAME] [--probation MS] [--signal NUMBER] [--bind-first PORT] [--state NAME]
- * ADDRESS...
+ *   asking-poll [--hold] [--name NAME] [--probation MS] [--signal NUMBER] [--bind-first PORT]
+ *     [--state NAME] ADDRESS...
  *
  * and on standard input it is told: "die" ends it at once; "upgrade" makes it start a new
- * run of itself, "upgrade PROGRAM" one of that program.
+ * run of itself, "upgrade PROGRAM" one of that program; "get ADDRESS" makes it ask for one
+ * more listener. Of addresses, "drop=ADDRESS" is got and closed again, "move=ADDRESS" goes on
+ * under another number, and "v6only=PORT" is a socket of its own that is registered.
  */
 #include "continuity.h"
 
@@ -154,14 +156,38 @@ static void* upgrade(void* told) {
   return NULL;
 }
 
+static void use(struct server* server, int sock) {
+  nfds_t place = 2;
+  fcntl(sock, F_SETFL, O_NONBLOCK);
+  while (server->sockets[place].fd >= 0) {
+    ++place;
+  }
+  watch(server, place, sock);
+}
+
+static void get(struct server* server, const char* address) {
+  const int sock = continuity_get_listener(server->upgrader, address);
+  char line[512];
+  if (sock >= 0) {
+    use(server, sock);
+    say("got");
+  } else {
+    snprintf(line, sizeof line, "get %s: %s", strerrorname_np(errno), continuity_error());
+    say(line);
+  }
+}
+
 static void obey(struct server* server) {
   char order[64] = "";
+  char address[64];
   const ssize_t size = read(STDIN_FILENO, order, sizeof order - 1);
   server->program[0] = 0;
   if (size <= 0) {
     server->sockets[0].fd = -1;
   } else if (strncmp(order, "die", 3) == 0) {
     _exit(9);
+  } else if (sscanf(order, "get %63s", address) == 1) {
+    get(server, address);
   } else if (sscanf(order, "upgrade%63s", server->program) != 0) {
     pthread_create(&server->upgrading, NULL, upgrade, server);
     server->upgrades = true;
@@ -208,10 +234,15 @@ static void serve(struct server* server) {
 }
 
 static const char* state = NULL;
+static bool holds = false;
 
 static int choose(int argc, char** argv, struct continuity_options* options) {
   int next = 1;
   continuity_options_init(options);
+  if (argc > 1 && strcmp(argv[1], "--hold") == 0) {
+    holds = true;
+    ++next;
+  }
   for (; next + 1 < argc && argv[next][0] == '-'; next += 2) {
     if (strcmp(argv[next], "--name") == 0) {
       options->name = argv[next + 1];
@@ -236,6 +267,44 @@ static int choose(int argc, char** argv, struct continuity_options* options) {
   return next;
 }
 
+static int listen_v6only(struct server* server, int port) {
+  const struct sockaddr_in6 any = {.sin6_family = AF_INET6, .sin6_port = htons((in_port_t)port)};
+  char address[64];
+  const int on = 1;
+  snprintf(address, sizeof address, "[::]:%d", port);
+  int sock = continuity_get_listener(server->upgrader, address);
+  if (sock < 0) {
+    sock = socket(AF_INET6, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    setsockopt(sock, IPPROTO_IPV6, IPV6_V6ONLY, &on, sizeof on);
+    setsockopt(sock, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
+    if (bind(sock, (const struct sockaddr*)&any, sizeof any) != 0 || listen(sock, 64) != 0 ||
+        continuity_register_listener(server->upgrader, sock) != 0) {
+      return -1;
+    }
+  }
+  return sock;
+}
+
+/* -1 also if it is not to be used. */
+static int listen_at(struct server* server, const char* argument) {
+  const char* const address = strchr(argument, '=') != NULL ? strchr(argument, '=') + 1 : argument;
+  const int sock = strncmp(argument, "v6only=", 7) == 0
+                       ? listen_v6only(server, atoi(address))
+                       : continuity_listen(server->upgrader, address, 64);
+  int moved = sock;
+  if (sock < 0) {
+    fail("listen");
+  }
+  if (strncmp(argument, "move=", 5) == 0) {
+    moved = fcntl(sock, F_DUPFD_CLOEXEC, 100);
+    close(sock);
+  } else if (strncmp(argument, "drop=", 5) == 0) {
+    moved = -1;
+    close(sock);
+  }
+  return moved;
+}
+
 int main(int argc, char** argv) {
   struct server server = {
       .upgrader = NULL, .count = 0, .clients = 0, .upgrades = false, .program = ""};
@@ -252,11 +321,14 @@ int main(int argc, char** argv) {
     append_state(&server, state);
   }
   for (nfds_t place = 2; next < argc; ++next, ++place) {
-    const int sock = continuity_listen(server.upgrader, argv[next], 64);
-    if (sock < 0) {
-      fail("listen");
+    watch(&server, place, listen_at(&server, argv[next]));
+  }
+  if (holds) { /* until it is told to go on */
+    char told[16];
+    say("holding");
+    if (read(STDIN_FILENO, told, sizeof told) < 0) {
+      fail("read");
     }
-    watch(&server, place, sock);
   }
   if (continuity_ready(server.upgrader) != 0) {
     fail("ready");
