@@ -44,6 +44,10 @@ int guarded(continuity_upgrader* upgrader, Call call) noexcept {
     return -1;
   }
   try {
+    // Before any lock: another thread may have had it at the fork.
+    if (upgrader->upgrader.is_forked()) {
+      return fail({ENOTSUP, "this process was forked from the one that asks"});
+    }
     return call(upgrader->upgrader);
   } catch (...) {
     t_error.clear();
@@ -199,10 +203,12 @@ int continuity_ready(continuity_upgrader* upgrader) noexcept {
 }
 
 int continuity_has_completed(continuity_upgrader* upgrader) noexcept {
-  return continuity::guarded(upgrader, [](Upgrader& one) { return one.has_completed() ? 1 : 0; }) ==
-                 1
-             ? 1
-             : 0;
+  continuity::t_error.clear();
+  try {
+    return upgrader != nullptr && upgrader->upgrader.has_completed() ? 1 : 0;
+  } catch (...) {  // no memory just now: the next call tries again
+    return 0;
+  }
 }
 
 int continuity_event_descriptor(continuity_upgrader* upgrader) noexcept {

@@ -3,9 +3,25 @@
 #include "core/wake.hpp"
 
 #include <fcntl.h>
+#include <new>
 #include <sys/eventfd.h>
+#include <sys/mman.h>
 
 namespace continuity {
+
+Progress::Progress(const Sys& sys) : sys_(&sys) {
+  void* const memory = ::mmap(nullptr, sizeof(std::atomic<bool>), PROT_READ | PROT_WRITE,
+                              MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+  if (memory != MAP_FAILED) {
+    completed_ = new (memory) std::atomic<bool>(false);
+  }
+}
+
+Progress::~Progress() {
+  if (completed_ != &own_completed_) {
+    ::munmap(completed_, sizeof *completed_);
+  }
+}
 
 void Progress::note_successor(pid_t successor) {
   const std::lock_guard lock(mutex_);
@@ -45,7 +61,7 @@ void Progress::announce() {
 
 void Progress::complete() {
   const std::lock_guard lock(mutex_);
-  completed_.store(true);
+  completed_->store(true);
   if (outcome_.state == State::taken_over) {
     outcome_.life_time = now(*sys_) - since_;
     enter(State::completed);

@@ -32,7 +32,10 @@ class Progress {
     Nanoseconds takeover_time = 0;
   };
 
-  explicit Progress(const Sys& sys) : sys_(&sys) {}
+  explicit Progress(const Sys& sys);
+  ~Progress();
+  Progress(const Progress&) = delete;
+  Progress& operator=(const Progress&) = delete;
 
   // As the agent sees it. What does not follow from the state before changes nothing.
   void note_successor(pid_t successor);
@@ -45,9 +48,10 @@ class Progress {
   // What this process's own start has been.
   void note_predecessor(pid_t predecessor, Nanoseconds took);
 
-  [[nodiscard]] bool has_completed() const { return completed_.load(); }
+  // Told in what this process has forked as well.
+  [[nodiscard]] bool has_completed() const { return completed_->load(); }
   // Nobody is to take over from this process any more, nor has it anything.
-  void give_up() { completed_.store(true); }
+  void give_up() { completed_->store(true); }
 
   [[nodiscard]] Outcome outcome();
   // Readable from a change on until it is acknowledged. -1: none can be made.
@@ -63,8 +67,9 @@ class Progress {
   const Sys* sys_;
   std::mutex mutex_;
   Outcome outcome_;
-  Nanoseconds since_ = 0;  // the claim, and later the take-over
-  std::atomic<bool> completed_{false};
+  Nanoseconds since_ = 0;                   // the claim, and later the take-over
+  std::atomic<bool> own_completed_{false};  // where no memory can be shared
+  std::atomic<bool>* completed_ = &own_completed_;
   OwnedFd event_;
   OwnedFd watch_;
 };

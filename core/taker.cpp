@@ -423,12 +423,13 @@ bool Taker::is_worth_another_look(const Conversation& conversation, const Claim&
 Taker::Claim Taker::claim_among(std::list<Conversation>& found, const Listener& wanted, Fit fit,
                                 bool& look_again) {
   Claim refused{};
+  const Conversation* stranger = nullptr;
   for (auto conversation = found.begin(); conversation != found.end(); ++conversation) {
     if (find_offer(*conversation, wanted, fit) == nullptr) {
       continue;
     }
     if (conversation->inventory.identity != self_.identity) {
-      log_stranger(*conversation, wanted);
+      stranger = &*conversation;
       continue;
     }
     if (is_invented(*conversation, wanted)) {
@@ -461,6 +462,9 @@ Taker::Claim Taker::claim_among(std::list<Conversation>& found, const Listener& 
       continue;
     }
     return claim;
+  }
+  if (stranger != nullptr && refused.found == Found::nothing) {
+    log_stranger(*stranger, wanted);
   }
   return refused;
 }

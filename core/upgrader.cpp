@@ -44,7 +44,8 @@ Problem problem_at(const std::string& text, const Error& error) {
 
 }  // namespace
 
-Upgrader::Upgrader(const Environment& environment) : sys_(libc_sys()), progress_(sys_) {
+Upgrader::Upgrader(const Environment& environment)
+    : sys_(libc_sys()), process_(sys_.getpid()), progress_(sys_) {
   auto read = read_options(environment);
   options_ = std::move(read.options);
   // Like everybody's, this is a race with a setenv of another thread.
@@ -74,8 +75,9 @@ Upgrader::Upgrader(const Environment& environment) : sys_(libc_sys()), progress_
   }
 }
 
+// A forked process has copies of the channels and the door, and not the thread.
 Upgrader::~Upgrader() {
-  if (thread_running_) {
+  if (thread_running_ && !is_forked()) {
     ending_.store(true);
     ring(sys_, wake_.get());
     ::pthread_join(thread_, nullptr);
@@ -349,7 +351,7 @@ Upgrader::Told Upgrader::ready() {
 }
 
 bool Upgrader::has_completed() {
-  if (!started_.load(std::memory_order_acquire)) {
+  if (!started_.load(std::memory_order_acquire) && !is_forked()) {
     ready();
   }
   return progress_.has_completed();

@@ -43,6 +43,8 @@ class Upgrader {
   Told register_descriptor(const std::string& name, int fd);
   Told ready();
   bool has_completed();
+  // Nothing but has_completed() answers in what has been forked from the process that asks.
+  [[nodiscard]] bool is_forked() const { return sys_.getpid() != process_; }
   // Starts a new run of this program, or of another by these arguments, and waits for the
   // outcome, but not longer. Its pid.
   Answer<int> upgrade(std::vector<std::string> arguments, Nanoseconds wait);
@@ -80,6 +82,7 @@ class Upgrader {
                             Nanoseconds deadline);
 
   const Sys& sys_;
+  const pid_t process_;
   Options options_;
   Log log_;
   Taker::Self self_;

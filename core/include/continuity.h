@@ -17,7 +17,8 @@
  *   - it returns -1 when it fails: then errno says which kind of failure, and
  *     continuity_error() is a sentence;
  *   - it may be called from any thread, and none from a signal handler;
- *   - it is for the process that called continuity_open(), not for what it forks.
+ *   - it is for the process that called continuity_open(), not for what it forks: there it
+ *     fails with ENOTSUP.
  *
  * A program that runs under the preload library as well is served by this one, if it
  * calls continuity_open() before its first bind().
@@ -103,7 +104,8 @@ CONTINUITY_API struct continuity_upgrader* continuity_open(const struct continui
 /**
  * Ends the thread of ours, if one was started: nobody can follow this process any more.
  * Descriptors that were registered or returned stay open, they are the program's; but for
- * continuity_event_descriptor(). No other call may be under way.
+ * continuity_event_descriptor(). No other call may be under way. In a forked process it frees
+ * its copy, and nothing else changes.
  * @param upgrader NULL is allowed.
  */
 CONTINUITY_API void continuity_close(struct continuity_upgrader* upgrader) CONTINUITY_NOEXCEPT;
@@ -202,6 +204,11 @@ CONTINUITY_API int continuity_ready(struct continuity_upgrader* upgrader) CONTIN
  * another thread is just beginning may end with EINTR.
  *
  * Costs less than a system call, but for the first time.
+ *
+ * In a forked process it tells of the process that asks, and says nothing. Nobody keeps a
+ * forked process from accepting, or wakes it from that: between take-over and completion it
+ * accepts beside the successor, and it has to be told that it is to look again, by a signal
+ * or a pipe of the program's.
  * @return 1 or 0; never fails.
  */
 CONTINUITY_API int continuity_has_completed(struct continuity_upgrader* upgrader)

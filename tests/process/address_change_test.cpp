@@ -2,10 +2,13 @@
 // port: the kernel refuses the second bind, and with SO_REUSEPORT it would give the new
 // listener connections before it is ready.
 #include "families.hpp"
+#include "support/waiting.hpp"
 
 #include <catch2/catch.hpp>
 
+#include <chrono>
 #include <csignal>
+#include <list>
 #include <utility>
 
 namespace continuity::test {
@@ -121,6 +124,30 @@ TEST_CASE("a program that asks for an overlapping address and is not ready chang
   CHECK(server.next_line().rfind("failed ", 0) == 0);
   const Process next = move_to(places.at(move.to), {}, server, load, left_after_events);
   CHECK(answer_from(places.of(move.clients)) == answer_of(next));
+}
+
+// The kernel would give the new one all who come, from when it listens.
+TEST_CASE("a program that asks beside a stopped predecessor takes no connection from it") {
+  MovingPlace places(ASKING_POLL);
+  Process server = places.at("0.0.0.0").start({});
+  Process successor = places.at("127.0.0.1").spawn({"--hold"});
+  CHECK(successor.next_line() == "holding");
+  server.signal(SIGSTOP);
+  successor.send("go on\n");
+  std::list<Connection> waiting;
+  while (successor.is_running()) {  // it asks, and has no answer in five seconds
+    waiting.emplace_back(places.of("127.0.0.1")).send("hello\n");
+    wait_until([&] { return !successor.is_running(); }, std::chrono::milliseconds(100));
+  }
+  CHECK(successor.next_line().rfind("ready ESTALE: ", 0) == 0);
+  CHECK(successor.wait_exit() == 1);
+
+  server.signal(SIGCONT);
+
+  CHECK(waiting.size() > 10);
+  for (Connection& one : waiting) {
+    CHECK(one.receive_line() == answer_of(server));
+  }
 }
 
 TEST_CASE("a program that asks comes back at its address when a successor beside it dies") {

@@ -43,6 +43,65 @@ TEST_CASE("restarted under load, nothing is lost: asks in Python, through ctypes
                         left_after_events);
 }
 
+TEST_CASE("restarted under load, nothing is lost: asks in each of its workers, one group") {
+  const AskingPlace place(ASKING_FAMILY);
+  Process server = place.start({"own"});
+  Load load(place.address(), server);
+  for (int i = 0; i < restarts_to_make(5); ++i) {
+    load.open("in flight");
+    Process successor = place.spawn_listening({"own"});
+    load.watch(successor.pid());
+    load.only(successor.pid());
+    CHECK(load.finish("in flight") == "ok");
+    CHECK(load.await_ok(20));
+    CHECK(server.wait_exit() == 0);
+    server = std::move(successor);
+  }
+  check_nothing_was_lost(load, restarts_to_make(5));
+}
+
+// What it has forked accepts until it is told: nobody holds that off.
+TEST_CASE("restarted under load, nothing is lost: asks, and forks workers that are told") {
+  const AskingPlace place(ASKING_FAMILY);
+  Process server = place.start({"shared"});
+  Load load(place.address(), server);
+  for (int i = 0; i < restarts_to_make(5); ++i) {
+    load.open("in flight");
+    Process successor = place.spawn_listening({"shared"});
+    load.watch(successor.pid());
+    successor.await_log("took over " + place.address());
+    CHECK(load.finish("in flight") == "ok");
+    CHECK(server.wait_exit() == 0);
+    load.only(successor.pid());
+    CHECK(load.await_ok(20));
+    server = std::move(successor);
+  }
+  check_nothing_was_lost(load, restarts_to_make(5));
+}
+
+TEST_CASE("restarted under load, nothing is lost: asks in many threads at once") {
+  AskingPlace place(ASKING_FAMILY);
+  std::vector<ReservedPort> ports(8);
+  place.addresses.clear();
+  for (const ReservedPort& port : ports) {
+    place.addresses.push_back(port.address());
+  }
+  Process server = place.start({"threads"});
+  Load load(place.address(), server);
+  for (int i = 0; i < restarts_to_make(5); ++i) {
+    Process successor = place.spawn_listening({"threads"});
+    load.watch(successor.pid());
+    load.only(successor.pid());
+    CHECK(load.await_ok(20));
+    for (const std::string& address : place.addresses) {
+      CHECK(answer_from(address) == answer_of(successor));
+    }
+    CHECK(left_by_return(server));
+    server = std::move(successor);
+  }
+  check_nothing_was_lost(load, restarts_to_make(5));
+}
+
 TEST_CASE("a program that asks is told who took over, how long it took, that it survived") {
   const AskingPlace place;
   Process predecessor = place.start({"--probation", "2000"});
@@ -288,6 +347,7 @@ TEST_CASE("a program that asks gets [::] as its predecessor has it, without IPv4
   Process successor = place.spawn_listening({});
   successor.await_log("took over ");
   CHECK(left_after_events(server));
+  CHECK(server.logged("does not need") + server.logged("listens beside") == 0);
   CHECK(answer_from("[::1]:" + number) == answer_of(successor));
   CHECK(answer_from("127.0.0.1:" + number) == answer_of(successor));
 }

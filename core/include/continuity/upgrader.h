@@ -75,7 +75,8 @@ struct UpgradeOutcome {
 /// follow one that ran under the preload, and the other way round.
 ///
 /// Every function may be called from any thread, none from a signal handler, and only in
-/// the process that made it. No function throws, ends the program or writes to the log
+/// the process that made it; has_completed() and the end of its life in what that has forked,
+/// too. No function throws, ends the program or writes to the log
 /// unless something is to be told to who operates it. Since 0.1.
 class SocketUpgrader {
  public:
