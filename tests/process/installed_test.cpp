@@ -38,14 +38,42 @@ TEST_CASE("restarted under load, nothing is lost: started by the installed conti
   restarts_without_loss({"--", TINY_SERVER, "poll"}, place);
 }
 
+// What users compile with, and no more than that.
+TEST_CASE("the installed headers compile without a warning, as C and C++, by gcc and clang",
+          "[packages]") {
+  const Prefix prefix;
+  const std::string warnings =
+      " -fsyntax-only -Werror -Wall -Wextra -Wpedantic -Wconversion -Wsign-conversion -Wshadow "
+      "-I$PREFIX/include ";
+  prefix.run_shell("echo '#include \"continuity.h\"' >$PREFIX/one.c");
+  prefix.run_shell("echo '#include \"continuity/upgrader.h\"' >$PREFIX/one.cpp");
+  for (const std::string c : {C_COMPILER, "clang-14"}) {
+    for (const char* standard : {"c90", "c99", "c17"}) {
+      CAPTURE(c, standard);
+      CHECK_NOTHROW(prefix.run_shell(c + " -std=" + standard + " -Wstrict-prototypes" + warnings +
+                                     "$PREFIX/one.c"));
+    }
+  }
+  for (const std::string cxx : {CXX_COMPILER, "clang++-14"}) {
+    for (const char* choice :
+         {"c++17", "c++20 -Wold-style-cast", "gnu++2b", "c++17 -fno-exceptions -fno-rtti"}) {
+      CAPTURE(cxx, choice);
+      CHECK_NOTHROW(prefix.run_shell(cxx + " -std=" + choice + warnings + "$PREFIX/one.cpp"));
+    }
+  }
+}
+
 TEST_CASE("restarted under load, nothing is lost: a C++17 program built with what is installed") {
+  const std::string compile =
+      GENERATE("$CXX", "$CXX -fno-exceptions -fno-rtti", "clang++-14 -fno-exceptions -fno-rtti");
+  CAPTURE(compile);
   const Prefix prefix;
   Place place;
   place.program = prefix / "server";
   place.environment = {"LD_PRELOAD="};
-  prefix.run_shell("$CXX -std=c++17 " SOURCE_TREE
-                   "/tests/process/servers/asking_server.cpp -o $PREFIX/server -pthread "
-                   "$(pkg-config --cflags --libs continuity) -Wl,-rpath,$PREFIX/lib");
+  prefix.run_shell(compile + " -std=c++17 " SOURCE_TREE
+                             "/tests/process/servers/asking_server.cpp -o $PREFIX/server -pthread "
+                             "$(pkg-config --cflags --libs continuity) -Wl,-rpath,$PREFIX/lib");
   restarts_without_loss({}, place, left_by_return);
 }
 
@@ -79,12 +107,14 @@ TEST_CASE("musl: the wrappers are not linked, and the preload library is not loa
 }
 
 TEST_CASE("restarted under load, nothing is lost: a static program linked with what is installed") {
+  const std::string how = GENERATE("-static", "-static-pie -fPIE");
+  CAPTURE(how);
   const Prefix prefix;
   Place place;
   place.program = prefix / "server";
   place.environment = {"LD_PRELOAD="};
-  prefix.run_shell("cd " SOURCE_TREE
-                   "/tests/process/servers; $CC -D_GNU_SOURCE -static -o $PREFIX/server "
+  prefix.run_shell("cd " SOURCE_TREE "/tests/process/servers; $CC -D_GNU_SOURCE " + how +
+                   " -o $PREFIX/server "
                    "main.c answer.c accept_loops.c poll_loops.c epoll_loops.c families.c refusal.c "
                    "$(pkg-config --libs continuity-wrap)");
   restarts_without_loss({"threads"}, place);

@@ -13,7 +13,8 @@
 //   }
 //
 // To restart the program, run it again. Linking this library interposes
-// nothing: no call of the program is intercepted. C++17 or later.
+// nothing: no call of the program is intercepted. C++17 or later, with exceptions and RTTI
+// or without.
 //
 // All of it is inline, and calls what `continuity.h` declares: the library's binary
 // interface is that of C, whatever compiler the program is built with. What is not said
@@ -24,6 +25,7 @@
 
 #include <chrono>
 #include <memory>
+#include <new>
 #include <optional>
 #include <string>
 #include <vector>
@@ -32,7 +34,7 @@ namespace continuity {
 
 /// What may be chosen. What is set comes before the environment (libcontinuity(7)). Since 0.1.
 struct UpgraderOptions {
-  using Milliseconds = std::chrono::milliseconds;
+  using Milliseconds = std::chrono::milliseconds;  ///< of every time that may be chosen
 
   std::string name{};                           ///< who takes over from whom; empty: unset
   std::string directory{};                      ///< where they meet; empty: unset
@@ -58,10 +60,10 @@ enum class UpgradeState {
 
 /// Who took over, how long it took, and whether it survived. Since 0.1.
 struct UpgradeOutcome {
-  using Nanoseconds = std::chrono::nanoseconds;
+  using Nanoseconds = std::chrono::nanoseconds;  ///< of every time that is told
 
-  UpgradeState state = UpgradeState::serving;
-  pid_t successor = 0;          ///< who takes over, or has tried to; 0: nobody yet
+  UpgradeState state = UpgradeState::serving;  ///< how far it has come
+  pid_t successor = 0;                         ///< who takes over, or has tried to; 0: nobody yet
   Nanoseconds start_time{};     ///< from its claim until it was ready, or failed, or until now
   Nanoseconds switch_time{};    ///< in which nobody accepted, because this process went deaf
   Nanoseconds life_time{};      ///< from then until now, its end, or that of its probation
@@ -82,6 +84,7 @@ class SocketUpgrader {
  public:
   /// Finds out who we are. Nobody is asked and no thread is started yet.
   SocketUpgrader() noexcept : upgrader_(continuity_open(nullptr)) {}
+  /// The same, with what `options` choose. They are not needed afterwards.
   explicit SocketUpgrader(const UpgraderOptions& options) noexcept : upgrader_(open(options)) {}
 
   /// The socket of the running predecessor at `address`, or -1 if nobody hands one over;
@@ -162,17 +165,18 @@ class SocketUpgrader {
   /// -1, and error(), if it has failed: then this process serves on.
   pid_t upgrade(const std::vector<std::string>& arguments = {},
                 std::optional<std::chrono::milliseconds> longest = {}) noexcept {
-    try {
-      std::vector<const char*> pointers;
-      for (const std::string& argument : arguments) {
-        pointers.push_back(argument.c_str());
-      }
-      pointers.push_back(nullptr);
-      return continuity_upgrade(upgrader_.get(), arguments.empty() ? nullptr : pointers.data(),
-                                longest ? longest->count() : -1);
-    } catch (...) {  // no memory
-      return -1;
+    const std::unique_ptr<const char*[]> pointers(new (std::nothrow)
+                                                      const char*[arguments.size() + 1]);
+    if (!pointers) {
+      return -1;  // no memory
     }
+    std::size_t count = 0;
+    for (const std::string& argument : arguments) {
+      pointers[count++] = argument.c_str();
+    }
+    pointers[count] = nullptr;
+    return continuity_upgrade(upgrader_.get(), arguments.empty() ? nullptr : pointers.get(),
+                              longest ? longest->count() : -1);
   }
 
   /// What went wrong in the last call of this thread's that failed, a sentence;
