@@ -32,12 +32,14 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+/** What a function is to C++: none of these throws. */
 #if defined(__cplusplus)
 #define CONTINUITY_NOEXCEPT noexcept
 extern "C" {
 #else
 #define CONTINUITY_NOEXCEPT
 #endif
+/** What a function is to the linker: one that the library offers. */
 #define CONTINUITY_API __attribute__((visibility("default")))
 
 /** A program's part in restarts: what it gets, and what it hands on. One per program. */
@@ -65,7 +67,10 @@ struct continuity_options {
   int disabled;             /**< 1: nobody is asked and nothing handed on */
 };
 
-/** Sets everything to "unset", and the size. Cannot fail. */
+/**
+ * Sets everything to "unset", and the size. Cannot fail.
+ * @param options the caller's; what it holds before does not matter.
+ */
 CONTINUITY_API void continuity_options_init(struct continuity_options* options) CONTINUITY_NOEXCEPT;
 
 /** How far the last restart of this process has come. */
@@ -123,6 +128,7 @@ CONTINUITY_API void continuity_close(struct continuity_upgrader* upgrader) CONTI
  * Where the predecessor has another TCP address in the way ("127.0.0.1:80" of "*:80", "*:80"
  * of "[::]:80", and back), this is a new socket that is bound beside it, and that begins to
  * listen in continuity_ready().
+ * @param upgrader from continuity_open().
  * @param address "host:port", "[v6]:port", "*:port" (all of IPv4), "unix:/path",
  *   "unix:@name", each for a listening stream socket; "unix-seqpacket:/path" for one that
  *   keeps the bounds of messages; "udp:host:port" (with the same hosts) and "unix-dgram:/path"
@@ -143,6 +149,7 @@ CONTINUITY_API int continuity_get_listener(struct continuity_upgrader* upgrader,
  * continuity_get_listener(), or else a new socket: made (with SO_REUSEADDR for TCP), bound,
  * listening unless it is for datagrams, and registered. A socket file at which nobody
  * listens any more is replaced.
+ * @param upgrader from continuity_open().
  * @param address as for continuity_get_listener().
  * @param backlog as for listen(2). On one that was inherited it is set when this process
  *   becomes its owner.
@@ -155,6 +162,7 @@ CONTINUITY_API int continuity_listen(struct continuity_upgrader* upgrader, const
 
 /**
  * Makes a socket one that the next run of the program can get.
+ * @param upgrader from continuity_open().
  * @param fd a listening socket, or one that receives datagrams: bound and not connected.
  *   It stays the caller's; one that is closed is not handed over any more.
  * @return 0; -1 with errno EINVAL, it is no such socket; ENOTSUP, nothing can be handed on.
@@ -168,6 +176,7 @@ CONTINUITY_API int continuity_register_listener(struct continuity_upgrader* upgr
  * theirs to agree on: the predecessor has it still, and goes on using it. Handed on to the
  * next run without being registered. If nothing else is taken over, continuity_ready() takes
  * the place of a predecessor that has handed on but a name.
+ * @param upgrader from continuity_open().
  * @param name 1 to 128 bytes; two programs of one CONTINUITY_NAME mean the same by it.
  * @return a descriptor, close-on-exec, the caller's to close; -1 with errno ENOENT: nobody
  *   hands on anything of that name; EINVAL and ENOTSUP as for continuity_get_listener();
@@ -179,6 +188,8 @@ CONTINUITY_API int continuity_get_descriptor(struct continuity_upgrader* upgrade
 /**
  * Hands a descriptor on to the next run, under a name. A later one of the same name replaces
  * it. Only a successor that asks for it gets it.
+ * @param upgrader from continuity_open().
+ * @param name 1 to 128 bytes; not needed after the call.
  * @param fd any that is open. It stays the caller's; one that is closed is not handed on.
  * @return 0; -1 with errno EBADF; EINVAL, that is no name; ENOSPC, there are 128 already;
  *   ENOTSUP, nothing can be handed on.
@@ -189,6 +200,7 @@ CONTINUITY_API int continuity_register_descriptor(struct continuity_upgrader* up
 /**
  * Says that this process is ready to serve: from now on it owns what it got, the
  * predecessor accepts no more, and a successor may ask. To call it again does nothing.
+ * @param upgrader from continuity_open().
  * @return 0; -1 with errno ESTALE: the predecessor has withdrawn its offer, or does not
  *   answer. Then this process must not accept, and continuity_has_completed() is 1.
  */
@@ -209,6 +221,7 @@ CONTINUITY_API int continuity_ready(struct continuity_upgrader* upgrader) CONTIN
  * forked process from accepting, or wakes it from that: between take-over and completion it
  * accepts beside the successor, and it has to be told that it is to look again, by a signal
  * or a pipe of the program's.
+ * @param upgrader from continuity_open().
  * @return 1 or 0; never fails.
  */
 CONTINUITY_API int continuity_has_completed(struct continuity_upgrader* upgrader)
@@ -218,6 +231,7 @@ CONTINUITY_API int continuity_has_completed(struct continuity_upgrader* upgrader
  * A descriptor for the program's own event loop: it becomes readable when a successor has
  * taken over, has passed its probation, or has failed. continuity_get_outcome() tells which,
  * and makes it unreadable again. Do not read from it, and do not close it.
+ * @param upgrader from continuity_open().
  * @return the same number each time, valid until continuity_close(); -1: errno of eventfd(2).
  */
 CONTINUITY_API int continuity_event_descriptor(struct continuity_upgrader* upgrader)
@@ -225,6 +239,7 @@ CONTINUITY_API int continuity_event_descriptor(struct continuity_upgrader* upgra
 
 /**
  * How the last restart of this process went, or goes.
+ * @param upgrader from continuity_open().
  * @param outcome its size is set; as much as that is filled in.
  * @return 0; -1 with errno EINVAL: it has no size.
  */
@@ -237,6 +252,7 @@ CONTINUITY_API int continuity_get_outcome(struct continuity_upgrader* upgrader,
  * is 0. The new run is a child of this process as long as that lives; it gets the
  * environment and the standard descriptors, and no other. Whoever takes over counts, were it
  * a run that somebody else has started at the same time.
+ * @param upgrader from continuity_open().
  * @param argv NULL: the command line of this process, and its program by the same path: a
  *   file that was put there meanwhile is what runs. Else another one, ended by NULL; argv[0]
  *   is looked up in PATH.
@@ -258,7 +274,10 @@ CONTINUITY_API pid_t continuity_upgrade(struct continuity_upgrader* upgrader,
  */
 CONTINUITY_API const char* continuity_error(void) CONTINUITY_NOEXCEPT;
 
-/** The library's version, "0.1.0". */
+/**
+ * The library's version. Cannot fail.
+ * @return "0.1.0", valid for ever.
+ */
 CONTINUITY_API const char* continuity_version(void) CONTINUITY_NOEXCEPT;
 
 #if defined(__cplusplus)
