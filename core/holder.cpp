@@ -199,6 +199,9 @@ void Holder::take_up_attempt() {
   generation_ = attempt.generation;
   successor_ = attempt.pid;
   attempt_began_ = attempt.duration;
+  if (Restart* const last = owner_->journal().current(); last != nullptr) {
+    last->predecessor = sys_->getpid();  // ours from now on, to note how it ends
+  }
   replaced_ = std::move(attempt.replaced);
   said_goodbye_ = (attempt.features & has_said_goodbye) != 0;
   std::for_each(kept.begin() + 1, kept.end(), [this](Received& one) { take_up(one); });
