@@ -304,6 +304,23 @@ int stand_for(int fd) {
 
 }  // namespace
 
+namespace {
+
+// Whoever bound a listener that came from elsewhere (systemd, say) is not here to tell what
+// file that made. It is most likely still there.
+void note_given(int fd) {
+  const auto described = describe_socket(real_sys(), fd);
+  const auto path = described ? described->address.unix_path() : std::string_view();
+  const auto file = path.starts_with('/') ? find_socket_file(real_sys(), path) : std::nullopt;
+  const SlowPath process(Process::existing());
+  if (process && file) {
+    const DescriptorsHeld held;
+    process->socket_files.try_emplace(socket_inode(real_sys(), fd), *file);
+  }
+}
+
+}  // namespace
+
 bool is_unknown_listener(int fd) noexcept {
   const ErrnoGuard guard;
   if ((fd_flags(fd) & ~fd_flag::bound) != 0 || !receives_work(real_sys(), fd)) {
@@ -311,6 +328,7 @@ bool is_unknown_listener(int fd) noexcept {
   }
   try {
     note_listening(fd);
+    note_given(fd);
   } catch (...) {
   }
   return is_listener(fd);

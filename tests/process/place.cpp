@@ -15,15 +15,15 @@ Environment Place::variables() const {
   return result;
 }
 
-Process Place::spawn(const Arguments& arguments) const {
+Process Place::spawn(const Arguments& arguments, const Given& given) const {
   std::vector<std::string> command{program};
   command.insert(command.end(), arguments.begin(), arguments.end());
   command.insert(command.end(), addresses.begin(), addresses.end());
-  return Process::start(command, variables());
+  return Process::start(command, variables(), given);
 }
 
-Process Place::spawn_listening(const Arguments& arguments) const {
-  Process server = spawn(arguments);
+Process Place::spawn_listening(const Arguments& arguments, const Given& given) const {
+  Process server = spawn(arguments, given);
   std::string line;
   do {
     line = server.next_line();
@@ -34,8 +34,8 @@ Process Place::spawn_listening(const Arguments& arguments) const {
   return server;
 }
 
-Process Place::start(const Arguments& arguments) const {
-  Process server = spawn_listening(arguments);
+Process Place::start(const Arguments& arguments, const Given& given) const {
+  Process server = spawn_listening(arguments, given);
   if (const std::string answer = answer_from(address()); answer.rfind("pid=", 0) != 0) {
     throw std::runtime_error("the first server answered: " + answer);
   }

@@ -15,11 +15,11 @@ using Arguments = std::vector<std::string>;
 
 struct Place {
   // Runs the server; what it says is not awaited.
-  [[nodiscard]] Process spawn(const Arguments& arguments) const;
+  [[nodiscard]] Process spawn(const Arguments& arguments, const Given& given = {}) const;
   // Runs it and waits until it listens.
-  [[nodiscard]] Process spawn_listening(const Arguments& arguments) const;
+  [[nodiscard]] Process spawn_listening(const Arguments& arguments, const Given& given = {}) const;
   // Runs the first generation and waits until it answers.
-  [[nodiscard]] Process start(const Arguments& arguments) const;
+  [[nodiscard]] Process start(const Arguments& arguments, const Given& given = {}) const;
   // Runs a later one and waits until it has taken over.
   [[nodiscard]] Process restart(const Arguments& arguments) const;
 

@@ -3,7 +3,9 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <charconv>
 #include <csignal>
+#include <cstring>
 #include <fcntl.h>
 #include <poll.h>
 #include <stdexcept>
@@ -58,8 +60,36 @@ std::vector<std::string> child_environment(const Environment& additions) {
   return result;
 }
 
+const std::string listen_pid = "LISTEN_PID=";
+constexpr std::size_t digits_of_pid = 10;
+
+// In the child: who it is is known there alone, and nothing may be allocated.
+void write_own_pid(const std::vector<char*>& environment) {
+  for (char* variable : environment) {
+    if (variable != nullptr && std::strncmp(variable, listen_pid.c_str(), listen_pid.size()) == 0) {
+      *std::to_chars(variable + listen_pid.size(), variable + listen_pid.size() + digits_of_pid,
+                     ::getpid())
+           .ptr = 0;
+    }
+  }
+}
+
+// None may be where another is to be.
+void put_in_place(const Given& given) {
+  constexpr int first_given = 3;
+  constexpr int out_of_the_way = 100;
+  std::array<int, 8> copies{};
+  const std::size_t count = std::min(given.sockets.size(), copies.size());
+  for (std::size_t i = 0; i < count; ++i) {
+    copies.at(i) = ::fcntl(given.sockets[i], F_DUPFD_CLOEXEC, out_of_the_way);
+  }
+  for (std::size_t i = 0; i < count; ++i) {
+    ::dup2(copies.at(i), given.by_inetd ? STDIN_FILENO : first_given + static_cast<int>(i));
+  }
+}
+
 [[noreturn]] void become(const std::vector<char*>& command, const std::vector<char*>& environment,
-                         const std::array<int, 3>& standard, pid_t parent) {
+                         const std::array<int, 3>& standard, const Given& given, pid_t parent) {
   // A test that is killed takes its children with it.
   ::prctl(PR_SET_PDEATHSIG, SIGKILL);
   if (::getppid() != parent) {
@@ -68,6 +98,8 @@ std::vector<std::string> child_environment(const Environment& additions) {
   for (int number = 0; number < 3; ++number) {
     ::dup2(standard.at(static_cast<std::size_t>(number)), number);
   }
+  put_in_place(given);
+  write_own_pid(environment);
   ::execvpe(command.front(), command.data(), environment.data());
   ::_exit(127);
 }
@@ -83,8 +115,13 @@ int poll_time(Clock::time_point deadline) {
 
 }  // namespace
 
-Process Process::start(const std::vector<std::string>& command, const Environment& environment) {
+Process Process::start(const std::vector<std::string>& command, const Environment& environment,
+                       const Given& given) {
   std::vector<std::string> variables = child_environment(environment);
+  if (!given.sockets.empty() && !given.by_inetd) {
+    variables.push_back("LISTEN_FDS=" + std::to_string(given.sockets.size()));
+    variables.push_back(listen_pid + std::string(digits_of_pid, ' '));
+  }
   const auto arguments = as_pointers(command);
   const auto pointers = as_pointers(variables);
   ::prctl(PR_SET_CHILD_SUBREAPER, 1);             // daemons come back to us
@@ -97,7 +134,7 @@ Process Process::start(const std::vector<std::string>& command, const Environmen
   Process process;
   process.pid_ = ::fork();
   if (process.pid_ == 0) {
-    become(arguments, pointers, {input[0], output[1], log[1]}, parent);
+    become(arguments, pointers, {input[0], output[1], log[1]}, given, parent);
   }
   ::close(input[0]);
   ::close(output[1]);

@@ -14,11 +14,18 @@ namespace continuity::test {
 // that concerns the library is passed on.
 using Environment = std::vector<std::string>;
 
+// Sockets that the process is started with, as systemd gives them (3 and on, LISTEN_FDS)
+// or as inetd does ("wait": the first one is its standard input).
+struct Given {
+  std::vector<int> sockets{};
+  bool by_inetd = false;
+};
+
 class Process {
  public:
   Process() = default;  // none yet
-  static Process start(const std::vector<std::string>& command,
-                       const Environment& environment = {});
+  static Process start(const std::vector<std::string>& command, const Environment& environment = {},
+                       const Given& given = {});
   ~Process();
   Process(Process&& other) noexcept;
   Process& operator=(Process&& other) noexcept;

@@ -7,6 +7,8 @@
 // workers the socket is bound before they are forked, and with sockets each thread has
 // one of its own, in a group. It says "listening pid=PID" when its sockets are bound;
 // then, with --end, it ends by that signal, or with 0 it hangs.
+#include "given.h"
+
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -339,7 +341,8 @@ int main(int count, char** arguments) {
   }
   alarm(most_seconds);
   for (int i = 0; i < socket_count; ++i) {
-    sockets[i] = bind_to(arguments[at + 1]);
+    const int given = take_given(SOCK_DGRAM);
+    sockets[i] = given >= 0 ? given : bind_to(arguments[at + 1]);
   }
   printf("listening pid=%d\n", getpid());
   fflush(stdout);

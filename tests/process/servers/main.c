@@ -1,3 +1,4 @@
+#include "given.h"
 #include "tiny.h"
 
 #include <arpa/inet.h>
@@ -130,6 +131,13 @@ int make_listener(const char* text) {
       fail("listen");
     }
     return fd;
+  }
+  const int given = take_given(SOCK_STREAM);
+  if (given >= 0) {
+    if (settings.nonblocking) {
+      set_nonblocking(given);
+    }
+    return given;
   }
   int fd = bound_socket(text, SOCK_STREAM);
   if (settings.rebind) {

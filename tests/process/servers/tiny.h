@@ -4,7 +4,8 @@
 //   tiny-server [OPTION...] LOOP ADDRESS...
 //
 // LOOP is how it waits for work (the tables in main.c), the options are what it
-// does on its way there and on its way out. It answers every line it is sent by
+// does on its way there and on its way out. Listeners that it is given (given.h) come
+// before those that it binds. It answers every line it is sent by
 // "pid=PID", and says on its standard output what it does, a line an event.
 #pragma once
 
