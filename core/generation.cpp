@@ -959,6 +959,12 @@ void Generation::stop_next(int signal) {
   }
 }
 
+void Generation::name_successor() {
+  if (const pid_t main = page_->successor_pid.load(); main != 0 && is_running(*sys_, main)) {
+    local_->name_main_process(main);
+  }
+}
+
 void Generation::withdraw() {
   local_->withdraw();
 }

@@ -97,6 +97,7 @@ class Generation : public Owner {
   std::vector<std::string> program_names() override;
   void stop(int signal) override;
   void stop_next(int signal) override;
+  void name_successor() override;
   void withdraw() override;
   void meet(pid_t successor) override;
   ProcessWatch* successor_watch() override { return local_->successor_watch(); }

@@ -1387,6 +1387,7 @@ void Holder::succeed() {
     conversation.over = conversation.over || conversation.stage == Stage::parked;
   }
   owner_->forget_listeners();
+  owner_->name_successor();
   if (options_->success_signal != 0) {
     owner_->send_signal(options_->success_signal);
   }

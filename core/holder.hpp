@@ -86,6 +86,8 @@ class Owner {
   // The same for who has become the main process since: of several that nobody
   // else tells to end, each is told.
   virtual void stop_next(int /*signal*/) {}
+  // The restart has succeeded: who manages this program as a service is told who it is now.
+  virtual void name_successor() {}
   // The generation is about to end and is not to be found any more.
   virtual void withdraw() = 0;
 

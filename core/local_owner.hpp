@@ -30,6 +30,9 @@ class LocalOwner : public Owner {
   void meet(pid_t successor) override;
   ProcessWatch* successor_watch() override { return &successor_watch_; }
 
+  // To whoever manages this program as a service.
+  virtual void name_main_process(pid_t /*main*/) {}
+
   void shut_out(std::span<const std::uint32_t> ids) override;
   // Closing them, before and after they are retired: no newcomer is let in, and their
   // queues are empty; then they end, whoever has a copy. Until they are forgotten, too, a

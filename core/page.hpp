@@ -103,6 +103,7 @@ struct Page {
   // A process that has claimed nothing itself waits for work on what was claimed:
   // it has executed another program, or was given the listener.
   std::atomic<std::uint32_t> ready_requested;
+  std::atomic<std::uint32_t> ready_said;  // a process has sent READY=1
   std::array<std::atomic<std::uint64_t>, max_noted_claims> claimed_inodes;
   std::atomic<std::uint32_t> claimed_count;  // may be more than there is room for
   std::atomic<std::int64_t> probation_ends;

@@ -4,6 +4,7 @@
 #include "core/wake.hpp"
 #include "shim/hiding.hpp"
 #include "shim/hooks.hpp"
+#include "shim/manager.hpp"
 #include "shim/own_descriptors.hpp"
 #include "shim/real_calls.hpp"
 #include "shim/waits.hpp"
@@ -202,6 +203,10 @@ void ProcessOwner::wake_pollers() {
 void ProcessOwner::forget_listeners() {
   LocalOwner::forget_listeners();
   process_->set_gate(Gate::open);
+}
+
+void ProcessOwner::name_main_process(pid_t main) {
+  tell_main_process(main);
 }
 
 void ProcessOwner::withdraw() {
@@ -617,6 +622,9 @@ void Agent::start_up() {
   if (page.ready_requested.load() != 0 && page.current_phase() == GenerationPhase::starting) {
     settle_for_others(*process_);
   }
+  if (waits_early()) {
+    settle_said(*process_);
+  }
   const Nanoseconds next_look = ring_watch_.look_for_readiness();
   if (!generation_.try_to_lead()) {
     sleep(next_look);
@@ -725,6 +733,9 @@ void Agent::step() {
       break;
   }
   settle();
+  if (waits_early()) {
+    settle_said(*process_);  // its own claims
+  }
   if (std::exchange(revivals_seen_, revivals()) != revivals()) {
     ring_watch_.note_ownership();
   }

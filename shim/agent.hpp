@@ -28,6 +28,7 @@ class ProcessOwner : public Program, public LocalOwner {
   void forget_listeners() override;
   void stop(int signal) override;
   void withdraw() override;
+  void name_main_process(pid_t main) override;
   bool holds(std::span<const std::uint64_t> inodes) override;
 
   void lock_descriptors() override;

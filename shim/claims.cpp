@@ -6,6 +6,7 @@
 // it answers exactly as the kernel would, and is compared at the take-over.
 #include "core/socket_options.hpp"
 #include "shim/agent.hpp"
+#include "shim/early_waits.hpp"
 #include "shim/hiding.hpp"
 #include "shim/hooks.hpp"
 #include "shim/own_descriptors.hpp"
@@ -79,6 +80,7 @@ void note_claimed(Process& process, ClaimedListener claimed) {
   process.page->note_claim(socket_inode(real_sys(), fd));
   note_private(process);
   process.has_bound = true;
+  begin_early_waits(process);
   set_fd_flags(fd, flags);
   process.set_gate(Gate::unsettled);
 }
@@ -669,6 +671,11 @@ int control_epoll(int epoll, int operation, int fd, epoll_event* event) noexcept
   };
   if (is_gone()) {
     return control_retired_datagrams(epoll, operation, fd, event);
+  }
+  if (waits_early() && is_claimed(fd)) {
+    if (const int early = control_early_epoll(epoll, operation, fd, event); early != not_early) {
+      return early;
+    }
   }
   const int result = real().epoll_ctl(epoll, operation, fd, event);
   if (result != 0 && is_retired(fd) && (errno == ENOENT || errno == EEXIST)) {

@@ -1,4 +1,5 @@
-// The wrapped calls that send and receive: of interest on datagram listeners alone.
+// The wrapped calls that send and receive: of interest on datagram listeners, and for what
+// systemd is told.
 //
 // The rules of wrappers.cpp. A receive from a datagram listener is what an accept is
 // to another; once that is retired, whoever owns it now receives. An answer may be
@@ -46,6 +47,9 @@ template <typename Receive>
   for (;;) {
     if (gate() == Gate::unsettled) [[unlikely]] {
       before_receive(fd);
+      if (waits_early() && !await_readiness(fd, waits)) {
+        return -1;
+      }
     }
     AcceptSlot* slot = own_accept_slot();
     WhereWeAre where(slot, AcceptSlot::inside(fd));
@@ -168,11 +172,28 @@ CONTINUITY_EXPORT ssize_t WRAPPED(readv)(int fd, const iovec* parts, int count) 
 
 // ---- Sending --------------------------------------------------------------------------
 
-// Not send and write: without a peer they fail, and with one the socket is nobody's
-// listener.
+// send and write only for what systemd is told: without a peer they fail, and with one the
+// socket is nobody's listener.
+
+CONTINUITY_EXPORT ssize_t WRAPPED(send)(int fd, const void* data, std::size_t size, int flags) {
+  if (may_be_notice(fd, nullptr) && keeps_notice(fd, nullptr, 0, data, size)) [[unlikely]] {
+    return static_cast<ssize_t>(size);
+  }
+  return real().send(fd, data, size, flags);
+}
+
+CONTINUITY_EXPORT ssize_t WRAPPED(write)(int fd, const void* data, std::size_t size) {
+  if (may_be_notice(fd, nullptr) && keeps_notice(fd, nullptr, 0, data, size)) [[unlikely]] {
+    return static_cast<ssize_t>(size);
+  }
+  return real().write(fd, data, size);
+}
 
 CONTINUITY_EXPORT ssize_t WRAPPED(sendto)(int fd, const void* data, std::size_t size, int flags,
                                           const sockaddr* address, socklen_t length) {
+  if (may_be_notice(fd, address) && keeps_notice(fd, address, length, data, size)) [[unlikely]] {
+    return static_cast<ssize_t>(size);
+  }
   if (!is_datagram_listener(fd)) [[likely]] {
     return real().sendto(fd, data, size, flags, address, length);
   }
@@ -183,6 +204,11 @@ CONTINUITY_EXPORT ssize_t WRAPPED(sendto)(int fd, const void* data, std::size_t 
 CONTINUITY_EXPORT ssize_t WRAPPED(sendmsg)(int fd, const msghdr* message, int flags) {
   if (message != nullptr && message->msg_controllen > 0) [[unlikely]] {
     before_passing(message);
+  }
+  if (message != nullptr && may_be_notice(fd, message->msg_name)) [[unlikely]] {
+    if (const ssize_t kept = keeps_notice(fd, message); kept >= 0) {
+      return kept;
+    }
   }
   if (!is_datagram_listener(fd)) [[likely]] {
     return real().sendmsg(fd, message, flags);

@@ -1,12 +1,15 @@
-// poll and select of a retired program on probation.
+// poll and select of a retired program on probation, and of one that is not ready by its
+// own word (early_waits.hpp).
 //
 // Who goes to sleep on a stand-in sleeps on a file that will never wake it, and
 // the kernel looks a number up again only when something does. So one more
 // descriptor is waited for, which becomes readable when the listeners are given
 // back; then the wait begins again, for the rest of its time. A retired datagram
-// listener is there still, and is not asked whether it is readable.
+// listener is there still, and is not asked whether it is readable; nor is what has been
+// claimed, before the program is ready.
 #include "core/clock.hpp"
 #include "shim/agent.hpp"
+#include "shim/early_waits.hpp"
 #include "shim/hooks.hpp"
 #include "shim/own_descriptors.hpp"
 #include "shim/real_calls.hpp"
@@ -16,18 +19,31 @@
 #include <array>
 #include <cerrno>
 #include <climits>
+#include <new>
 #include <sys/select.h>
+#include <vector>
 
 namespace continuity::shim {
 namespace {
 
-bool is_retired(int fd) {
-  return (fd_flags(fd) & fd_flag::retired) != 0;
+bool is_early(int fd) {
+  return waits_early() && (fd_flags(fd) & fd_flag::claimed) != 0;
 }
 
-bool is_retired_datagram(int fd) {
+// Watched in vain, until something else is heard of.
+bool is_deaf(int fd) {
+  return (fd_flags(fd) & fd_flag::retired) != 0 || is_early(fd);
+}
+
+// Of these, what must not be asked whether it is readable.
+bool is_left_out(int fd) {
   constexpr std::uint8_t gone = fd_flag::retired | fd_flag::datagram;
-  return (fd_flags(fd) & gone) == gone;
+  return (fd_flags(fd) & gone) == gone || is_early(fd);
+}
+
+// What becomes readable then.
+int other_number() {
+  return waits_early() ? early_bed_number() : revival_number();
 }
 
 // What is left of a time-out that began with `began`.
@@ -84,7 +100,7 @@ struct Sets {
 
 bool watches_retired(int count, const fd_set* readable) {
   for (int fd = 0; fd < count; ++fd) {
-    if (is_retired(fd) && FD_ISSET(fd, readable)) {
+    if (is_deaf(fd) && FD_ISSET(fd, readable)) {
       return true;
     }
   }
@@ -95,25 +111,36 @@ bool watches_retired(int count, const fd_set* readable) {
 
 int ppoll_deaf(pollfd* fds, nfds_t count, const timespec* timeout, const sigset_t* mask) {
   constexpr nfds_t most = 256;
-  const int revived = revival_number();
+  const int revived = other_number();
   const bool watches =
-      std::any_of(fds, fds + count, [](const pollfd& entry) { return is_retired(entry.fd); });
-  if (!watches || count >= most || revived < 0) {
+      std::any_of(fds, fds + count, [](const pollfd& entry) { return is_deaf(entry.fd); });
+  if (!watches || revived < 0 || (count >= most && !waits_early())) {
     return real().ppoll(fds, count, timeout, mask);
   }
   Remaining remaining(timeout);
   const std::uint32_t epoch = revivals();
-  std::array<pollfd, most> entries;  // NOLINT: filled as far as it is used
-  std::copy_n(fds, count, entries.begin());
+  std::array<pollfd, most> few;  // NOLINT: filled as far as it is used
+  std::vector<pollfd> many;
+  pollfd* entries = few.data();
+  if (count >= most) {
+    try {
+      many.resize(count + 1);
+    } catch (const std::bad_alloc&) {
+      errno = ENOMEM;
+      return -1;
+    }
+    entries = many.data();
+  }
+  std::copy_n(fds, count, entries);
   for (nfds_t i = 0; i < count; ++i) {
-    if (is_retired_datagram(entries[i].fd)) {
+    if (is_left_out(entries[i].fd)) {
       constexpr short about_writing = POLLOUT | POLLWRNORM | POLLWRBAND;
       entries[i].events &= about_writing;
       entries[i].fd = entries[i].events == 0 ? -1 : entries[i].fd;
     }
   }
   entries[count] = {.fd = revived, .events = POLLIN, .revents = 0};
-  const int ready = real().ppoll(entries.data(), count + 1, timeout, mask);
+  const int ready = real().ppoll(entries, count + 1, timeout, mask);
   const bool given_back = ready > 0 && entries[count].revents != 0;
   const bool woken = ready < 0 && errno == EINTR && epoch != revivals();  // by us
   if ((given_back && ready == 1) || woken) {
@@ -132,7 +159,7 @@ int poll_deaf(pollfd* fds, nfds_t count, int timeout) {
 
 int pselect_deaf(int count, fd_set* readable, fd_set* writable, fd_set* special,
                  const timespec* timeout, const sigset_t* mask) {
-  const int revived = revival_number();
+  const int revived = other_number();
   if (readable == nullptr || count > FD_SETSIZE || revived < 0 || revived >= FD_SETSIZE ||
       !watches_retired(count, readable)) {
     return real().pselect(count, readable, writable, special, timeout, mask);
@@ -141,7 +168,7 @@ int pselect_deaf(int count, fd_set* readable, fd_set* writable, fd_set* special,
   const std::uint32_t epoch = revivals();
   Sets sets(count, readable, writable, special);
   for (int fd = 0; fd < count; ++fd) {
-    if (is_retired_datagram(fd)) {
+    if (is_left_out(fd)) {
       FD_CLR(fd, &sets.readable);
     }
   }

@@ -1,6 +1,7 @@
 // The close family, and copies: the program may close whatever it likes, and
 // ours do not exist for it.
 #include "shim/agent.hpp"
+#include "shim/early_waits.hpp"
 #include "shim/hooks.hpp"
 #include "shim/own_descriptors.hpp"
 #include "shim/process.hpp"
@@ -35,6 +36,7 @@ void forget_number(Process& process, int fd) {
     }
   }
   process.retired_names.erase(fd);
+  forget_early_watches(process, fd);
   set_fd_flags(fd, 0);
 }
 

@@ -3,6 +3,7 @@
 // throws. Each returns what its wrapper is to return, errno included.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <poll.h>
 #include <signal.h>
@@ -18,8 +19,13 @@ void before_epoll_wait(int epoll) noexcept;
 void before_poll(const pollfd* fds, nfds_t count) noexcept;
 void before_select(int count, const fd_set* readable) noexcept;
 
+// After these: whether there may be anything on this number. False, with errno: its owner
+// is a predecessor, until the program says that it is ready. `waits`: the call may sleep.
+bool await_readiness(int fd, bool waits);
+
 // Waits of a retired program on probation: they end early only as the real call
-// would, and hear a listener that has been given back.
+// would, and hear a listener that has been given back. And of a program that is not
+// ready by its own word: they hear that it is.
 int poll_deaf(pollfd* fds, nfds_t count, int timeout);
 int ppoll_deaf(pollfd* fds, nfds_t count, const timespec* timeout, const sigset_t* mask);
 int select_deaf(int count, fd_set* readable, fd_set* writable, fd_set* special, timeval* timeout);
@@ -78,6 +84,14 @@ void before_capability_change() noexcept;
 // the same. Another one is good until the call that it is for has returned.
 const char* shown_path(int directory, const char* path) noexcept;
 int connect_shown(int fd, const sockaddr* address, socklen_t length);
+
+// What is sent to systemd. True, or the size: it goes no further.
+bool keeps_notice(int fd, const sockaddr* address, socklen_t length, const void* data,
+                  std::size_t size) noexcept;
+ssize_t keeps_notice(int fd, const msghdr* message) noexcept;
+int connect_to_manager(int fd, const sockaddr* address, socklen_t length);
+// The program has said that it is ready.
+bool has_said_ready() noexcept;
 
 // A signal to a process group; 0: its own.
 int signal_group(pid_t group, int signal) noexcept;

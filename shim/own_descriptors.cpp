@@ -404,7 +404,7 @@ int unlinkat(int directory, const char* path, int flags) {
   return real().unlinkat(number_of(directory), path, flags);
 }
 ssize_t write(int fd, const void* buffer, std::size_t size) {
-  return ::write(number_of(fd), buffer, size);
+  return real().write(number_of(fd), buffer, size);
 }
 }  // namespace placed
 

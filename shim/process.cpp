@@ -181,10 +181,6 @@ void Process::read_environment() {
   for (const OptionError& error : read.errors) {
     log.error("{}={} is not {}; the default is used", error.variable, error.value, error.expected);
   }
-  if (options.ready == ReadyEvidence::notify) {
-    log.error("CONTINUITY_READY=notify is not supported by this release; wait is used");
-    options.ready = ReadyEvidence::wait;
-  }
 }
 
 Rendezvous* Process::rendezvous() {
@@ -482,8 +478,9 @@ void Process::step_aside() noexcept {
 
 // The descriptors of ours that a forked child goes on using.
 std::vector<int> Process::inherited() const {
-  std::vector<int> kept{proc.get(),          page_memory_.get(), ties.bell.get(), ties.offers.get(),
-                        ties.offering.get(), ties.door.get(),    log.descriptor()};
+  std::vector<int> kept{proc.get(),        page_memory_.get(),  ties.bell.get(),
+                        ties.offers.get(), ties.offering.get(), ties.door.get(),
+                        log.descriptor(),  early_bed.get()};
   for (const auto& [user, place] : rendezvous_) {
     if (place) {
       place->append_descriptors(kept);

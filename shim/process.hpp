@@ -45,6 +45,13 @@ struct ClaimedListener {
   pid_t maker = 0;      // who claimed what is shared
 };
 
+// What an epoll is to watch once it is the program's own (early_waits.hpp).
+struct EarlyWatch {
+  int epoll;
+  int fd;
+  epoll_event event;
+};
+
 // What a process knows of its having been forked.
 enum class ForkState : std::uint32_t {
   wiped,     // it is a child, and has not noticed: a fork past the handlers
@@ -91,6 +98,8 @@ class Process {
   std::optional<Taker> taker;
   Taker& own_taker();  // made if there is none
   std::list<ClaimedListener> claims;
+  std::vector<EarlyWatch> early_watches;
+  OwnedFd early_bed;  // where threads sleep meanwhile
   // These under DescriptorsHeld: the agent uses them too.
   std::map<std::uint64_t, SocketFile> socket_files;  // by socket inode
   std::map<int, Address> retired_names;              // by descriptor number

@@ -147,7 +147,7 @@ void say_so() {
   std::array<char, 64> line{};
   const auto end = fmt::format_to_n(line.data(), line.size(),
                                     "continuity-test: it happens to pid={}\n", ::getpid());
-  static_cast<void>(::write(STDERR_FILENO, line.data(), end.size));
+  static_cast<void>(real().write(STDERR_FILENO, line.data(), end.size));
 }
 
 [[noreturn]] void hang() {
@@ -289,6 +289,7 @@ Sys with_faults(const Sys& sys) {
   Sys faulty{
 #define SYS_CALL(result, name, parameters, arguments) .name = faulty_##name,
 #include "core/sys_calls.def"
+#include "shim/real_calls.hpp"
 #undef SYS_CALL
   };
   faulty.sendmsg = staged_sendmsg;

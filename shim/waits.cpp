@@ -5,6 +5,7 @@
 #include "core/socket_options.hpp"
 #include "core/wake.hpp"
 #include "shim/agent.hpp"
+#include "shim/early_waits.hpp"
 #include "shim/hiding.hpp"
 #include "shim/hooks.hpp"
 #include "shim/own_descriptors.hpp"
@@ -263,22 +264,27 @@ bool settle_generation(Process& process, bool for_others) {
   }
 }
 
-// The first wait on a listener, or the first on a new one.
-void settle(Process& process, bool for_others = false) {
+// Finds its generation, and has an agent. `announces`: it is about to own its listeners.
+void take_part(Process& process, bool announces) {
   if (process.may_join() && process.rendezvous() != nullptr) {
     const OwnedFd one_at_a_time = process.rendezvous()->lock();
     if (!process.join_generation()) {
       end_outlived(process);
     }
     process.agent = Agent::start(process);
-    if (process.agent != nullptr) {
+    if (process.agent != nullptr && announces) {
       process.agent->see_to_announcement();
     }
   }
-  // Before the predecessor is asked to go deaf, since it takes time.
   if (process.agent == nullptr) {
     process.agent = Agent::start(process);
   }
+}
+
+// The first wait on a listener, or the first on a new one.
+void settle(Process& process, bool for_others = false) {
+  // Before the predecessor is asked to go deaf, since it takes time.
+  take_part(process, true);
   if (settle_generation(process, for_others)) {
     stop_hiding_if_over();
     forget_claims(process, false);
@@ -295,6 +301,7 @@ void settle(Process& process, bool for_others = false) {
       process.agent->notice_lifelines();  // it may have looked already, and be asleep
     }
   }
+  end_early_waits(process);
   process.set_gate(settled_gate());
 }
 
@@ -357,7 +364,12 @@ bool listens_on_all(const Process& process) {
 void settle_if(bool waits_for_work, Evidence evidence) noexcept {
   try {
     const SlowPath process(Process::existing());
-    if (process && gate() == Gate::unsettled && (waits_for_work || listens_on_all(*process))) {
+    if (!process || gate() != Gate::unsettled || !(waits_for_work || listens_on_all(*process))) {
+      return;
+    }
+    if (must_wait_early(*process)) {
+      take_part(*process, false);
+    } else {
       process->evidence = waits_for_work ? evidence : Evidence::listen;
       settle(*process);
     }
@@ -387,10 +399,50 @@ void note_polls(bool news) noexcept {
 
 }  // namespace
 
+// By its own word the program is ready. Where this process has no part in what is claimed,
+// who leads asks for it.
+void note_said_ready(Process& process) {
+  constexpr Nanoseconds longest = 10 * second;
+  Page& page = *process.page;
+  page.ready_said.store(1);
+  ring_bell(process);
+  if (gate() != Gate::unsettled || page.claims.load() == 0 ||
+      page.current_phase() != GenerationPhase::starting) {
+    return;
+  }
+  if (may_ask(process) != MayAsk::nothing) {
+    settle(process);
+    return;
+  }
+  page.ready_requested.store(1);
+  ring_bell(process);
+  const Nanoseconds deadline = after(real_sys(), longest);
+  for (std::uint32_t phase = page.phase.load();
+       phase < static_cast<std::uint32_t>(GenerationPhase::active) && now(real_sys()) < deadline;
+       phase = page.phase.load()) {
+    const timespec moment = to_timespec(10 * millisecond);
+    real_sys().futex(&page.phase, FUTEX_WAIT, phase, &moment);
+  }
+}
+
+void settle_said(Process& process) noexcept {
+  try {
+    const SlowPath entered(&process);
+    if (!entered || !waits_early() || process.page->ready_said.load() == 0) {
+      return;
+    }
+    const MayAsk asks = may_ask(process);
+    if (asks == MayAsk::all || asks == MayAsk::its_own) {
+      settle(process);
+    }
+  } catch (...) {  // no memory: the next wait tries again
+  }
+}
+
 void settle_for_others(Process& process) noexcept {
   try {
     const SlowPath entered(&process);
-    if (entered && process.taker && process.taker->has_claims()) {
+    if (entered && process.taker && process.taker->has_claims() && !must_wait_early(process)) {
       settle(process, true);
     }
   } catch (...) {  // no memory: it is asked for again
@@ -443,7 +495,7 @@ void note_ring() noexcept {
 void settle_for_ring(Process& process) noexcept {
   try {
     const SlowPath entered(&process);
-    if (entered && gate() == Gate::unsettled) {
+    if (entered && gate() == Gate::unsettled && !must_wait_early(process)) {
       process.evidence = Evidence::ring;
       settle(process);
     }
@@ -453,8 +505,12 @@ void settle_for_ring(Process& process) noexcept {
 
 void adopt_settled_here(Process& process) {
   forget_claims(process, false);
-  if (process.taker && !process.taker->has_own_claims()) {
+  const bool has_own = process.taker && process.taker->has_own_claims();
+  if (process.taker && !has_own) {
     take_lifelines(process);
+  }
+  if (!has_own) {
+    end_early_waits(process);
   }
 }
 
@@ -497,6 +553,10 @@ void before_receive(int fd) noexcept {
 
 void before_epoll_wait(int epoll) noexcept {
   if (gate() != Gate::unsettled) {
+    return;
+  }
+  if (waits_early()) {
+    settle_if(true);  // no epoll knows of a claimed listener
     return;
   }
   bool watches = false;

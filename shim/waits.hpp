@@ -15,6 +15,11 @@ void adopt_settled_here(Process& process);
 // Another process of the generation waits for work on what this one has claimed.
 void settle_for_others(Process& process) noexcept;
 
+// The program has sent READY=1. The caller is in the slow path, and there is a page.
+void note_said_ready(Process& process);
+// Another process may have: what this one has claimed is asked for.
+void settle_said(Process& process) noexcept;
+
 // The program listens, and may wait for work by an io_uring, which no wrapper sees: then
 // the agent looks for it. The caller is in the slow path.
 void expect_rings(Process& process);

@@ -26,6 +26,9 @@ constinit std::atomic<std::atomic<std::uint32_t>*> g_gate{&g_always_open};
 constinit std::array<std::uint8_t, fd_table_size> g_fd_table{};
 constinit std::atomic<int> g_highest_fd{-1};
 constinit std::atomic<bool> g_hides{false};
+constinit std::atomic<bool> g_has_manager{false};
+constinit std::atomic<int> g_notifier{-1};
+constinit std::atomic<bool> g_waits_early{false};
 constinit std::atomic<AcceptSlot*> g_accept_slots{nullptr};
 __attribute__((tls_model("initial-exec"))) constinit thread_local AcceptSlot* t_accept_slot =
     nullptr;

@@ -88,6 +88,31 @@ inline bool hides() {
   return g_hides.load(std::memory_order_relaxed);
 }
 
+// ---- What systemd is told -------------------------------------------------------------
+
+// Whether there is a NOTIFY_SOCKET.
+extern constinit std::atomic<bool> g_has_manager;
+// A socket that has been connected to it, or had that number; -1: none.
+extern constinit std::atomic<int> g_notifier;
+
+// Whether what is sent there may be meant for it.
+inline bool may_be_notice(int fd, const void* address) {
+  return address != nullptr ? g_has_manager.load(std::memory_order_relaxed)
+                            : fd == g_notifier.load(std::memory_order_relaxed);
+}
+
+// What has been claimed is not to be seen yet: the program has not said that it is ready.
+extern constinit std::atomic<bool> g_waits_early;
+
+inline bool waits_early() {
+  return g_waits_early.load(std::memory_order_relaxed);
+}
+
+// poll and select must leave numbers out, and hear of something else.
+inline bool polls_otherwise() {
+  return gate() == Gate::deaf || waits_early();
+}
+
 // ---- Threads inside accept ----------------------------------------------------------
 
 // Where a thread is: in accept on a listener, asleep in accept on a stand-in,

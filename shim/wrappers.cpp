@@ -36,6 +36,9 @@ inline int real_accept(AcceptCall call, int fd, sockaddr* address, socklen_t* le
   for (;;) {
     if (gate() == Gate::unsettled) [[unlikely]] {
       before_accept(fd);
+      if (waits_early() && !await_readiness(fd, true)) {
+        return -1;
+      }
     }
     AcceptSlot* slot = own_accept_slot();
     if (slot != nullptr) [[likely]] {
@@ -149,7 +152,7 @@ CONTINUITY_EXPORT int WRAPPED(epoll_pwait2)(int epoll, epoll_event* events, int 
 
 NOT_INLINED static int look_and_poll(pollfd* fds, nfds_t count, int timeout) {
   before_poll(fds, count);
-  return gate() == Gate::deaf ? poll_deaf(fds, count, timeout) : real().poll(fds, count, timeout);
+  return polls_otherwise() ? poll_deaf(fds, count, timeout) : real().poll(fds, count, timeout);
 }
 
 CONTINUITY_EXPORT int WRAPPED(poll)(pollfd* fds, nfds_t count, int timeout) {
@@ -162,8 +165,8 @@ CONTINUITY_EXPORT int WRAPPED(poll)(pollfd* fds, nfds_t count, int timeout) {
 NOT_INLINED static int look_and_ppoll(pollfd* fds, nfds_t count, const timespec* timeout,
                                       const sigset_t* mask) {
   before_poll(fds, count);
-  return gate() == Gate::deaf ? ppoll_deaf(fds, count, timeout, mask)
-                              : real().ppoll(fds, count, timeout, mask);
+  return polls_otherwise() ? ppoll_deaf(fds, count, timeout, mask)
+                           : real().ppoll(fds, count, timeout, mask);
 }
 
 CONTINUITY_EXPORT int WRAPPED(ppoll)(pollfd* fds, nfds_t count, const timespec* timeout,
@@ -176,8 +179,8 @@ CONTINUITY_EXPORT int WRAPPED(ppoll)(pollfd* fds, nfds_t count, const timespec* 
 
 NOT_INLINED static int look_and_poll_chk(pollfd* fds, nfds_t count, int timeout, std::size_t room) {
   before_poll(fds, count);
-  return gate() == Gate::deaf ? poll_deaf(fds, count, timeout)
-                              : real().__poll_chk(fds, count, timeout, room);
+  return polls_otherwise() ? poll_deaf(fds, count, timeout)
+                           : real().__poll_chk(fds, count, timeout, room);
 }
 
 CONTINUITY_EXPORT int WRAPPED(__poll_chk)(pollfd* fds, nfds_t count, int timeout,
@@ -191,8 +194,8 @@ CONTINUITY_EXPORT int WRAPPED(__poll_chk)(pollfd* fds, nfds_t count, int timeout
 NOT_INLINED static int look_and_ppoll_chk(pollfd* fds, nfds_t count, const timespec* timeout,
                                           const sigset_t* mask, std::size_t room) {
   before_poll(fds, count);
-  return gate() == Gate::deaf ? ppoll_deaf(fds, count, timeout, mask)
-                              : real().__ppoll_chk(fds, count, timeout, mask, room);
+  return polls_otherwise() ? ppoll_deaf(fds, count, timeout, mask)
+                           : real().__ppoll_chk(fds, count, timeout, mask, room);
 }
 
 CONTINUITY_EXPORT int WRAPPED(__ppoll_chk)(pollfd* fds, nfds_t count, const timespec* timeout,
@@ -206,8 +209,8 @@ CONTINUITY_EXPORT int WRAPPED(__ppoll_chk)(pollfd* fds, nfds_t count, const time
 NOT_INLINED static int look_and_select(int count, fd_set* readable, fd_set* writable,
                                        fd_set* special, timeval* timeout) {
   before_select(count, readable);
-  return gate() == Gate::deaf ? select_deaf(count, readable, writable, special, timeout)
-                              : real().select(count, readable, writable, special, timeout);
+  return polls_otherwise() ? select_deaf(count, readable, writable, special, timeout)
+                           : real().select(count, readable, writable, special, timeout);
 }
 
 CONTINUITY_EXPORT int WRAPPED(select)(int count, fd_set* readable, fd_set* writable,
@@ -222,8 +225,8 @@ NOT_INLINED static int look_and_pselect(int count, fd_set* readable, fd_set* wri
                                         fd_set* special, const timespec* timeout,
                                         const sigset_t* mask) {
   before_select(count, readable);
-  return gate() == Gate::deaf ? pselect_deaf(count, readable, writable, special, timeout, mask)
-                              : real().pselect(count, readable, writable, special, timeout, mask);
+  return polls_otherwise() ? pselect_deaf(count, readable, writable, special, timeout, mask)
+                           : real().pselect(count, readable, writable, special, timeout, mask);
 }
 
 CONTINUITY_EXPORT int WRAPPED(pselect)(int count, fd_set* readable, fd_set* writable,
@@ -666,10 +669,10 @@ CONTINUITY_EXPORT int WRAPPED(ftruncate64)(int fd, off64_t length) noexcept {
 }
 
 CONTINUITY_EXPORT int WRAPPED(connect)(int fd, const sockaddr* address, socklen_t length) {
-  if (!hides()) [[likely]] {
+  if (!hides() && !g_has_manager.load(std::memory_order_relaxed)) [[likely]] {
     return real().connect(fd, address, length);
   }
-  return connect_shown(fd, address, length);
+  return connect_to_manager(fd, address, length);
 }
 
 // ---- Process groups -------------------------------------------------------------------

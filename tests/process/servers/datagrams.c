@@ -1,13 +1,15 @@
 // A datagram server of a few lines in every shape that they come in.
 //
-//   datagram-server [--workers N] [--sockets N] [--end N] LOOP ADDRESS
+//   datagram-server [--workers N] [--sockets N] [--end N] [--say-ready 1] LOOP ADDRESS
 //
 // It answers "TEXT" by "TEXT pid=PID", and "slow MILLISECONDS TEXT" as much later; that
 // it has been asked it says on its standard output. With
 // workers the socket is bound before they are forked, and with sockets each thread has
 // one of its own, in a group. It says "listening pid=PID" when its sockets are bound;
-// then, with --end, it ends by that signal, or with 0 it hangs.
+// then, with --end, it ends by that signal, or with 0 it hangs. With --say-ready it tells
+// systemd that it is ready when it is told to.
 #include "given.h"
+#include "notices.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
@@ -36,6 +38,7 @@ static int sockets[max_sockets];
 static int socket_count = 1;
 static int workers = 0;
 static int end = -1;
+static int says_ready = 0;
 
 struct request {
   struct sockaddr_storage from;
@@ -325,9 +328,10 @@ static void run_workers(void) {
 int main(int count, char** arguments) {
   int at = 1;
   for (; at < count && strncmp(arguments[at], "--", 2) == 0; at += 2) {
-    int* option = strcmp(arguments[at], "--workers") == 0 ? &workers
-                  : strcmp(arguments[at], "--end") == 0   ? &end
-                                                          : &socket_count;
+    int* option = strcmp(arguments[at], "--workers") == 0     ? &workers
+                  : strcmp(arguments[at], "--end") == 0       ? &end
+                  : strcmp(arguments[at], "--say-ready") == 0 ? &says_ready
+                                                              : &socket_count;
     *option = atoi(arguments[at + 1]);
   }
   for (size_t i = 0; at < count && i < sizeof loops / sizeof *loops; ++i) {
@@ -351,6 +355,9 @@ int main(int count, char** arguments) {
   }
   while (end >= 0) {
     pause();
+  }
+  if (says_ready) {
+    say_ready_later("sendto");
   }
   if (workers > 0) {
     run_workers();

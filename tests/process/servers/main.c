@@ -1,4 +1,5 @@
 #include "given.h"
+#include "notices.h"
 #include "tiny.h"
 
 #include <arpa/inet.h>
@@ -239,8 +240,16 @@ static void kill_group_and_exit(int number) {
   clean_up_and_exit(number);
 }
 
+static void say_stopping_and_exit(int signal) {
+  tell_manager("sendto", "STOPPING=1");
+  clean_up_and_exit(signal);
+}
+
 static void set_handlers(void) {
   signal(SIGUSR1, tell_success);
+  if (settings.says_stopping) {
+    signal(SIGTERM, say_stopping_and_exit);
+  }
   if (settings.pid_file || settings.remove) {
     signal(SIGTERM, clean_up_and_exit);
   }
@@ -415,6 +424,9 @@ static const struct option option_names[] = {
     {"exit-on-signal", required_argument, NULL, 'E'},
     {"comm", required_argument, NULL, 'O'},
     {"kills-group", required_argument, NULL, 'k'},
+    {"say-ready", required_argument, NULL, 'q'},
+    {"say-ready-later", required_argument, NULL, 'Q'},
+    {"say-stopping", no_argument, NULL, 'z'},
     {0},
 };
 
@@ -534,6 +546,15 @@ static void read_options(int argc, char** argv) {
       case 'k':
         settings.kills = optarg;
         break;
+      case 'q':
+        settings.says_ready = optarg;
+        break;
+      case 'Q':
+        settings.says_ready_later = optarg;
+        break;
+      case 'z':
+        settings.says_stopping = true;
+        break;
       default:
         exit(2);
     }
@@ -550,7 +571,13 @@ int main(int argc, char** argv) {
   start(argc - optind - 1, argv + optind + 1);
   say("listening pid=%d port=%d other=%d", getpid(), port_of(listeners[0]),
       port_of(listeners[listener_count - 1]));
+  if (settings.says_ready != NULL && tell_manager(settings.says_ready, "READY=1") != 0) {
+    fail("tell");
+  }
   end_as_told();
+  if (settings.says_ready_later != NULL) {
+    say_ready_later(settings.says_ready_later);
+  }
   if (settings.deploy != NULL) {
     deploy_when_told(argv);
   }

@@ -36,6 +36,9 @@ struct settings {
   // On SIGHUP it starts its successor: "clean", "leaky" (with all it has), "unsaid" (as no
   // successor)
   const char* deploy;
+  const char* says_ready;        // to systemd, before it serves: how
+  const char* says_ready_later;  // the same, when it is told to
+  bool says_stopping;            // to systemd, when it is told to end
   bool supervised;  // so started, it waits as a parent for the process that does the rest
   int options;      // a number that appears in the listener's options
   int backlog;
