@@ -411,6 +411,7 @@ void note_said_ready(Process& process) {
     return;
   }
   if (may_ask(process) != MayAsk::nothing) {
+    process.evidence = Evidence::said;
     settle(process);
     return;
   }
@@ -433,6 +434,7 @@ void settle_said(Process& process) noexcept {
     }
     const MayAsk asks = may_ask(process);
     if (asks == MayAsk::all || asks == MayAsk::its_own) {
+      process.evidence = Evidence::said;
       settle(process);
     }
   } catch (...) {  // no memory: the next wait tries again
