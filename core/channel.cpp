@@ -73,6 +73,7 @@ Status Channel::send(const Message& message, std::span<const int> fds, Nanosecon
       continue;
     }
     if (errno != EAGAIN) {
+      cut_off_ = cut_off_ || errno == EPIPE || errno == ECONNRESET;
       return last_error("send a message");
     }
     if (auto waited = wait_for(POLLOUT, deadline); !waited) {
@@ -104,6 +105,8 @@ Result<Received> Channel::receive(Nanoseconds deadline, int flags) {
       continue;
     }
     if (errno != EAGAIN) {
+      // An error, and not the end, where its queue was not empty (unix_release_sock).
+      cut_off_ = cut_off_ || errno == ECONNRESET;
       return last_error("receive a message");
     }
     if (auto waited = wait_for(POLLIN, deadline); !waited) {

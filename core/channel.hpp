@@ -42,6 +42,9 @@ class Channel {
   Result<Received> look(Nanoseconds deadline) { return receive(deadline, MSG_PEEK); }
   void drop();
 
+  // The other side is gone, and has not read all that it was told.
+  [[nodiscard]] bool was_cut_off() const { return cut_off_; }
+
   // Who is on the other side, as the kernel recorded it at connect or listen.
   [[nodiscard]] Result<Credentials> peer() const;
 
@@ -52,6 +55,7 @@ class Channel {
   const Sys* sys_ = nullptr;
   OwnedFd fd_;
   std::uint32_t sequence_ = 0;
+  bool cut_off_ = false;
 };
 
 }  // namespace continuity

@@ -1042,18 +1042,23 @@ void Holder::on_gone(Conversation& conversation, HolderEvent event) {
     if (attempt() != nullptr) {
       event = HolderEvent::part;
     } else if (event == HolderEvent::gone) {
-      event = look_at_end_of_successor();
+      event = look_at_end_of_successor(conversation.channel.was_cut_off());
     }
     apply(event);
   }
 }
 
-HolderEvent Holder::look_at_end_of_successor() {
+// Who has not read our RETIRED has not taken over, whatever has ended it: several
+// processes that may not take over end by a signal.
+HolderEvent Holder::look_at_end_of_successor(bool cut_off) {
   ProcessWatch* const watch = owner_->successor_watch();
   successor_end_ = watch != nullptr ? watch->await(after(*sys_, exit_time)) : ProcessEnd{};
   const bool on_purpose = successor_end_.how == ProcessEnd::How::unknown
                               ? said_goodbye_
                               : successor_end_.is_on_purpose();
+  if (cut_off) {
+    return HolderEvent::gone;
+  }
   if (on_purpose && phase_ == HolderPhase::probation) {
     log_->info("pid {} {} {} s after it took over, as it was meant to; not serving again",
                successor_, successor_end_.text(), in_seconds(now(*sys_) - retired_at_));

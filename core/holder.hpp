@@ -221,7 +221,7 @@ class Holder {
   void turn_away_outlived(Conversation& conversation);
   void on_ready(Conversation& conversation, const Message& ready);
   void on_gone(Conversation& conversation, HolderEvent event);
-  HolderEvent look_at_end_of_successor();
+  HolderEvent look_at_end_of_successor(bool cut_off);
   void on_end_of_main();
   void send_inventory(Conversation& conversation);
   void look_at_group();

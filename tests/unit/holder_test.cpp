@@ -329,6 +329,19 @@ TEST_CASE("the goodbye of who was not ready yet is its parent's, when it becomes
   CHECK(predecessor.owner.count("revive") == 1);
 }
 
+TEST_CASE("a goodbye of who has not heard that it may take over does not end the service",
+          "[holder]") {
+  World world;
+  const Predecessor predecessor(world);
+  Peer peer(world);
+  peer.become_granted();
+  peer.say(with_ids(MessageType::ready, {1}));
+  peer.say({.type = MessageType::goodbye});
+  peer.die();  // and has not read the answer
+  CHECK(predecessor.holder.phase() == HolderPhase::active);
+  CHECK(predecessor.accepts());
+}
+
 TEST_CASE("what the kernel knows of a successor's end counts more than a goodbye", "[holder]") {
   using How = ProcessEnd::How;
   const auto [end, says_goodbye, revives, line] =
