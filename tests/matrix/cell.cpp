@@ -1,6 +1,6 @@
 #include "cell.hpp"
 
-#include "place.hpp"
+#include "family_tree.hpp"
 #include "support/load_driver.hpp"
 
 #include <algorithm>
@@ -127,8 +127,7 @@ class Trial {
   bool wake() {
     is_awake_ = true;
     if (cell_.action == "stop") {
-      // It says so before it stops.
-      wait_until([&] { return victim().is_stopped(); });
+      comes_to_stop(victim().pid());  // it says so before it does
       victim().signal(SIGCONT);
       return true;
     }
@@ -246,17 +245,6 @@ class Trial {
            !(cell_.message == MessageType::grant && cell_.when == "after");
   }
 
-  // Of requests that this process had accepted.
-  static long resets_of(const std::string& stats, pid_t process) {
-    const auto all = stats.find("\"failed_by_pid\":");
-    const auto found = stats.find("\"" + std::to_string(process) + "\":{", all);
-    const auto end = stats.find('}', found);
-    const std::string key = "\"reset\":";
-    const auto reset = stats.find(key, found);
-    return found == std::string::npos || reset > end ? 0
-                                                     : std::stol(stats.substr(reset + key.size()));
-  }
-
   // The next restart is like any other, unless who would hand over has no means to.
   void follow() {
     const Process& owner = result_.fate == Result::Fate::taken_over ? *successor_ : *predecessor_;
@@ -303,6 +291,9 @@ class Trial {
 }  // namespace
 
 Result run(const Cell& cell, const Conditions& conditions) {
+  if (!cell.who.empty()) {
+    return run_family(cell, conditions);
+  }
   Trial trial(cell, conditions);
   Result result;
   try {

@@ -26,5 +26,7 @@ struct Conditions {
 };
 
 Result run(const Cell& cell, const Conditions& conditions);
+// The same of a server of several processes.
+Result run_family(const Cell& cell, const Conditions& conditions);
 
 }  // namespace continuity::test

@@ -39,12 +39,51 @@ const std::vector<std::string>& of_messages() {
   return actions;
 }
 
+// Of a server of several processes. A predecessor's main process leads; a successor has its
+// workers when it has been granted everything, and one of them says READY.
+void add_families(std::vector<Cell>& cells) {
+  const auto add = [&](Side victim, const char* when, MessageType message) {
+    const bool is_predecessor = victim == Side::predecessor;
+    std::vector<std::string> processes{"leader", "other"};
+    if (!is_predecessor) {
+      processes.emplace_back("main");
+    }
+    for (const std::string& who : processes) {
+      for (const char* action : {"kill", "stop"}) {
+        cells.push_back({victim, when, message, action, who});
+      }
+      if (is_predecessor && who == "leader" && message >= MessageType::ready &&
+          message != MessageType::healthy) {
+        cells.push_back({victim, when, message, "twice", who});
+      }
+    }
+  };
+  for (const Sent& sent : conversation()) {
+    const Side receiver = other(sent.sender);
+    for (const char* when : {"before", "after"}) {
+      if (sent.sender == Side::predecessor || sent.type >= MessageType::ready) {
+        add(sent.sender, when, sent.type);
+      }
+    }
+    if (receiver == Side::predecessor || sent.type >= MessageType::ready) {
+      add(receiver, "got", sent.type);
+    }
+    if (sent.type == MessageType::ready) {
+      add(Side::predecessor, "swap", sent.type);
+    }
+    if (sent.type == MessageType::retired) {
+      add(Side::predecessor, "later", sent.type);
+      add(Side::successor, "later", sent.type);
+    }
+  }
+}
+
 }  // namespace
 
 const std::vector<std::string>& all_actions() {
   static const std::vector<std::string> actions{"kill",     "segv",   "exit0",  "exit1",  "stop",
                                                 "hang",     "emfile", "enomem", "enospc", "garbage",
-                                                "truncate", "more",   "fewer",  "others"};
+                                                "truncate", "more",   "fewer",  "others", "twice"};
   return actions;
 }
 
@@ -52,8 +91,8 @@ std::string Cell::row() const {
   const auto& messages = conversation();
   const auto sent = std::find_if(messages.begin(), messages.end(),
                                  [&](const Sent& one) { return one.type == message; });
-  return std::string(victim == Side::predecessor ? "predecessor" : "successor") + ":" + when + ":" +
-         sent->name;
+  return std::string(victim == Side::predecessor ? "predecessor" : "successor") +
+         (who.empty() ? "" : "/" + who) + ":" + when + ":" + sent->name;
 }
 
 std::vector<Cell> all_cells() {
@@ -88,6 +127,7 @@ std::vector<Cell> all_cells() {
       }
     }
   }
+  add_families(cells);
   return cells;
 }
 

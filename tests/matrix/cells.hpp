@@ -15,8 +15,11 @@ struct Cell {
   std::string when;  // "before", "after", "got", "swap"; "later": in the probation
   MessageType message;
   std::string action;
+  // Of several processes the one that acts ("leader"), "main", or another ("other"); of
+  // one process there is nothing to choose.
+  std::string who{};
 
-  // "successor:before:READY:kill"
+  // "successor:before:READY:kill", "predecessor/leader:got:READY:stop"
   [[nodiscard]] std::string name() const { return row() + ":" + action; }
   // Without the action.
   [[nodiscard]] std::string row() const;

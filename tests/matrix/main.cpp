@@ -24,7 +24,8 @@ using namespace continuity::test;
 constexpr const char* usage = R"(usage: continuity-matrix [OPTION...] [CELL...]
 
 Restarts a small server under load again and again, and each time something happens to one
-of the two sides at one moment of their conversation. Nothing may be lost but what a process
+of the two sides at one moment of their conversation, or, of a server of several processes,
+to one process of it. Nothing may be lost but what a process
 had accepted that was ended, there must be somebody who serves, and never two.
 
   --sample N        so many cells, drawn at random (default: all)
@@ -163,12 +164,12 @@ class Table {
         rows.push_back(cell.row());
       }
     }
-    fmt::print("\n{:30}", "");
+    fmt::print("\n{:32}", "");
     for (const std::string& action : all_actions()) {
       fmt::print(" {:>8}", action);
     }
     for (const std::string& row : rows) {
-      fmt::print("\n{:30}", row);
+      fmt::print("\n{:32}", row);
       for (const std::string& action : all_actions()) {
         const auto& marks = marks_.at(row);
         const auto mark = marks.find(action);

@@ -1,6 +1,7 @@
-// Servers of several processes: who belongs to whom, and that nobody is left.
+// Servers of several processes are restarted, and nobody is left.
 #pragma once
 
+#include "family_tree.hpp"
 #include "restarts.hpp"
 
 #include <functional>
@@ -10,30 +11,8 @@
 
 namespace continuity::test {
 
-// Ends what its servers leave behind: processes that no parent of theirs is
-// there to end.
-struct FamilyPlace : Place {
-  FamilyPlace() = default;
-  explicit FamilyPlace(const std::string& variable) { environment = {variable}; }
-  FamilyPlace(const FamilyPlace&) = delete;
-  FamilyPlace& operator=(const FamilyPlace&) = delete;
-  ~FamilyPlace();
-};
-
-// All processes of servers of ours that descend from this test.
-std::set<pid_t> server_processes();
-// Those of them that descend from this one, and itself.
-std::set<pid_t> family_of(pid_t elder);
-// The same without the elder: once there are so many.
+// Those that descend from it, and not itself: once there are so many.
 std::set<pid_t> workers_of(const Process& master, std::size_t count);
-// Waits until all of them have ended.
-bool have_ended(const std::set<pid_t>& processes);
-
-// Waits until a thread of it is in accept.
-bool comes_to_accept(pid_t process);
-// Who answers, asked until so many have or patience ends.
-std::set<pid_t> who_answers(const std::string& address, std::size_t count);
-
 // "continuity[4711]: ...": who has logged the line.
 pid_t logged_by(const std::string& line);
 // "... in 0.412 ms"

@@ -49,8 +49,7 @@ struct Granted {
     asker = static_cast<pid_t>(number_in(process.await_log("it happens"), "pid"));
   }
   void go_on() const {
-    const std::string stat = "/proc/" + std::to_string(asker) + "/stat";
-    CHECK(wait_until([&] { return read_file(stat).find(") T ") != std::string::npos; }));
+    CHECK(comes_to_stop(asker));
     ::kill(asker, SIGCONT);
   }
 

@@ -18,6 +18,16 @@ std::string json_value(const std::string& object, const std::string& name) {
   return object.substr(begin, object.find_first_of(",}", begin) - begin);
 }
 
+long resets_of(const std::string& stats, pid_t process) {
+  const auto all = stats.find("\"failed_by_pid\":");
+  const auto found = stats.find("\"" + std::to_string(process) + "\":{", all);
+  const auto end = stats.find('}', found);
+  const std::string key = "\"reset\":";
+  const auto reset = stats.find(key, found);
+  return found == std::string::npos || reset > end ? 0
+                                                   : std::stol(stats.substr(reset + key.size()));
+}
+
 Load::Load(const std::string& address, int clients, bool owners) {
   std::vector<std::string> command{CONTINUITY_LOAD,
                                    "--connect",

@@ -43,5 +43,7 @@ class Load {
 
 // The value of a string or a number in such an answer.
 std::string json_value(const std::string& object, const std::string& name);
+// Of such an answer: the requests that were reset when this process had accepted them.
+long resets_of(const std::string& stats, pid_t process);
 
 }  // namespace continuity::test
