@@ -1,11 +1,13 @@
 // A server as plain as they come, for timing its restarts: one thread, one epoll, any
 // number of listeners, and an answer to whatever a client says.
 //
-//   bench-server PORT...
+//   bench-server [ADDRESS:]PORT...
 //
-// Listens on these ports of 127.0.0.1; the kernel picks one for each 0. Says which, in
-// one line, once it has looked for work for the first time.
+// Listens on these ports, of 127.0.0.1 where no address is named; the kernel picks one for
+// each 0. Says which, in one line, once it has looked for work for the first time.
 #define _GNU_SOURCE
+#include "loopback.h"
+
 #include <arpa/inet.h>
 #include <errno.h>
 #include <netinet/in.h>
@@ -14,7 +16,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
-#include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -37,18 +38,23 @@ static void watch(int epoll, int fd, bool listens) {
   check(epoll_ctl(epoll, EPOLL_CTL_ADD, fd, &event) == 0, "epoll_ctl");
 }
 
-static unsigned listen_on(int epoll, const char* text) {
+static void listen_on(int epoll, char* text) {
   struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr = {htonl(INADDR_LOOPBACK)}};
   socklen_t length = sizeof address;
   const int on = 1;
-  address.sin_port = htons((uint16_t)strtoul(text, NULL, 10));
+  char* colon = strchr(text, ':');
+  if (colon != NULL) {
+    *colon = '\0';
+    check(inet_pton(AF_INET, text, &address.sin_addr) == 1, text);
+  }
+  address.sin_port = htons((uint16_t)strtoul(colon == NULL ? text : colon + 1, NULL, 10));
   const int fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
   check(fd >= 0 && setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on) == 0, "socket");
   check(bind(fd, (struct sockaddr*)&address, length) == 0, "bind");
   check(listen(fd, backlog) == 0, "listen");
   check(getsockname(fd, (struct sockaddr*)&address, &length) == 0, "getsockname");
   watch(epoll, fd, true);
-  return ntohs(address.sin_port);
+  printf("%s%s%u", colon == NULL ? "" : text, colon == NULL ? "" : ":", ntohs(address.sin_port));
 }
 
 static void answer(int fd) {
@@ -75,18 +81,15 @@ static void serve(int epoll, const struct epoll_event* event) {
 
 int main(int argc, char** argv) {
   if (argc < 2) {
-    fprintf(stderr, "usage: bench-server PORT...\n");
+    fprintf(stderr, "usage: bench-server [ADDRESS:]PORT...\n");
     return 2;
   }
-  struct rlimit files;
-  getrlimit(RLIMIT_NOFILE, &files);
-  files.rlim_cur = files.rlim_max;
-  setrlimit(RLIMIT_NOFILE, &files);
-
+  raise_descriptor_limit();
   const int epoll = epoll_create1(EPOLL_CLOEXEC);
   check(epoll >= 0, "epoll_create1");
   for (int i = 1; i < argc; ++i) {
-    printf("%u%c", listen_on(epoll, argv[i]), i + 1 < argc ? ' ' : '\n');
+    listen_on(epoll, argv[i]);
+    putchar(i + 1 < argc ? ' ' : '\n');
   }
   struct epoll_event events[room];
   int ready = epoll_wait(epoll, events, room, 0);

@@ -12,13 +12,14 @@ took_over = re.compile(r"continuity\[(\d+)\]: took over .* in ([0-9.]+) ms$")
 class Chain:
     """A server, restarted again and again by running it again."""
 
-    def __init__(self, stage, listeners):
+    def __init__(self, stage, listeners, addresses=None):
+        """Listens on so many ports that the kernel picks, or on those addresses."""
         self.stage = stage
         self.log = Lines()
         self.output = Lines()
         self.server = None
-        self.leaving = None
-        self.ports = ["0"] * listeners
+        self.leaving = []
+        self.ports = addresses or ["0"] * listeners
 
     def __enter__(self):
         try:
@@ -29,7 +30,7 @@ class Chain:
         return self
 
     def __exit__(self, *_):
-        for server in filter(None, (self.server, self.leaving)):
+        for server in filter(None, (self.server, *self.leaving)):
             server.end()
         self.log.close()
         self.output.close()
@@ -39,22 +40,37 @@ class Chain:
                              stdout=self.output.input, stderr=self.log.input)
         said = self.output.next(self.server)
         if said is None:
-            raise Failure(f"pid {self.server.pid} has ended: {self.log.next(self.server)}")
+            raise Failure(f"pid {self.server.pid} has ended: {self.last_words()}")
         self.ports = said.split()
+
+    def last_words(self):
+        said = "it said nothing"
+        while line := self.log.next(self.server):
+            said = line
+        return said
 
     def restart(self, old_may_leave=lambda: None):
         """Microseconds from READY to RETIRED."""
-        self.leaving = old = self.server
+        time = self.take_over()
+        old_may_leave()
+        self.await_leaving()
+        return time
+
+    def take_over(self):
+        """The same; the old one may stay."""
+        self.leaving.append(self.server)
         self.start()
         while not (found := took_over.match(said := self.log.next(self.server) or "")):
             if not said:
                 raise Failure(f"pid {self.server.pid} has ended")
         if int(found[1]) != self.server.pid:
             raise Failure(f"pid {found[1]} took over, not {self.server.pid}")
-        old_may_leave()
-        old.wait()
-        self.leaving = None
         return float(found[2]) * 1000
+
+    def await_leaving(self):
+        while self.leaving:
+            self.leaving[-1].wait()
+            self.leaving.pop()
 
 
 def measure(stage, table):
@@ -94,10 +110,15 @@ class Clients:
         return self.popen.communicate()[0].strip()
 
 
-def restart_with_connections(chain, count):
+def idle_clients(chain, count):
     clients = Clients(chain, "idle", str(count))
     if clients.popen.stdout.readline() != "open\n":
         raise Failure(f"{count} connections cannot be opened")
+    return clients
+
+
+def restart_with_connections(chain, count):
+    clients = idle_clients(chain, count)
     try:
         return chain.restart(old_may_leave=clients.end)
     finally:
