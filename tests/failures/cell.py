@@ -173,12 +173,15 @@ class Cell:
         if self.system.is_ours:
             environment["CONTINUITY_DIR"] = str(self.place.directory / "rendezvous")
             loaded.append(str(self.tools.library))
-        command = [self.fill(word) for word in [*self.system.server.command, *options]]
-        output = self.place.directory / f"{next(self._numbers)}.output"
-        family = Process(command, environment, ":".join(loaded), self.place.directory, output)
-        self.families.append(family)
+        family = self.start_command([*self.system.server.command, *options], environment, ":".join(loaded))
         if self.load:
             self.count_as_new({family.pid}, family)
+        return family
+
+    def start_command(self, command: list[str], environment: dict[str, str], preload: str) -> Process:
+        output = self.place.directory / f"{next(self._numbers)}.output"
+        family = Process([self.fill(word) for word in command], environment, preload, self.place.directory, output)
+        self.families.append(family)
         return family
 
     def tell(self, pid: int, number: int) -> None:

@@ -62,10 +62,10 @@ def row(system: System, runs: list[Seen]) -> tuple[str, ...]:
     at_the_end = Counter(run.at_the_end for run in runs)
     return (system.title, *(str(max(getattr(run, name) for run in runs))
                             for name in ("refused", "reset", "timed_out", "with_the_dead")),
-            _silence(runs), ", ".join(at_the_end))
+            silence(runs), ", ".join(at_the_end))
 
 
-def _silence(runs: list[Seen]) -> str:
+def silence(runs: list[Seen]) -> str:
     if any(run.at_the_end == "nobody" for run in runs):
         return f"until somebody acts ({cell.window:.0f} s watched)"
     return f"{max(run.silence for run in runs):.2f} s"

@@ -6,7 +6,7 @@ package main
 
 import (
 	"context"
-	"io"
+	"fmt"
 	"log"
 	"net"
 	"net/http"
@@ -19,7 +19,7 @@ import (
 )
 
 func hello(answer http.ResponseWriter, _ *http.Request) {
-	io.WriteString(answer, "hello\n")
+	fmt.Fprintf(answer, "pid=%d\n", os.Getpid())
 }
 
 func upgradeWhenTold(upgrader *tableflip.Upgrader) {
