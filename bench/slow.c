@@ -1,5 +1,5 @@
 // What scripts/compare --control preloads: it wastes a moment at every call with which a
-// server waits, takes a connection or answers. A comparison that does not see that sees
+// server waits, takes a connection or reads. A comparison that does not see that sees
 // nothing.
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -8,6 +8,7 @@
 #include <sys/epoll.h>
 #include <sys/socket.h>
 #include <time.h>
+#include <unistd.h>
 
 static const long wasted = 3000;  // nanoseconds
 
@@ -38,3 +39,5 @@ SLOW(int, epoll_wait, (int fd, struct epoll_event* events, int room, int timeout
 SLOW(int, epoll_pwait,
      (int fd, struct epoll_event* events, int room, int timeout, const sigset_t* signals),
      (fd, events, room, timeout, signals))
+SLOW(ssize_t, read, (int fd, void* buffer, size_t size), (fd, buffer, size))
+SLOW(ssize_t, recv, (int fd, void* buffer, size_t size, int flags), (fd, buffer, size, flags))

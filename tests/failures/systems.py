@@ -78,11 +78,11 @@ def _tiny_server(built: Path) -> Server:
         connect="127.0.0.1:@PORT@", send="hello\\n", expect="pid=")
 
 
-def _again(cell: Cell) -> None:
+def again(cell: Cell) -> None:
     cell.start()
 
 
-def _tell(number: int) -> Callable[[Cell], None]:
+def tell(number: int) -> Callable[[Cell], None]:
     return lambda cell: cell.tell(cell.main, number)
 
 
@@ -90,14 +90,19 @@ def _haproxy_by_socket(cell: Cell) -> None:
     cell.start("-x", "@DIR@/haproxy.sock", "-sf", str(cell.main))
 
 
-def _nginx_by_signals(cell: Cell) -> None:
-    """As nginx's documentation has it; each step if the one before has worked."""
-    cell.tell(cell.main, signal.SIGUSR2)
-    if _await_other_master(cell):
-        cell.tell(cell.main, signal.SIGWINCH)
-        cell.pause(look_around)
-        if _other_master(cell):
-            cell.tell(cell.main, signal.SIGQUIT)
+def nginx_by_signals(system: System, seconds: float) -> System:
+    """As nginx's documentation has it, each step if the one before has worked; so long between the last two."""
+    def upgrade(cell: Cell) -> None:
+        cell.tell(cell.main, signal.SIGUSR2)
+        if _await_other_master(cell):
+            cell.tell(cell.main, signal.SIGWINCH)
+            cell.pause(seconds)
+            if _other_master(cell):
+                cell.tell(cell.main, signal.SIGQUIT)
+
+    steps = (f"USR2 to the master; when `nginx.pid` names another one, WINCH to the old; {seconds:g} s later, if "
+             "that other one still lives, QUIT to the old")
+    return replace(system, steps=steps, upgrade=upgrade)
 
 
 def _await_other_master(cell: Cell) -> bool:
@@ -123,25 +128,23 @@ def known_systems(built: Path) -> dict[str, System]:
     return {
         "haproxy-reload": System(
             "haproxy -W, reload", haproxy_w, "SIGUSR2 to the master, which runs itself again with "
-            "`-x` and `-sf`", _tell(signal.SIGUSR2), dies="the new worker"),
+            "`-x` and `-sf`", tell(signal.SIGUSR2), dies="the new worker"),
         "haproxy-x-sf": System(
             "haproxy -x -sf", _haproxy_with_socket(haproxy),
             "the same command with `-x haproxy.sock -sf PID`", _haproxy_by_socket),
-        "nginx-signals": System(
-            "nginx, USR2 WINCH QUIT", _nginx_daemon(nginx),
-            f"USR2 to the master; when `nginx.pid` names another one, WINCH to the old; {look_around:.0f} s later, "
-            "if that other one still lives, QUIT to the old", _nginx_by_signals,
-            dies="the new master and its workers"),
+        "nginx-signals": nginx_by_signals(System(
+            "nginx, USR2 WINCH QUIT", _nginx_daemon(nginx), "", again, dies="the new master and its workers"),
+            look_around),
         "tableflip": System(
-            "Go, tableflip", _flip_server(built), "SIGHUP, on which it calls `Upgrade()`", _tell(signal.SIGHUP)),
+            "Go, tableflip", _flip_server(built), "SIGHUP, on which it calls `Upgrade()`", tell(signal.SIGHUP)),
         "continuity-haproxy-w": System(
-            "haproxy -W, Continuity", haproxy_w, "the same command again", _again, True,
+            "haproxy -W, Continuity", haproxy_w, "the same command again", again, True,
             "the new master and its worker"),
         "continuity-haproxy": System(
-            "haproxy, Continuity", haproxy, "the same command again", _again, True),
+            "haproxy, Continuity", haproxy, "the same command again", again, True),
         "continuity-nginx": System(
-            "nginx, Continuity", nginx, "the same command again", _again, True,
+            "nginx, Continuity", nginx, "the same command again", again, True,
             "the new master and its workers"),
         "continuity-tiny": System(
-            "tiny-server, Continuity", _tiny_server(built), "the same command again", _again, True),
+            "tiny-server, Continuity", _tiny_server(built), "the same command again", again, True),
     }
