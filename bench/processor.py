@@ -40,8 +40,9 @@ def subjects(directory):
         return ["lighttpd", "-D", "-f", str(path)]
 
     def redis(port):
+        # Its protected mode lets in 127.0.0.1 only; the clients come from many addresses of the loopback.
         return ["redis-server", "--bind", "127.0.0.1", "--port", str(port), "--save", "",
-                "--dir", str(directory)]
+                "--dir", str(directory), "--protected-mode", "no"]
 
     def memcached(port):
         return ["memcached", "-u", "root", "-l", "127.0.0.1", "-p", str(port), "-U", "0"]
