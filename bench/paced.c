@@ -5,9 +5,10 @@
 //   bench-paced PORT MICROSECONDS TEXT
 //
 // Each connection to 127.0.0.1:PORT says TEXT, with \r and \n understood, and is answered
-// when "pid=NUMBER\n" has come: whoever serves says who it is. Two commands, one a line on
-// standard input, each answered by a line of JSON: "mark" forgets what was counted, "stats"
-// tells what has been since. It ends with its input. Times are of CLOCK_MONOTONIC.
+// when "pid=NUMBER\n" has come: whoever serves says who it is. Commands come one a line on
+// standard input, each is answered by a line of JSON: "mark" forgets what was counted,
+// "stats" tells what has been since, and "who" only who has answered, first and last and how
+// often, which takes no time. It ends with its input. Times are of CLOCK_MONOTONIC.
 //
 // It asks for a real-time priority: what it is late with is not the server's doing.
 #define _GNU_SOURCE
@@ -133,7 +134,17 @@ static int64_t percentile(long share) {
   return counts.answered == 0 ? 0 : times[rank > 0 ? rank - 1 : 0];
 }
 
-static void tell(void) {
+static void tell_servers(void) {
+  printf("\"pids\":{");
+  for (size_t i = 0; i < server_count; ++i) {
+    printf("%s\"%ld\":[%" PRId64 ",%" PRId64 ",%ld]", i == 0 ? "" : ",", servers[i].pid,
+           servers[i].first, servers[i].last, servers[i].answers);
+  }
+  printf("}}\n");
+  fflush(stdout);
+}
+
+static void tell_all(void) {
   const int64_t silent = now() - counts.last_answer;
   const int64_t gap = silent > counts.longest_gap ? silent : counts.longest_gap;
   if (counts.answered > 0) {
@@ -142,17 +153,11 @@ static void tell(void) {
   printf(
       "{\"answered\":%ld,\"refused\":%ld,\"reset\":%ld,\"closed\":%ld,\"timeout\":%ld,"
       "\"other\":%ld,\"begun\":%" PRId64 ",\"p50\":%" PRId64 ",\"p99\":%" PRId64
-      ",\"p999\":%" PRId64 ",\"worst\":%" PRId64 ",\"gap\":%" PRId64 ",\"behind\":%" PRId64
-      ",\"pids\":{",
+      ",\"p999\":%" PRId64 ",\"worst\":%" PRId64 ",\"gap\":%" PRId64 ",\"behind\":%" PRId64 ",",
       counts.answered, counts.refused, counts.reset, counts.closed, counts.late, counts.other,
       counts.begun, percentile(500), percentile(990), percentile(999), percentile(1000), gap,
       counts.most_behind);
-  for (size_t i = 0; i < server_count; ++i) {
-    printf("%s\"%ld\":[%" PRId64 ",%" PRId64 ",%ld]", i == 0 ? "" : ",", servers[i].pid,
-           servers[i].first, servers[i].last, servers[i].answers);
-  }
-  printf("}}\n");
-  fflush(stdout);
+  tell_servers();
 }
 
 // ---- Connections --------------------------------------------------------------------
@@ -284,12 +289,18 @@ static bool obey(void) {
   size += (size_t)more;
   said[size] = '\0';
   char* line = said;
-  for (char* newline; (newline = strchr(line, '\n')) != NULL; line = newline + 1) {
+  for (char* newline = strchr(line, '\n'); newline != NULL; newline = strchr(line, '\n')) {
     *newline = '\0';
-    if (strcmp(line, "mark") == 0) {
-      mark();
+    if (strcmp(line, "stats") == 0) {
+      tell_all();
+    } else {
+      if (strcmp(line, "mark") == 0) {
+        mark();
+      }
+      printf("{");
+      tell_servers();
     }
-    tell();
+    line = newline + 1;
   }
   size -= (size_t)(line - said);
   memmove(said, line, size);

@@ -7,14 +7,14 @@ import shutil
 import subprocess
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from statistics import median
 
 from harness.server import Server
-from session import Running, Session, server_patience
+from session import Running, Session, at_once, server_patience
 from sheet import Sheet, grouped
 from stage import Failure, run
 
+patience = 8.0  # seconds: where one takes that long, it is not repeated
 idle = 1.0  # seconds in which a server's own timers are seen
 # One compiles as it goes: what it executes is not the same twice. The other lowers its hard
 # limit of descriptors, which valgrind refuses, and then does not start.
@@ -26,10 +26,9 @@ def add_counts(session: Session, sheet: Sheet, subjects: dict[str, Server]) -> N
         raise Failure("strace and valgrind are needed")
     both = {"without": "", "with": str(session.library)}
     rows = []
-    with ThreadPoolExecutor(2) as pool:  # a count is a count, however busy the machine is
-        futures = {(name, side): pool.submit(count, session, name, server, preload)
-                   for name, server in subjects.items() for side, preload in both.items()}
-        found = {key: future.result() for key, future in futures.items()}
+    # A count is a count, however busy the machine is.
+    found = at_once(2, {(name, side): (count, session, name, server, preload)
+                        for name, server in subjects.items() for side, preload in both.items()})
     differ = []
     for name in subjects:
         for i, about in enumerate(("connections kept", "a connection a request")):
@@ -48,12 +47,12 @@ def add_counts(session: Session, sheet: Sheet, subjects: dict[str, Server]) -> N
 
 def count(session: Session, name: str, server: Server, preload: str) -> list[tuple[float, float | None]]:
     """For each kind of client: calls and instructions a request."""
-    requests = session.choose(1000, 4000)
+    requests = session.choose(1000, 2000)
     calls = system_calls(session, server, preload, requests)
     if name in without_instructions:
         return [(one, None) for one in calls]
-    rounds = session.choose(1, 3)
-    none, *others = (median(instructions(session, server, preload, kind, requests) for _ in range(rounds))
+    none, *others = (median(instructions(session, server, preload, kind, requests)
+                            for _ in session.repeats(session.choose(1, 3), patience))
                      for kind in (None, "kept", "fresh"))
     return list(zip(calls, [(some - none) / requests for some in others]))
 
@@ -65,7 +64,7 @@ def system_calls(session: Session, server: Server, preload: str, requests: int) 
         found = []
         for kind in ("kept", "fresh"):
             rounds = [traced(running, lambda: ask(session, running, kind, requests, length))
-                      for _ in range(session.choose(1, 3))]
+                      for _ in session.repeats(session.choose(1, 3), patience)]
             found.append(median((some - calls / seconds * took) / requests for some, took in rounds))
         return found
 

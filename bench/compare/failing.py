@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
-
 import cell
 from cell import Cell, Seen, Tools
 from report import silence
 from scenarios import SCENARIOS
-from session import Session
+from session import Session, at_once
 from sheet import Sheet
 from systems import System, known_systems
 
@@ -23,10 +21,10 @@ def measure(session: Session, sheet: Sheet) -> None:
     systems = list(known_systems(built).values())
     names = session.choose(("killed",), tried)
     repeats = session.choose(1, 2)
-    with ThreadPoolExecutor(at_a_time) as pool:
-        futures = {(system.title, name): [pool.submit(Cell(system, SCENARIOS[name], tools).run)
-                                          for _ in range(repeats)] for system in systems for name in names}
-        seen = {key: [future.result() for future in runs] for key, runs in futures.items()}
+    runs = at_once(at_a_time, {(system.title, name, turn): (Cell(system, SCENARIOS[name], tools).run,)
+                               for system in systems for name in names for turn in range(repeats)})
+    seen = {(system.title, name): [runs[system.title, name, turn] for turn in range(repeats)]
+            for system in systems for name in names}
     sheet.section("When the new version is a bad one")
     sheet.say(f"The longest time in which no new connection was answered, and the requests lost besides those that a "
               f"killed process had accepted itself; the worst of {repeats}. *Until somebody acts*: nobody was answered "

@@ -99,7 +99,7 @@ class Restart(Cell):
     def await_new(self) -> bool:
         """Whether a new process answers, and when it did first."""
         deadline = time.monotonic() + seconds_to_take_over
-        while not (firsts := self.of_new(self.paced.ask("stats"))):
+        while not (firsts := self.of_new(self.paced.ask("who"))):
             if time.monotonic() >= deadline or self._is_over.is_set():
                 return False
             self.pause(0.005)

@@ -7,6 +7,7 @@ import os
 import socket
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -45,6 +46,16 @@ class Session:
             if turn >= least and time.monotonic() >= ends_at:
                 return
             yield turn
+
+
+def at_once(most: int, tasks: dict) -> dict:
+    """What each task returns, by its name; so many at a time. Once one fails, no other begins."""
+    with ThreadPoolExecutor(most) as pool:
+        try:
+            futures = {name: pool.submit(*task) for name, task in tasks.items()}
+            return {name: future.result() for name, future in futures.items()}
+        finally:
+            pool.shutdown(cancel_futures=True)  # what has begun cleans up after itself
 
 
 # ---- Processors ---------------------------------------------------------------------
