@@ -19,11 +19,16 @@ class Recorder:
     def __init__(self, sheet: Sheet) -> None:
         self.sheet = sheet
         self.rows: list[list[str]] = []
+        self.about = ""
 
     def section(self, title: str) -> None:
-        pass
+        self.about = "" if title == "size" else title.partition(",")[0] + ", "
+
+    def find(self, what: str) -> list[str]:
+        return next(row for row in self.rows if row[0].endswith(what))
 
     def add(self, what: str, without: str, with_: str, difference: str, limit: str = "", keeps=None) -> None:
+        what = self.about + what
         self.rows.append([what, without, with_, difference])
         if keeps is not None:
             self.sheet.goal(what, f"≤ {limit}", difference or with_, keeps)
@@ -45,13 +50,13 @@ def measure(session: Session, sheet: Sheet) -> None:
               "server that forks; a server that waits, and one that has taken over; a worker of nginx. *A thread "
               "more*: what libc and the kernel ask of any program that has a second thread, as the library gives it.")
     sheet.table(["", "without", "with", "difference"], recorder.rows)
-    start = next(row for row in recorder.rows if row[0] == "from fork to exit")
+    start = recorder.find(", from fork to exit")
     sheet.slower.append(f"Start of a program that never listens (/bin/true): {start[1]} without, {start[2]} with, "
                         f"{start[3]}.")
-    fork = next(row for row in recorder.rows if row[0] == "fork")
+    fork = recorder.find(", fork")
     sheet.slower.append(f"Each fork of a server that has a listener: {fork[1]} without, {fork[2]} with, {fork[3]}.")
-    sheet.headlines.append(f"It adds {start[3].lstrip('+')} to the start of /bin/true and "
-                           f"{next(row for row in recorder.rows if row[0].startswith('private'))[3].lstrip('+')} of "
+    memory = recorder.find("private memory of an idle server")
+    sheet.headlines.append(f"It adds {start[3].lstrip('+')} to the start of /bin/true and {memory[3].lstrip('+')} of "
                            "private memory to a server.")
 
 
