@@ -10,7 +10,8 @@
 // "stats" tells what has been since, and "who" only who has answered, first and last and how
 // often, which takes no time. It ends with its input. Times are of CLOCK_MONOTONIC.
 //
-// It asks for a real-time priority: what it is late with is not the server's doing.
+// It asks for a real-time priority. What it is late with all the same, because the machine
+// did not let it run, is no server's doing, and taken out of all times.
 #define _GNU_SOURCE
 #include "loopback.h"
 
@@ -46,6 +47,7 @@ static const int64_t patience = 2 * 1000000000LL;  // with a connection
 struct connection {
   bool is_open, has_sent;
   int64_t begun;
+  int64_t lost;  // lost_time when it began
   size_t size;
   char said[room];
 };
@@ -58,7 +60,7 @@ struct server {
 
 static struct counts {
   long answered, refused, reset, closed, late, other;
-  int64_t begun, last_answer, longest_gap, most_behind;
+  int64_t begun, last_answer, lost_by_then, longest_gap, most_behind;
 } counts;
 
 static struct connection* connections;
@@ -68,6 +70,7 @@ static int64_t* times;  // of what was answered
 static size_t times_room;
 static int epoll, timer, highest;
 static int64_t interval, next_tick;
+static int64_t lost_time;  // in which we did not run
 static const char* text;
 static struct sockaddr_in server_address = {.sin_family = AF_INET};
 
@@ -89,6 +92,7 @@ static int64_t now(void) {
 static void mark(void) {
   memset(&counts, 0, sizeof counts);
   counts.begun = counts.last_answer = now();
+  counts.lost_by_then = lost_time;
   server_count = 0;
 }
 
@@ -108,17 +112,23 @@ static void note_server(long pid, int64_t at) {
   ++server->answers;
 }
 
-static void note_answer(int64_t begun, long pid) {
+static int64_t gap_until(int64_t at) {
+  const int64_t gap = at - counts.last_answer - (lost_time - counts.lost_by_then);
+  return gap > counts.longest_gap ? gap : counts.longest_gap;
+}
+
+static void note_answer(int64_t begun, int64_t lost, long pid) {
   const int64_t at = now();
-  const int64_t gap = at - counts.last_answer;
-  counts.longest_gap = gap > counts.longest_gap ? gap : counts.longest_gap;
+  const int64_t took = at - begun - (lost_time - lost);
+  counts.longest_gap = gap_until(at);
   counts.last_answer = at;
+  counts.lost_by_then = lost_time;
   if ((size_t)counts.answered == times_room) {
     times_room = times_room == 0 ? 65536 : 2 * times_room;
     times = realloc(times, times_room * sizeof *times);
     check(times != NULL, "realloc");
   }
-  times[counts.answered++] = at - begun;
+  times[counts.answered++] = took > 0 ? took : 0;
   note_server(pid, at);
 }
 
@@ -145,8 +155,7 @@ static void tell_servers(void) {
 }
 
 static void tell_all(void) {
-  const int64_t silent = now() - counts.last_answer;
-  const int64_t gap = silent > counts.longest_gap ? silent : counts.longest_gap;
+  const int64_t gap = gap_until(now());
   if (counts.answered > 0) {
     qsort(times, (size_t)counts.answered, sizeof *times, compare);
   }
@@ -201,9 +210,10 @@ static void hear(int fd) {
   const char* pid = strstr(connection->said, "pid=");
   if (pid != NULL && strchr(pid, '\n') != NULL) {
     const int64_t begun = connection->begun;
+    const int64_t lost = connection->lost;
     long nobody = 0;
     end(fd, &nobody);
-    note_answer(begun, strtol(pid + 4, NULL, 10));
+    note_answer(begun, lost, strtol(pid + 4, NULL, 10));
   } else if (size == 0 || connection->size == room - 1) {
     end(fd, &counts.closed);
   }
@@ -217,6 +227,7 @@ static void open_one(void) {
   connection->is_open = true;
   connection->has_sent = false;
   connection->begun = begun;
+  connection->lost = lost_time;
   connection->size = 0;
   highest = fd > highest ? fd : highest;
   if (connect(fd, (struct sockaddr*)&server_address, sizeof server_address) != 0 &&
@@ -266,6 +277,7 @@ static void tick(void) {
   next_tick += (int64_t)ticks * interval;
   const int64_t behind = now() - next_tick + (int64_t)(ticks - 1) * interval;
   counts.most_behind = behind > counts.most_behind ? behind : counts.most_behind;
+  lost_time += ticks > 1 ? behind : 0;  // a tick is as fine as it sees
   for (uint64_t i = 0; i < ticks && i < (uint64_t)(second / interval); ++i) {
     open_one();
   }
@@ -346,13 +358,12 @@ int main(int argc, char** argv) {
   for (bool more = true; more;) {
     struct epoll_event events[batch];
     const int ready = epoll_wait(epoll, events, batch, -1);
+    tick();  // first, since it knows how late we are
     for (int i = 0; i < ready; ++i) {
       const int fd = events[i].data.fd;
-      if (fd == timer) {
-        tick();
-      } else if (fd == STDIN_FILENO) {
+      if (fd == STDIN_FILENO) {
         more = obey();
-      } else {
+      } else if (fd != timer) {
         go_on(fd);
       }
     }

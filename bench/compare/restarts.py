@@ -197,8 +197,8 @@ def measure(session: Session, sheet: Sheet) -> None:
     sheet.say(
         f"One server under one load, restarted in all the ways it knows; {min(map(len, seen.values()))} times each, by "
         "turns. A client opens a connection at every tick, whatever has become of those before, so that nothing that "
-        "waits keeps others from coming; it runs on a processor of its own, with real-time priority. Medians, and the "
-        "worst in brackets.",
+        "waits keeps others from coming; it runs on a processor of its own, with real-time priority, and what it is "
+        "late with itself is taken out. Medians, and the worst in brackets.",
         "- *no answer for*: the longest time without any answer, from when the restart begins until 2 s after its last "
         "step; it is at least a tick. *nothing restarted*: the same in the second before.\n"
         "- *slowest*, *p99.9*: of the answers.\n"
