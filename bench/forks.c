@@ -53,8 +53,6 @@ static int listen_somewhere(void) {
 }
 
 static void* sleep_for_ever(void* nothing) {
-  void* volatile memory = malloc(1);  // it has an arena, as one that has worked
-  (void)memory;
   for (;;) {
     pause();
   }

@@ -1,10 +1,11 @@
 // Where exceptions live. The library's own (libsupc++, eh_alloc.cc) takes 72 KB
 // from the heap of every process at its start, for the case that an exception has
 // to be thrown when there is no memory. Ours for that case are small and few.
+#include "shim/memory.hpp"
+
 #include <array>
 #include <atomic>
 #include <cstddef>
-#include <cstdlib>
 #include <cstring>
 #include <exception>
 
@@ -48,7 +49,7 @@ extern "C" {
 
 void* __cxa_allocate_exception(std::size_t size) noexcept {
   size += header_size;
-  void* memory = std::malloc(size);  // NOLINT(cppcoreguidelines-no-malloc)
+  void* memory = continuity::shim::allocate(size);
   if (memory == nullptr) {
     memory = take_reserve(size);
   }
@@ -62,7 +63,7 @@ void* __cxa_allocate_exception(std::size_t size) noexcept {
 void __cxa_free_exception(void* exception) noexcept {
   void* memory = static_cast<std::byte*>(exception) - header_size;
   if (!give_back_reserve(memory)) {
-    std::free(memory);  // NOLINT(cppcoreguidelines-no-malloc)
+    continuity::shim::give_back(memory);
   }
 }
 

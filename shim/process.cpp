@@ -5,6 +5,7 @@
 #include "shim/agent.hpp"
 #include "shim/hiding.hpp"
 #include "shim/hooks.hpp"
+#include "shim/memory.hpp"
 #include "shim/own_descriptors.hpp"
 #include "shim/real_calls.hpp"
 #include "shim/start.hpp"
@@ -22,6 +23,7 @@
 #include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/random.h>
+#include <sys/single_threaded.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -45,15 +47,82 @@ constinit std::atomic<bool> g_forks_noticed{false};
 constinit std::atomic<std::uint64_t> g_family{0};
 constinit pthread_mutex_t g_creation = PTHREAD_MUTEX_INITIALIZER;
 
-// Written to at each fork: in one page, since each is copied then, in both processes.
 constexpr std::size_t page_size = 4096;
+
+// By a child that settles: in one page, since each that is written to is copied.
 struct alignas(page_size) State {
   alignas(Process) std::byte process[sizeof(Process)];
-  pthread_mutex_t descriptors = PTHREAD_MUTEX_INITIALIZER;
-  pthread_mutex_t own_descriptors = PTHREAD_MUTEX_INITIALIZER;
   std::atomic<bool> is_forked{false};
 };
 constinit State g_state{};
+
+// As zeroes they are free, all of them: so a child finds them, whoever had them. What is
+// written to at each fork is here, where nothing is copied for it.
+struct Locks {
+  pthread_mutex_t process;
+  pthread_mutex_t descriptors;
+  pthread_mutex_t own_descriptors;
+  pthread_mutex_t memory;
+  std::atomic<pthread_t> memory_keeper;  // forks
+};
+
+// Wiped in a forked child, once there may be listeners. The slots, as zeroes, are
+// nobody's: those that nobody uses are never touched.
+struct alignas(page_size) Wiped {
+  ForkSensitive word;
+  Locks locks;
+  std::array<AcceptSlot, accept_slots> slots;
+};
+constinit Wiped g_wiped{};
+constinit Locks& g_locks = g_wiped.locks;
+
+// In a forked child, where it was not wiped.
+void free_lock(pthread_mutex_t& lock) {
+  constexpr pthread_mutex_t is_free = PTHREAD_MUTEX_INITIALIZER;
+  if (std::memcmp(&lock, &is_free, sizeof lock) != 0) {
+    ::pthread_mutex_init(&lock, nullptr);
+  }
+}
+
+void free_locks() {
+  for (pthread_mutex_t* lock :
+       {&g_locks.process, &g_locks.descriptors, &g_locks.own_descriptors, &g_locks.memory}) {
+    free_lock(*lock);
+  }
+  if (g_locks.memory_keeper.load() != 0) {
+    g_locks.memory_keeper.store(0);
+  }
+}
+
+// As ErrnoGuard, but written to only where it has changed: its page would be copied for it.
+class ForkErrno {
+ public:
+  ForkErrno() noexcept : saved_(errno) {}
+  ~ForkErrno() {
+    if (errno != saved_) {
+      errno = saved_;
+    }
+  }
+  ForkErrno(const ForkErrno&) = delete;
+  ForkErrno& operator=(const ForkErrno&) = delete;
+
+ private:
+  int saved_;
+};
+
+// No memory: null.
+Wiped* arm_wiped() {
+  void* memory = &g_wiped;
+  if (::sysconf(_SC_PAGESIZE) != page_size) {
+    memory =
+        ::mmap(nullptr, sizeof(Wiped), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (memory == MAP_FAILED) {
+      return nullptr;
+    }
+  }
+  return ::madvise(memory, sizeof(Wiped), MADV_WIPEONFORK) == 0 ? static_cast<Wiped*>(memory)
+                                                                : nullptr;
+}
 
 constexpr std::size_t longest_identity = 64;
 
@@ -238,17 +307,15 @@ bool Process::start_watching() {
     return false;
   }
   if (fork_sensitive_ == nullptr) {
-    void* memory = ::mmap(nullptr, fork_sensitive_size, PROT_READ | PROT_WRITE,
-                          MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (memory == MAP_FAILED) {
+    Wiped* wiped = arm_wiped();
+    if (wiped == nullptr) {
       return false;
     }
-    ::madvise(memory, fork_sensitive_size, MADV_WIPEONFORK);
-    fork_sensitive_ = new (memory) ForkSensitive;
+    fork_sensitive_ = &wiped->word;
     fork_sensitive_->gate.store(static_cast<std::uint32_t>(Gate::unsettled));
     fork_sensitive_->state.store(ForkState::settled);
     g_gate.store(&fork_sensitive_->gate);
-    g_accept_slots.store(static_cast<AcceptSlot*>(memory) + 1);
+    g_accept_slots.store(wiped->slots.data());
     // Of a process with several threads the kernel makes its first registration
     // wait for milliseconds. The take-over has no time for that.
     register_barrier(real_sys());
@@ -424,11 +491,12 @@ ClaimedListener* Process::claim_of(int fd) {
 // starting up it carries on in its parent's place.
 void Process::settle_in_forked_child(bool noticed) noexcept {
   pid_ = ::getpid();
-  forking_ = false;
   holds_agent.store(0);
-  ::pthread_mutex_init(&mutex_, nullptr);
-  ::pthread_mutex_init(&g_state.descriptors, nullptr);
-  ::pthread_mutex_init(&g_state.own_descriptors, nullptr);
+  if (noticed) {
+    g_state.is_forked.store(true);
+  } else {
+    free_locks();
+  }
   forget_accept_slots();
   forget_moving();
   if (agent == nullptr) {
@@ -528,30 +596,57 @@ void Process::expect_others() {
 // itself for one: a child that has left root may not signal its parent.
 void Process::before_fork() noexcept {
   Process* process = existing();
-  const ErrnoGuard guard;
+  const ForkErrno guard;
   if (g_family.load() == 0) {
     g_family.store(random_generation());
   }
   note_fork_while_hiding();
-  if (process == nullptr || process->bystander_ || !process->holds_listeners()) {
-    return;
+  const pthread_t self = ::pthread_self();
+  if (process != nullptr && !process->prepare_fork()) {
+    pthread_t was_self = self;
+    process->forker_.compare_exchange_strong(was_self, 0);
+  }
+  // Nobody else can be inside; and one page less is copied in each fork of a program
+  // that neither listens nor has threads.
+  if (__libc_single_threaded == 0) {
+    lock_memory();
+    g_locks.memory_keeper.store(self);
+  }
+}
+
+// False: there is nothing to prepare, and no lock held.
+bool Process::prepare_fork() noexcept {
+  if (bystander_ || !holds_listeners()) {
+    return false;
   }
   sigset_t mask;
   block_signals(mask);
-  if (!process->settle_if_forked() || process->bystander_) {
+  if (!settle_if_forked() || bystander_) {
     ::pthread_sigmask(SIG_SETMASK, &mask, nullptr);
-    return;
+    return false;
   }
-  ::pthread_mutex_lock(&process->mutex_);
-  process->forking_ = true;
-  process->fork_mask_ = mask;
-  process->holds_agent.store(process->agent == nullptr ? 1 : 0);
+  ::pthread_mutex_lock(&g_locks.process);
+  if (const pthread_t self = ::pthread_self(); forker_.load() != self) {
+    forker_.store(self);
+  }
+  if (std::memcmp(&fork_mask_, &mask, sizeof mask) != 0) {
+    fork_mask_ = mask;
+  }
+  if (agent == nullptr) {
+    holds_agent.store(1);
+  }
   try {
-    process->expect_others();
+    expect_others();
   } catch (...) {  // no memory: parent and child do not know of each other
   }
   lock_settled_descriptors();
   lock_own_descriptors();
+  return true;
+}
+
+// Also in the child: there it is the same thread.
+bool Process::has_prepared_fork() const noexcept {
+  return forker_.load() == ::pthread_self();
 }
 
 // The kernel copies descriptors first and memory afterwards. A listener that moved
@@ -580,39 +675,43 @@ bool Process::is_on_top() const {
 }
 
 void Process::after_fork_in_parent() noexcept {
+  if (g_locks.memory_keeper.load() == ::pthread_self()) {
+    g_locks.memory_keeper.store(0);
+    unlock_memory();
+  }
   Process* process = existing();
-  if (process == nullptr || !process->forking_ || !process->is_this()) {
+  if (process == nullptr || !process->has_prepared_fork() || !process->is_this()) {
     return;
   }
-  const ErrnoGuard guard;
+  const ForkErrno guard;
   const sigset_t mask = process->fork_mask_;
-  process->forking_ = false;
-  if (process->holds_agent.exchange(0) != 0) {
+  if (process->holds_agent.load() != 0) {
+    process->holds_agent.store(0);
     real_sys().futex(&process->holds_agent, FUTEX_WAKE_PRIVATE, 1, nullptr);
   }
   unlock_own_descriptors();
   unlock_descriptors();
-  ::pthread_mutex_unlock(&process->mutex_);
+  ::pthread_mutex_unlock(&g_locks.process);
   ::pthread_sigmask(SIG_SETMASK, &mask, nullptr);
 }
 
 void Process::after_fork_in_child() noexcept {
+  free_locks();
   Process* process = existing();
-  g_state.is_forked.store(true);
-  if (process == nullptr) {
-    return;
-  }
-  if (process->fork_sensitive_ == nullptr) {
-    process->pid_ = ::getpid();
+  if (process == nullptr || process->fork_sensitive_ == nullptr) {
+    g_state.is_forked.store(true);
+    if (process != nullptr) {
+      process->pid_ = ::getpid();
+    }
     return;
   }
   ForkState state = ForkState::wiped;
-  if (!process->forking_ ||
+  if (!process->has_prepared_fork() ||
       !process->fork_sensitive_->state.compare_exchange_strong(state, ForkState::noticed)) {
+    g_state.is_forked.store(true);
     return;
   }
   const sigset_t mask = process->fork_mask_;
-  unlock_own_descriptors();
   // Most children execute another program or end, and many more are made than ever
   // wait for work: what is written to here is copied, page by page. But who has an
   // end of a conversation keeps it open, and a successor waits for the end of that.
@@ -633,7 +732,7 @@ SlowPath::SlowPath(Process* process) noexcept : process_(process) {
     ::pthread_sigmask(SIG_SETMASK, &old_mask_, nullptr);
     return;
   }
-  ::pthread_mutex_lock(&process_->mutex_);
+  ::pthread_mutex_lock(&g_locks.process);
 }
 
 void before_spawn() noexcept {
@@ -704,23 +803,35 @@ void before_capability_change() noexcept {
 
 SlowPath::~SlowPath() {
   if (process_ != nullptr) {
-    ::pthread_mutex_unlock(&process_->mutex_);
+    ::pthread_mutex_unlock(&g_locks.process);
     ::pthread_sigmask(SIG_SETMASK, &old_mask_, nullptr);
   }
 }
 
 void lock_descriptors() noexcept {
-  ::pthread_mutex_lock(&g_state.descriptors);
+  ::pthread_mutex_lock(&g_locks.descriptors);
 }
 void unlock_descriptors() noexcept {
-  ::pthread_mutex_unlock(&g_state.descriptors);
+  ::pthread_mutex_unlock(&g_locks.descriptors);
 }
 
 void lock_own_descriptors() noexcept {
-  ::pthread_mutex_lock(&g_state.own_descriptors);
+  ::pthread_mutex_lock(&g_locks.own_descriptors);
 }
 void unlock_own_descriptors() noexcept {
-  ::pthread_mutex_unlock(&g_state.own_descriptors);
+  ::pthread_mutex_unlock(&g_locks.own_descriptors);
+}
+
+// Who forks has it already, if another's handler binds or waits before the fork.
+void lock_memory() noexcept {
+  if (g_locks.memory_keeper.load() != ::pthread_self()) {
+    ::pthread_mutex_lock(&g_locks.memory);
+  }
+}
+void unlock_memory() noexcept {
+  if (g_locks.memory_keeper.load() != ::pthread_self()) {
+    ::pthread_mutex_unlock(&g_locks.memory);
+  }
 }
 
 DescriptorsHeld::DescriptorsHeld() noexcept {

@@ -65,10 +65,6 @@ struct ForkSensitive {
   std::atomic<std::uint32_t> gate;
   std::atomic<ForkState> state;
 };
-// In the same memory. As zeroes they are slots that nobody has, so those that
-// nobody uses are never touched.
-constexpr std::size_t fork_sensitive_size = sizeof(AcceptSlot) + accept_slots * sizeof(AcceptSlot);
-static_assert(sizeof(ForkSensitive) <= sizeof(AcceptSlot));
 
 // What processes forked from each other inherit, besides the page. Made before
 // the first fork of a process that has listeners.
@@ -190,6 +186,8 @@ class Process {
   void step_aside() noexcept;
   [[nodiscard]] std::vector<int> inherited() const;
   static void lock_settled_descriptors() noexcept;
+  bool prepare_fork() noexcept;
+  [[nodiscard]] bool has_prepared_fork() const noexcept;
   static void before_fork() noexcept;
   static void after_fork_in_parent() noexcept;
   static void after_fork_in_child() noexcept;
@@ -200,9 +198,11 @@ class Process {
   pid_t pid_ = 0;
   ForkSensitive* fork_sensitive_ = nullptr;
   OwnedFd page_memory_;
-  bool forking_ = false;  // with the lock held
+  // The thread whose last fork was prepared for, with the locks held, and its mask. Not
+  // undone afterwards, but changed when it is another: the page that they are in would
+  // be copied for it, in each fork.
+  std::atomic<pthread_t> forker_{0};
   sigset_t fork_mask_{};
-  pthread_mutex_t mutex_ = PTHREAD_MUTEX_INITIALIZER;
 };
 
 // Entry into the cold half from a wrapper: one thread at a time, no signals,
