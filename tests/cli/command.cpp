@@ -90,9 +90,7 @@ Process start_command(const Place& place, const std::vector<std::string>& argume
 }
 
 Place place_with_probation(const std::string& duration) {
-  Place place;
-  place.environment.push_back("CONTINUITY_PROBATION=" + duration);
-  return place;
+  return {.environment = {"CONTINUITY_PROBATION=" + duration}};
 }
 
 json server_of(const json& told, pid_t pid) {
