@@ -1,6 +1,7 @@
 #include "shim/test_hooks.hpp"
 
 #include "core/clock.hpp"
+#include "shim/real_calls.hpp"
 
 #include <fmt/core.h>
 
@@ -289,7 +290,6 @@ Sys with_faults(const Sys& sys) {
   Sys faulty{
 #define SYS_CALL(result, name, parameters, arguments) .name = faulty_##name,
 #include "core/sys_calls.def"
-#include "shim/real_calls.hpp"
 #undef SYS_CALL
   };
   faulty.sendmsg = staged_sendmsg;

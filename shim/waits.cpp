@@ -558,7 +558,7 @@ void before_epoll_wait(int epoll) noexcept {
     return;
   }
   if (waits_early()) {
-    settle_if(true);  // no epoll knows of a claimed listener
+    settle_if(true, Evidence::epoll);  // no epoll knows of a claimed listener
     return;
   }
   bool watches = false;

@@ -231,9 +231,11 @@ class FamilyTrial {
     if (!is_stopped()) {
       // What a process had accepted ends with it. The queue of the listener does not, since
       // the others have it.
-      result_.accepted = std::stol(json_value(stats, "closed"));
-      for (const pid_t process : ended_) {
-        result_.accepted += resets_of(stats, process);
+      // The client may be told before it is known whose it was.
+      result_.accepted =
+          std::stol(json_value(stats, "closed")) + std::stol(json_value(stats, "reset"));
+      for (const pid_t process : server_processes()) {
+        result_.accepted -= ended_.contains(process) ? 0 : resets_of(stats, process);
       }
       result_.lost -= result_.accepted;
     }
