@@ -136,6 +136,7 @@ void Connections::read_unix() {
 std::set<pid_t> Connections::processes_of(const Server& server) const {
   std::set<pid_t> processes(server.report.members.begin(), server.report.members.end());
   processes.insert(server.pid);
+  std::erase_if(processes, [](pid_t process) { return process <= 0; });
   std::vector<pid_t> to_visit(processes.begin(), processes.end());
   while (!to_visit.empty()) {
     const pid_t parent = to_visit.back();

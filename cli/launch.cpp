@@ -10,6 +10,7 @@
 #include <array>
 #include <cerrno>
 #include <csignal>
+#include <cstdio>
 #include <cstdlib>
 #include <fcntl.h>
 #include <sys/prctl.h>
@@ -147,6 +148,15 @@ std::string Output::last_lines() const {
 void Output::remove() {
   if (!path_.empty()) {
     ::unlink(path_.c_str());
+  }
+}
+
+void show_last_lines(const Output& output) {
+  const std::string lines = output.last_lines();
+  if (!lines.empty()) {
+    std::fputs("its last lines:\n", stderr);
+    std::fputs(lines.c_str(), stderr);
+    std::fputs(lines.back() == '\n' ? "" : "\n", stderr);
   }
 }
 

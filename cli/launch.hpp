@@ -37,6 +37,9 @@ class Output {
   off_t begin_ = 0;
 };
 
+// What a run wrote last, on standard error.
+void show_last_lines(const Output& output);
+
 // A server that was started by this process: it, what it has started, and what it left
 // behind as a daemon, which come to this process when their parent ends.
 class Run {

@@ -13,7 +13,7 @@ std::string addresses_of(const Server& server) {
   std::string text;
   const auto& listeners = server.report.listeners;
   for (std::size_t i = 0; i < std::min(listeners.size(), most); ++i) {
-    text += (i == 0 ? "" : ", ") + to_string(listeners[i].address);
+    text += (i == 0 ? "" : ", ") + visible(to_string(listeners[i].address));
   }
   const std::size_t more = std::max<std::size_t>(server.report.total, listeners.size());
   return more > most ? compose("{}, and {} more", text, more - most) : text;

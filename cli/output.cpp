@@ -39,6 +39,14 @@ Exit complain(Exit exit, std::string_view sentence) {
   return exit;
 }
 
+std::string visible(std::string_view text) {
+  std::string result(text);
+  std::replace_if(
+      result.begin(), result.end(),
+      [](char byte) { return static_cast<unsigned char>(byte) < ' ' || byte == '\x7f'; }, '?');
+  return result;
+}
+
 bool is_for_people() {
   static const bool terminal = ::isatty(STDOUT_FILENO) == 1;
   return terminal;

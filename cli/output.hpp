@@ -12,6 +12,9 @@ namespace continuity::cli {
 // One line on standard error, "continuity: ..."; gives the status back.
 Exit complain(Exit exit, std::string_view sentence);
 
+// Without what a terminal takes for commands: others choose names and paths.
+std::string visible(std::string_view text);
+
 // Whether descriptor 1 is a terminal.
 bool is_for_people();
 

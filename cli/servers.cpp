@@ -7,8 +7,10 @@
 #include <algorithm>
 #include <array>
 #include <cstdlib>
+#include <cstring>
 #include <fcntl.h>
 #include <set>
+#include <sys/socket.h>
 #include <unistd.h>
 
 namespace continuity::cli {
@@ -30,18 +32,49 @@ bool read_door(std::string_view door, Server& server) {
       !read_number(door.substr(dot + 1), server.generation, 16)) {
     return false;
   }
-  server.name = door.substr(0, dot);
+  server.name = visible(door.substr(0, dot));
   return true;
 }
 
+// Who has made the door, and listens there, need not be who answers.
+Result<Message> receive(Channel& channel, Nanoseconds deadline, Credentials& sender) {
+  const Sys& sys = libc_sys();
+  pollfd entry{.fd = channel.fd(), .events = POLLIN, .revents = 0};
+  const timespec patience = to_timespec(deadline - now(sys));
+  if (sys.ppoll(&entry, 1, &patience) <= 0) {
+    return Error{"receive a report", ETIMEDOUT};
+  }
+  std::vector<std::byte> body(max_message_size);
+  iovec part{.iov_base = body.data(), .iov_len = body.size()};
+  // Descriptors have no place here: the kernel closes them.
+  alignas(cmsghdr) std::array<std::byte, CMSG_SPACE(sizeof(ucred))> control{};
+  msghdr message{};
+  message.msg_iov = &part;
+  message.msg_iovlen = 1;
+  message.msg_control = control.data();
+  message.msg_controllen = control.size();
+  const ssize_t size = sys.recvmsg(channel.fd(), &message, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
+  if (size <= 0) {
+    return Error{"receive a report", ECONNRESET};
+  }
+  sender = {.pid = 0, .uid = static_cast<uid_t>(-1)};
+  const cmsghdr* header = CMSG_FIRSTHDR(&message);
+  if (header != nullptr && header->cmsg_level == SOL_SOCKET &&
+      header->cmsg_type == SCM_CREDENTIALS && header->cmsg_len >= CMSG_LEN(sizeof(ucred))) {
+    ucred who{};
+    std::memcpy(&who, CMSG_DATA(header), sizeof who);
+    sender = {.pid = who.pid, .uid = who.uid};
+  }
+  return decode(std::span(body).first(static_cast<std::size_t>(size)));
+}
+
 void receive_report(Server& server, Nanoseconds deadline) {
-  auto received = server.channel.receive(deadline);
-  if (received && received->message.type == MessageType::report) {
+  auto received = receive(server.channel, deadline, server.sender);
+  if (received && received->type == MessageType::report) {
     server.answer = Server::Answer::report;
-    server.report = std::move(received->message);
+    server.report = std::move(*received);
     server.pid = server.report.pid;
-  } else if (received && received->message.type == MessageType::abort &&
-             received->message.code == EPROTO) {
+  } else if (received && received->type == MessageType::abort && received->code == EPROTO) {
     server.answer = Server::Answer::earlier;
   } else if (!received && received.error().code == ETIMEDOUT) {
     server.answer = Server::Answer::silent;
@@ -125,6 +158,10 @@ bool Server::serves() const {
            report.phase == ReportedPhase::starting));
 }
 
+bool Server::is_trusted() const {
+  return answer == Answer::report && (sender.uid == ::geteuid() || sender.uid == 0);
+}
+
 bool Server::refresh() {
   if (!channel.send({.type = MessageType::status}, after(libc_sys(), answer_time))) {
     answer = Answer::none;
@@ -143,13 +180,13 @@ std::optional<Start> Server::start() {
     if (!channel.send(ask, after(libc_sys(), answer_time))) {
       break;
     }
-    auto received = channel.receive(after(libc_sys(), answer_time));
-    if (!received || received->message.type != MessageType::report ||
-        received->message.start.empty()) {
+    auto received = receive(channel, after(libc_sys(), answer_time), sender);
+    if (!received || received->type != MessageType::report || received->start.empty() ||
+        !is_trusted() || text.size() > max_start) {
       break;
     }
-    text += received->message.start;
-    if (!received->message.more) {
+    text += received->start;
+    if (!received->more) {
       return read_start(text);
     }
   }
@@ -178,6 +215,8 @@ std::optional<std::vector<Server>> find_servers() {
     }
     server.pid = other->pid;
     server.channel = std::move(peer.channel);
+    const int on = 1;
+    ::setsockopt(server.channel.fd(), SOL_SOCKET, SO_PASSCRED, &on, sizeof on);
     if (server.channel.send({.type = MessageType::status}, after(sys, answer_time))) {
       servers.push_back(std::move(server));
     }

@@ -25,6 +25,9 @@ struct Server {
   enum class Answer { report, none, silent, earlier };
   Answer answer = Answer::none;
   Message report{};
+  // Who has sent it, as the kernel says: of a server that root has started, a process that
+  // has become somebody else may answer as well.
+  Credentials sender{};
   Channel channel{};
 
   // A word of libcontinuity(7): "active", "draining" ...
@@ -33,6 +36,8 @@ struct Server {
   [[nodiscard]] bool serves() const;
   // Asks again; false: it does not answer any more.
   bool refresh();
+  // Whether what it says can be acted upon: a process of ours, or of root's, has said it.
+  [[nodiscard]] bool is_trusted() const;
   // How it was started, as it says itself or, of one that cannot, as /proc has it.
   // Nothing: it may not be known.
   std::optional<Start> start();

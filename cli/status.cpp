@@ -33,7 +33,7 @@ std::string describe_listeners(const Server& server, const Connections& connecti
   const auto& listeners = server.report.listeners;
   for (std::size_t i = 0; i < std::min(listeners.size(), most); ++i) {
     const auto queue = connections.queue_at(listeners[i].address);
-    text += compose("    {}{}{}\n", to_string(listeners[i].address),
+    text += compose("    {}{}{}\n", visible(to_string(listeners[i].address)),
                     listeners[i].is_datagram() ? " (datagrams)" : "",
                     queue ? compose(", queue {} of {}", queue->length, queue->limit) : "");
   }

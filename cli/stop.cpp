@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <csignal>
+#include <fcntl.h>
 #include <memory>
 
 namespace continuity::cli {
@@ -48,8 +49,17 @@ Exit stop(const std::string& name, const std::string& patience) {
                    [&](const Server& one, const Server& other) { return rank(one) < rank(other); });
   const Nanoseconds deadline = after(libc_sys(), timeout);
   std::vector<Ending> endings;
-  const auto end = [&](pid_t pid, int signal) {
+  const OwnedFd proc(libc_sys(),
+                     libc_sys().openat(AT_FDCWD, "/proc", O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0));
+  const Processes processes(libc_sys(), proc.get());
+  const auto end = [&](const Server& server, pid_t pid, int signal) {
     Ending ending{.pid = pid, .process = OwnedFd(libc_sys(), libc_sys().pidfd_open(pid, 0))};
+    // Root could be told to end anybody's.
+    if (server.answer == Server::Answer::report && !server.is_trusted() &&
+        processes.user_of(pid) != server.sender.uid) {
+      return complain(Exit::failed,
+                      compose("pid {} is not user {}'s; it is let be", pid, server.sender.uid));
+    }
     if (ending.process.is_open() &&
         libc_sys().pidfd_send_signal(ending.process.get(), signal) != 0 && errno != ESRCH) {
       return complain(Exit::failed, compose("pid {}: {}", pid, error_text(errno)));
@@ -60,11 +70,11 @@ Exit stop(const std::string& name, const std::string& patience) {
   for (Server& server : servers) {
     // A successor that is starting is not at the rendezvous yet.
     if (server.report.phase == ReportedPhase::granted && server.report.rival_pid > 1) {
-      if (const Exit exit = end(server.report.rival_pid, SIGTERM); exit != Exit::done) {
+      if (const Exit exit = end(server, server.report.rival_pid, SIGTERM); exit != Exit::done) {
         return exit;
       }
     }
-    const Exit exit = end(server.pid, stop_signal_of(server));
+    const Exit exit = end(server, server.pid, stop_signal_of(server));
     if (exit != Exit::done) {
       return exit;
     }

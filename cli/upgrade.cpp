@@ -14,6 +14,7 @@ namespace continuity::cli {
 namespace {
 
 constexpr Nanoseconds look_interval = 10 * millisecond;
+constexpr Nanoseconds start_time = 5 * second;
 
 struct Arguments {
   std::string name;
@@ -174,9 +175,19 @@ std::optional<Start> prepare(const Arguments& given, Server& server) {
                                 server.pid)
                       : compose("pid {} does not answer (stopped?)", server.pid));
   }
+  // It may have been started just now.
+  const Nanoseconds deadline = after(libc_sys(), start_time);
+  while (server.report.phase == ReportedPhase::starting && now(libc_sys()) < deadline &&
+         server.refresh()) {
+    pause_for(libc_sys(), look_interval);
+  }
   if (server.report.phase != ReportedPhase::active) {
     return refuse(compose("pid {} is {}, with pid {}; try again when that has ended", server.pid,
                           server.state(), server.report.rival_pid));
+  }
+  if (!server.is_trusted()) {
+    return refuse(compose("pid {} is user {}, and this is user {}: start it again by hand",
+                          server.sender.pid, server.sender.uid, ::geteuid()));
   }
   auto start = server.start();
   if (!start) {
@@ -206,15 +217,6 @@ std::optional<Start> prepare(const Arguments& given, Server& server) {
     set_variable(start->environment, "CONTINUITY_NEW=1");
   }
   return start;
-}
-
-void show_last_lines(const Output& output) {
-  const std::string lines = output.last_lines();
-  if (!lines.empty()) {
-    std::fputs("its last lines:\n", stderr);
-    std::fputs(lines.c_str(), stderr);
-    std::fputs(lines.back() == '\n' ? "" : "\n", stderr);
-  }
 }
 
 Exit upgrade(const Arguments& given) {

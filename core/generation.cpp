@@ -923,11 +923,6 @@ std::vector<pid_t> Generation::processes() {
   return {all.begin(), all.end()};
 }
 
-std::string_view Generation::start() {
-  const std::size_t size = page_->start_size.load();
-  return {page_->start.data(), std::min(size, page_->start.size())};
-}
-
 pid_t Generation::main_process() const {
   const pid_t main = page_->main.load();
   return processes_.topmost(main != 0 && is_running(*sys_, main) ? main : sys_->getpid());

@@ -112,7 +112,7 @@ class Generation : public Owner {
   std::vector<pid_t> processes() override;
   pid_t main() override { return main_process(); }
   Journal& journal() override { return page_->journal; }
-  std::string_view start() override;
+  std::string_view start() override { return local_->start(); }
 
  private:
   // A listener of the page, as this process found it.

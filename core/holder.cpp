@@ -95,8 +95,11 @@ Holder::Holder(const Sys& sys, Log& log, const Options& options, Owner& owner, S
 
 void Holder::watch_predecessor(Channel channel, Nanoseconds until) {
   const Nanoseconds patience = until >= never - answer_time ? never : until + answer_time;
+  // Who led it; who has made the door may have been the parent of a daemon.
   const auto peer = channel.peer();
-  OwnedFd process(*sys_, peer && peer->pid > 0 ? sys_->pidfd_open(peer->pid, 0) : -1);
+  const Restart* const beginning = own_beginning();
+  const bool seen = peer && peer->pid > 0 && beginning != nullptr;
+  OwnedFd process(*sys_, seen ? sys_->pidfd_open(beginning->predecessor, 0) : -1);
   predecessors_.push_back({std::move(channel), patience, true, std::move(process)});
   has_replaced_files_ = true;
 }

@@ -90,7 +90,6 @@ constexpr std::uint32_t max_outlived = 8;
 constexpr std::uint32_t max_noted_claims = 256;
 constexpr std::size_t max_members = 4096;
 constexpr std::size_t max_page_listeners = 16'384;
-constexpr std::size_t max_start = std::size_t{256} * 1024;
 
 // All zeros at first. Sparse: what is not used costs no memory.
 struct Page {
@@ -143,9 +142,6 @@ struct Page {
   // What has been, for those who ask: written by who is becoming the owner, then by who
   // leads.
   Journal journal;
-  // How the first process was started, as core/start.hpp writes it; written once.
-  std::atomic<std::uint32_t> start_size;
-  std::array<char, max_start> start;
 
   void note_claim(std::uint64_t inode) {
     const std::uint32_t at = claimed_count.fetch_add(1);

@@ -32,6 +32,7 @@ struct Start {
 };
 
 // Items of a letter, a text and a byte of 0: none of the texts has such a byte.
+constexpr std::size_t max_start = std::size_t{256} * 1024;
 std::string write_start(const Start& start);
 // Nothing: it is none.
 std::optional<Start> read_start(std::string_view text);

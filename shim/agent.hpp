@@ -30,6 +30,7 @@ class ProcessOwner : public Program, public LocalOwner {
   void withdraw() override;
   void name_main_process(pid_t main) override;
   bool holds(std::span<const std::uint64_t> inodes) override;
+  std::string_view start() override { return process_->start; }
 
   void lock_descriptors() override;
   void unlock_descriptors() override;

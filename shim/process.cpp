@@ -351,17 +351,16 @@ bool Process::open_page() {
   return true;
 }
 
-// By the first process of a generation: others may have executed something else since.
+// What is forked from this process inherits it.
 void Process::record_start() {
-  Start start = how_started(real_sys(), proc.get());
-  std::string text = write_start(start);
-  if (text.size() > page->start.size()) {
-    start.environment.clear();  // rather than half of it
-    text = write_start(start);
+  if (!start.empty()) {
+    return;
   }
-  if (text.size() <= page->start.size()) {
-    std::memcpy(page->start.data(), text.data(), text.size());
-    page->start_size.store(static_cast<std::uint32_t>(text.size()));
+  Start how = how_started(real_sys(), proc.get());
+  start = write_start(how);
+  if (start.size() > max_start) {
+    how.environment.clear();  // rather than half of it
+    start = write_start(how);
   }
 }
 

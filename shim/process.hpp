@@ -150,6 +150,10 @@ class Process {
   // Does nothing from now on, as if it were switched off. False: it has begun to serve.
   static bool stand_aside() noexcept;
 
+  // How the first process of this generation was started, as core/start.hpp writes it. Not
+  // in the page, to which processes write that have fewer rights than the first: root may
+  // start the server again by it.
+  std::string start;
   // What showed that this process is ready.
   Evidence evidence = Evidence::unknown;
 

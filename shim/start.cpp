@@ -2,7 +2,7 @@
 // title, its directory and its umask when it becomes a daemon, its limits.
 //
 // Every program that has the library pays for it, also one that never binds anything: one
-// copy of some thousand bytes, and calls that take the kernel 2 µs together.
+// copy of some thousand bytes, and seven calls.
 #include "shim/start.hpp"
 
 #include "core/owned_fd.hpp"
@@ -25,16 +25,18 @@ namespace continuity::shim {
 namespace {
 
 constexpr mode_t usual_mask = 022;
+// Those that servers raise for themselves; the others are what they were at the first bind.
+constexpr std::array early_limits{RLIMIT_NOFILE, RLIMIT_CORE, RLIMIT_NPROC, RLIMIT_MEMLOCK};
 
 // What is not touched costs no memory. Larger ones are read at the first bind, from what
 // the program has left of them.
 struct Kept {
-  std::array<rlimit, RLIM_NLIMITS> limits;
+  std::array<rlimit, early_limits.size()> limits;
   std::size_t arguments_size;
   std::size_t size;
   mode_t mask;
   bool has_mask;
-  uid_t user;
+  bool is_there;
   std::array<char, 1024> directory;
   std::array<char, std::size_t{16} * 1024> text;  // arguments and variables, as they lay there
 };
@@ -77,11 +79,10 @@ __attribute__((constructor)) void keep_start(int argc, char** argv, char** varia
     ::umask(g_kept.mask);
     g_kept.has_mask = true;
   }
-  g_kept.user = ::getuid();
-  for (int resource = 0; resource < RLIM_NLIMITS; ++resource) {
-    ::getrlimit(static_cast<__rlimit_resource>(resource),
-                &g_kept.limits.at(static_cast<std::size_t>(resource)));
+  for (std::size_t i = 0; i < early_limits.size(); ++i) {
+    ::getrlimit(early_limits.at(i), &g_kept.limits.at(i));
   }
+  g_kept.is_there = true;
 }
 
 std::vector<std::string> split(std::string_view text) {
@@ -151,9 +152,15 @@ Start how_started(const Sys& sys, int proc) {
   start.directory = g_kept.directory.front() == '/' ? std::string(g_kept.directory.data())
                                                     : link_target(sys, proc, "self/cwd");
   start.mask = mask_of(sys, proc);
-  start.user = g_kept.user;
+  start.user = static_cast<uid_t>(::getauxval(AT_UID));
   for (int resource = 0; resource < RLIM_NLIMITS; ++resource) {
-    const rlimit& limit = g_kept.limits.at(static_cast<std::size_t>(resource));
+    rlimit limit{};
+    const auto* early = std::find(early_limits.begin(), early_limits.end(), resource);
+    if (g_kept.is_there && early != early_limits.end()) {
+      limit = g_kept.limits.at(static_cast<std::size_t>(early - early_limits.begin()));
+    } else if (sys.getrlimit(resource, &limit) != 0) {
+      continue;
+    }
     start.limits.push_back({.resource = resource, .soft = limit.rlim_cur, .hard = limit.rlim_max});
   }
   start.program = program_of(sys, proc, start.directory);
