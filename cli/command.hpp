@@ -27,5 +27,6 @@ void add_status(CLI::App& application, Exit& exit);
 void add_upgrade(CLI::App& application, Exit& exit);
 void add_stop(CLI::App& application, Exit& exit);
 void add_trace(CLI::App& application, Exit& exit);
+void add_check(CLI::App& application, Exit& exit);
 
 }  // namespace continuity::cli

@@ -32,8 +32,9 @@ struct Options {
   Nanoseconds stop_timeout = 30 * second;
   int success_signal = 0;
   Nanoseconds drain_timeout = never;
-  std::string hide;    // paths separated by ':'
-  bool fresh = false;  // CONTINUITY_NEW: no sibling of whoever started it
+  std::string hide;       // paths separated by ':'
+  bool fresh = false;     // CONTINUITY_NEW: no sibling of whoever started it
+  std::string rehearsal;  // where to say what would be taken over; empty: it is taken over
   LogLevel log_level = LogLevel::info;
   std::string log_file;
   bool disabled = false;

@@ -127,6 +127,23 @@ bool is_carried_over(int level, int name) {
   });
 }
 
+std::vector<OptionChange> compare_options(const Sys& sys, int model, int listener) {
+  std::vector<OptionChange> changes;
+  const OwnedFd pristine = pristine_twin(sys, model);
+  for (const Option& option : options) {
+    Value before;
+    Value after;
+    if (difference(sys, option, model, listener, pristine.get(), after) &&
+        get(sys, listener, option, before)) {
+      changes.push_back({.level = option.level,
+                         .name = option.name,
+                         .before = before.as_int(),
+                         .after = after.as_int()});
+    }
+  }
+  return changes;
+}
+
 CarriedOver carry_over(const Sys& sys, int model, int listener) {
   CarriedOver result;
   const OwnedFd pristine = pristine_twin(sys, model);

@@ -34,4 +34,14 @@ struct CarriedOver {
 // setting one ends the kernel's own tuning, and cannot be undone.
 CarriedOver carry_over(const Sys& sys, int model, int listener);
 
+// What carry_over would change, and nothing is: numbers as the kernel has them, of a longer
+// value its beginning.
+struct OptionChange {
+  int level = 0;
+  int name = 0;
+  int before = 0;
+  int after = 0;
+};
+std::vector<OptionChange> compare_options(const Sys& sys, int model, int listener);
+
 }  // namespace continuity

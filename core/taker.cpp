@@ -711,6 +711,18 @@ bool Taker::has_claims() const {
                      [](const Conversation& one) { return one.is_wanted(); });
 }
 
+std::vector<Listener> Taker::unclaimed() const {
+  std::vector<Listener> listeners;
+  for (const Conversation& conversation : conversations_) {
+    for (const Offer& offer : conversation.offers) {
+      if (conversation.granted && offer.fd.is_open() && !offer.is_wanted()) {
+        listeners.push_back(offer.listener);
+      }
+    }
+  }
+  return listeners;
+}
+
 bool Taker::has_own_claims() const {
   return std::any_of(conversations_.begin(), conversations_.end(),
                      [](const Conversation& one) { return !one.shared && one.is_wanted(); });

@@ -88,6 +88,8 @@ class Taker {
   void release_beside(std::span<const Beside> beside);
 
   [[nodiscard]] bool has_claims() const;
+  // What was granted and the program has not bound.
+  [[nodiscard]] std::vector<Listener> unclaimed() const;
   // The same, of conversations that no other process of this generation has.
   [[nodiscard]] bool has_own_claims() const;
 

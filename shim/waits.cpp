@@ -10,6 +10,7 @@
 #include "shim/hooks.hpp"
 #include "shim/own_descriptors.hpp"
 #include "shim/real_calls.hpp"
+#include "shim/rehearsal.hpp"
 
 #include <algorithm>
 #include <array>
@@ -242,6 +243,10 @@ bool settle_generation(Process& process, bool for_others) {
         if (asks == MayAsk::all && take_turn(real_sys(), page.asker) &&
             page.phase.compare_exchange_strong(
                 phase, static_cast<std::uint32_t>(GenerationPhase::asking))) {
+          if (!process.options.rehearsal.empty()) {
+            tell_generation(process, GenerationPhase::ended);
+            end_rehearsal(process);
+          }
           if (process.agent != nullptr) {
             process.agent->see_to_announcement();
           }

@@ -10,7 +10,7 @@ _continuity() {
   local command=${COMP_WORDS[1]} words i
   COMPREPLY=()
   if [ "$COMP_CWORD" -eq 1 ]; then
-    mapfile -t COMPREPLY < <(compgen -W 'list status upgrade stop trace --help --version' -- "$current")
+    mapfile -t COMPREPLY < <(compgen -W 'list status upgrade stop check trace --help --version' -- "$current")
     return
   fi
   for ((i = 2; i < COMP_CWORD; i++)); do
@@ -31,6 +31,7 @@ _continuity() {
     status) words="--json --watch $(_continuity_names)" ;;
     upgrade) words="--exec --env --timeout -- $(_continuity_names)" ;;
     stop) words="--timeout $(_continuity_names)" ;;
+    check) words='--json --timeout --' ;;
     trace) words="--out $(_continuity_names)" ;;
     *) return ;;
   esac

@@ -17,16 +17,27 @@ TEST_CASE("what is installed is complete, and nothing else") {
 
   CHECK(files_below(prefix.directory.path()) ==
         std::vector<std::string>{
-            prefix / "bin/continuity-run", prefix / "include/continuity.h",
+            prefix / "bin/continuity",
+            prefix / "bin/continuity-run",
+            prefix / "include/continuity.h",
             prefix / "include/continuity/upgrader.h",
             prefix / "lib/cmake/continuity/continuityConfig.cmake",
             prefix / "lib/cmake/continuity/continuityConfigVersion.cmake",
             prefix / "lib/cmake/continuity/continuityTargets-" BUILD_TYPE ".cmake",
-            prefix / "lib/cmake/continuity/continuityTargets.cmake", prefix / (library + ".a"),
-            prefix / (library + ".so"), prefix / (library + ".so.0"),
-            prefix / (library + ".so." VERSION), prefix / "lib/libcontinuity-wrap.a",
-            prefix / "lib/libcontinuity.so", prefix / "lib/pkgconfig/continuity-wrap.pc",
-            prefix / "lib/pkgconfig/continuity.pc", prefix / "share/man/man7/libcontinuity.7"});
+            prefix / "lib/cmake/continuity/continuityTargets.cmake",
+            prefix / (library + ".a"),
+            prefix / (library + ".so"),
+            prefix / (library + ".so.0"),
+            prefix / (library + ".so." VERSION),
+            prefix / "lib/libcontinuity-wrap.a",
+            prefix / "lib/libcontinuity.so",
+            prefix / "lib/pkgconfig/continuity-wrap.pc",
+            prefix / "lib/pkgconfig/continuity.pc",
+            prefix / "share/bash-completion/completions/continuity",
+            prefix / "share/continuity/continuity.schema.json",
+            prefix / "share/man/man1/continuity.1",
+            prefix / "share/man/man7/libcontinuity.7",
+            prefix / "share/zsh/vendor-completions/_continuity"});
   CHECK(::access((prefix / "bin/continuity-run").c_str(), X_OK) == 0);
 }
 

@@ -149,6 +149,7 @@ TEST_CASE("a value that cannot be read is named, and the default stays", "[optio
       {"CONTINUITY_SUCCESS_SIGNAL", "term", "signal"},
       {"CONTINUITY_DRAIN_TIMEOUT", "1d", "duration"},
       {"CONTINUITY_HIDE", "server.pid", "absolute"},
+      {"CONTINUITY_REHEARSAL", "report", "absolute"},
       {"CONTINUITY_HIDE", "/run/server.pid:", "absolute"},
       {"CONTINUITY_HIDE", "/run/server.pid::/run/server.sock", "absolute"},
       {"CONTINUITY_HIDE", "/run/", "files"},

@@ -214,6 +214,21 @@ TEST_CASE("what the kernel will not change is counted, and the rest is changed a
   CHECK(sys.open().empty());
 }
 
+TEST_CASE("what would be carried over is told, and nothing is changed", "[options][socket]") {
+  const OwnedFd listener = listen_at("127.0.0.1:0");
+  const OwnedFd model = model_of();
+  CHECK(compare_options(libc_sys(), model.get(), listener.get()).empty());
+  REQUIRE(set(model.get(), IPPROTO_TCP, TCP_KEEPCNT, 7));
+  const int before = get(listener.get(), IPPROTO_TCP, TCP_KEEPCNT);
+  const auto changes = compare_options(libc_sys(), model.get(), listener.get());
+  REQUIRE(changes.size() == 1);
+  CHECK(changes[0].level == IPPROTO_TCP);
+  CHECK(changes[0].name == TCP_KEEPCNT);
+  CHECK(changes[0].before == before);
+  CHECK(changes[0].after == 7);
+  CHECK(get(listener.get(), IPPROTO_TCP, TCP_KEEPCNT) == before);
+}
+
 TEST_CASE("an option we never heard of is not carried over by itself", "[options][socket]") {
   CHECK_FALSE(is_carried_over(SOL_SOCKET, SO_ATTACH_FILTER));
   CHECK_FALSE(is_carried_over(12345, 1));

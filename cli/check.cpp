@@ -1,0 +1,250 @@
+// continuity check: a restart up to the moment at which it would happen.
+#include "cli/describe.hpp"
+#include "cli/launch.hpp"
+#include "core/proc_text.hpp"
+
+#include <algorithm>
+#include <cstdlib>
+#include <fcntl.h>
+#include <filesystem>
+#include <memory>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+namespace continuity::cli {
+namespace {
+
+struct Arguments {
+  std::vector<std::string> command;
+  std::string timeout = "1m";
+  bool as_json = false;
+};
+
+struct OptionName {
+  int level;
+  int number;
+  const char* name;
+};
+#define NAMED(level, option) \
+  OptionName {               \
+    level, option, #option   \
+  }
+constexpr std::array option_names{
+    NAMED(SOL_SOCKET, SO_KEEPALIVE),  NAMED(SOL_SOCKET, SO_LINGER),
+    NAMED(SOL_SOCKET, SO_OOBINLINE),  NAMED(SOL_SOCKET, SO_DONTROUTE),
+    NAMED(SOL_SOCKET, SO_MARK),       NAMED(SOL_SOCKET, SO_RCVLOWAT),
+    NAMED(SOL_SOCKET, SO_RCVTIMEO),   NAMED(SOL_SOCKET, SO_SNDTIMEO),
+    NAMED(SOL_SOCKET, SO_RCVBUF),     NAMED(SOL_SOCKET, SO_SNDBUF),
+    NAMED(SOL_SOCKET, SO_REUSEADDR),  NAMED(SOL_SOCKET, SO_REUSEPORT),
+    NAMED(SOL_SOCKET, SO_PRIORITY),   NAMED(IPPROTO_IP, IP_TOS),
+    NAMED(IPPROTO_IP, IP_TTL),        NAMED(IPPROTO_IP, IP_TRANSPARENT),
+    NAMED(IPPROTO_IP, IP_FREEBIND),   NAMED(IPPROTO_IPV6, IPV6_TCLASS),
+    NAMED(IPPROTO_TCP, TCP_NODELAY),  NAMED(IPPROTO_TCP, TCP_DEFER_ACCEPT),
+    NAMED(IPPROTO_TCP, TCP_KEEPIDLE), NAMED(IPPROTO_TCP, TCP_KEEPINTVL),
+    NAMED(IPPROTO_TCP, TCP_KEEPCNT),  NAMED(IPPROTO_TCP, TCP_USER_TIMEOUT),
+    NAMED(IPPROTO_TCP, TCP_FASTOPEN), NAMED(IPPROTO_TCP, TCP_CONGESTION),
+};
+#undef NAMED
+
+std::string name_of_option(int level, int number) {
+  const auto found = std::find_if(
+      option_names.begin(), option_names.end(),
+      [&](const OptionName& one) { return one.level == level && one.number == number; });
+  return found == option_names.end() ? compose("option {} of level {}", number, level)
+                                     : found->name;
+}
+
+// What the rehearsal has said, as JSON; nothing: not all of it, or not yet.
+std::optional<Json> read_report(const std::string& text) {
+  if (!text.ends_with("end\n")) {
+    return std::nullopt;
+  }
+  Json report = {{"ready", "unknown"},
+                 {"claims", Json::array()},
+                 {"new", Json::array()},
+                 {"dropped", Json::array()}};
+  for_each_line(text, [&](std::string_view line) {
+    const std::string_view kind = take_word(line);
+    const auto take_int = [&] {
+      int number = 0;
+      read_number(take_word(line), number, 10);
+      return number;
+    };
+    if (kind == "ready") {
+      const int evidence = take_int();
+      report["ready"] = name_of(evidence >= 0 && evidence <= static_cast<int>(Evidence::said)
+                                    ? static_cast<Evidence>(evidence)
+                                    : Evidence::unknown);
+    } else if (kind == "new" || kind == "dropped") {
+      report[std::string(kind)].push_back(std::string(take_word(line)));
+    } else if (kind == "claimed") {
+      Json claim = {{"address", std::string(take_word(line))}, {"options", Json::array()}};
+      const int before = take_int();
+      const int after = take_int();
+      if (before >= 0 && after >= 0 && before != after) {
+        claim["backlog"] = {{"before", before}, {"after", after}};
+      }
+      report["claims"].push_back(std::move(claim));
+    } else if (kind == "option" && !report["claims"].empty()) {
+      take_word(line);  // of the claim before
+      const int level = take_int();
+      const std::string name = name_of_option(level, take_int());
+      const int before = take_int();
+      report["claims"].back()["options"].push_back(
+          {{"name", name}, {"before", before}, {"after", take_int()}});
+    }
+  });
+  return report;
+}
+
+std::string describe(const Json& report) {
+  std::string text;
+  for (const Json& claim : report["claims"]) {
+    text += compose("claims   {}\n", claim["address"].get<std::string>());
+    if (claim.contains("backlog")) {
+      text += compose("           backlog: {} becomes {}\n", claim["backlog"]["before"].get<int>(),
+                      claim["backlog"]["after"].get<int>());
+    }
+    for (const Json& option : claim["options"]) {
+      text += compose("           {}: {} becomes {}\n", option["name"].get<std::string>(),
+                      option["before"].get<int>(), option["after"].get<int>());
+    }
+  }
+  for (const Json& address : report["new"]) {
+    text += compose("new      {}\n", address.get<std::string>());
+  }
+  for (const Json& address : report["dropped"]) {
+    text += compose("dropped  {}\n", address.get<std::string>());
+  }
+  if (report["claims"].empty()) {
+    text += "claims nothing: nobody of its name has an address that it binds\n";
+  }
+  return text + compose("ready after {} ms ({}), {} KiB\n", report["took_ms"].get<std::int64_t>(),
+                        report["ready"].get<std::string>(),
+                        report["memory_kib"].get<std::int64_t>());
+}
+
+// As the shell finds it; empty: it does not.
+std::string find_program(const std::string& name) {
+  if (name.find('/') != std::string::npos) {
+    std::error_code error;
+    return std::filesystem::absolute(name, error).string();
+  }
+  // NOLINTNEXTLINE(concurrency-mt-unsafe): one thread
+  const char* path = std::getenv("PATH");
+  std::string_view rest = path == nullptr ? "/usr/bin:/bin" : path;
+  while (!rest.empty()) {
+    const auto end = std::min(rest.find(':'), rest.size());
+    const std::string candidate = std::string(rest.substr(0, end)) + "/" + name;
+    if (::access(candidate.c_str(), X_OK) == 0) {
+      return candidate;
+    }
+    rest.remove_prefix(std::min(end + 1, rest.size()));
+  }
+  return {};
+}
+
+Start start_of(const Arguments& given, const std::string& report) {
+  Start start{.program = find_program(given.command.front()), .arguments = given.command};
+  std::error_code error;
+  start.directory = std::filesystem::current_path(error).string();
+  start.mask = ::umask(0);
+  ::umask(start.mask);
+  std::string preload = "libcontinuity.so";
+  for (char** variable = environ; *variable != nullptr; ++variable) {
+    start.environment.emplace_back(*variable);
+    constexpr std::string_view name = "LD_PRELOAD=";
+    if (start.environment.back().starts_with(name)) {
+      const std::string chosen = start.environment.back().substr(name.size());
+      preload = chosen.find("libcontinuity") != std::string::npos ? chosen
+                : chosen.empty()                                  ? preload
+                                                                  : preload + " " + chosen;
+    }
+  }
+  set_variable(start.environment, "LD_PRELOAD=" + preload);
+  set_variable(start.environment, "CONTINUITY_REHEARSAL=" + report);
+  return start;
+}
+
+std::string read_all(const std::string& path) {
+  const OwnedFd file(libc_sys(), ::open(path.c_str(), O_RDONLY | O_CLOEXEC));
+  std::string text;
+  std::array<char, 4096> part{};
+  for (ssize_t size = 0; (size = libc_sys().read(file.get(), part.data(), part.size())) > 0;) {
+    text.append(part.data(), static_cast<std::size_t>(size));
+  }
+  return text;
+}
+
+Exit rehearse(const Arguments& given, Nanoseconds timeout, const std::string& path,
+              Output& output) {
+  const Start start = start_of(given, path);
+  if (start.program.empty()) {
+    return complain(Exit::failed, compose("{}: not found", given.command.front()));
+  }
+  const Nanoseconds began = now(libc_sys());
+  auto run = Run::start(start, output);
+  if (!run) {
+    return complain(Exit::failed, compose("{}: {}: {}", start.program, run.error().step,
+                                          error_text(run.error().code)));
+  }
+  std::optional<Json> report;
+  bool running = true;
+  while (!report && running && now(libc_sys()) < began + timeout) {
+    pause_for(libc_sys(), 5 * millisecond);
+    running = run->is_running();
+    report = read_report(read_all(path));
+  }
+  const Nanoseconds took = now(libc_sys()) - began;
+  run->end();
+  if (!report) {
+    complain(running ? Exit::timed_out : Exit::failed,
+             running ? "it was not ready in time, and has been ended"
+                     : compose("it {} before it was ready", run->how_it_ended()));
+    show_last_lines(output);
+    return running ? Exit::timed_out : Exit::failed;
+  }
+  rusage usage{};
+  ::getrusage(RUSAGE_CHILDREN, &usage);
+  (*report)["took_ms"] = took / millisecond;
+  (*report)["memory_kib"] = usage.ru_maxrss;
+  if (given.as_json || !is_for_people()) {
+    print_json(*report);
+  } else {
+    print(describe(*report));
+  }
+  return Exit::done;
+}
+
+Exit check(const Arguments& given) {
+  Nanoseconds timeout = 0;
+  if (!parse_duration(given.timeout, timeout)) {
+    return complain(Exit::usage,
+                    "--timeout wants a duration such as 5s; see continuity check --help");
+  }
+  auto output = Output::make("check", 0);
+  auto report = Output::make("check", 0);
+  if (!output || !report) {
+    return Exit::system;
+  }
+  const Exit exit = rehearse(given, timeout, report->path(), *output);
+  output->remove();
+  report->remove();
+  return exit;
+}
+
+}  // namespace
+
+void add_check(CLI::App& application, Exit& exit) {
+  CLI::App* command = application.add_subcommand("check", "Rehearse a restart, and change nothing");
+  auto given = std::make_shared<Arguments>();
+  command->add_option("COMMAND", given->command, "after --: what a restart would be")->required();
+  command->add_option("--timeout", given->timeout, "to be ready (1m)");
+  command->add_flag("--json", given->as_json, "as JSON, on a terminal too");
+  command->callback([given, &exit] { exit = check(*given); });
+}
+
+}  // namespace continuity::cli
