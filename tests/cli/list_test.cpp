@@ -69,8 +69,13 @@ TEST_CASE("where nobody is, list says so and has done its work") {
 TEST_CASE("list tells of each server what it is, and status what it has been through") {
   const Place place;
   Process first = place.start({"prefork-epoll"});
-  const Connection held(place.address());
-  const json before = run_command(place, {"list"}).json();
+  Connection held(place.address());
+  REQUIRE(held.ask("hello").rfind("pid=", 0) == 0);
+  json before;
+  REQUIRE(wait_until([&] {  // its agent may be a moment behind
+    before = run_command(place, {"list"}).json();
+    return server_of(before, first.pid())["state"] == "active";
+  }));
   CHECK(what_is_wrong(before).empty());
   const json alone = server_of(before, first.pid());
   CHECK(alone["name"] == "tiny-server");
@@ -129,9 +134,11 @@ TEST_CASE("a server that asks is listed like one that is preloaded") {
   place.program = ASKING_SERVER;
   place.with_library = false;
   place.environment = {"CONTINUITY_DIR=" + place.rendezvous()};
-  const Process server = place.start({"loop"});
-  const json told = run_command(place, {"list", "--json"}).json();
-  CHECK(server_of(told, server.pid())["state"] == "active");
+  const Process server = place.start({});
+  CHECK(wait_until([&] {
+    const json told = run_command(place, {"list", "--json"}).json();
+    return server_of(told, server.pid())["state"] == "active";
+  }));
 }
 
 TEST_CASE("a pid names a server as well") {
@@ -155,9 +162,14 @@ TEST_CASE("a server that is stopped keeps nobody from the others") {
   REQUIRE(answer_from(other.address()).rfind("pid=", 0) == 0);
   stopped.signal(SIGSTOP);
 
-  const json told = run_command(place, {"list"}).json();
+  json told;
+  const bool listed = wait_until([&] {
+    told = run_command(place, {"list"}).json();
+    return server_of(told, running.pid())["state"] == "active";
+  });
 
   stopped.signal(SIGCONT);
+  CHECK(listed);
   CHECK(what_is_wrong(told) == "");
   CHECK(server_of(told, stopped.pid())["state"] == "silent");
   CHECK(server_of(told, running.pid())["state"] == "active");
@@ -204,7 +216,7 @@ TEST_CASE("what list costs grows with the number of servers, and no faster") {
       Message report{.type = MessageType::report};
       report.identity = "server-" + std::to_string(i);
       report.phase = ReportedPhase::active;
-      report.pid = ::getpid();
+      report.pid = 4'000'000;  // nobody has it
       servers.push_back(std::make_unique<Impostor>(place, i + 1, report));
     }
     const TempDir directory;

@@ -11,7 +11,8 @@ namespace continuity::test {
 TEST_CASE("stop ends who serves, who can come back and who drains, and nobody comes back") {
   const Place place = place_with_probation(GENERATE("20ms", "30s"));
   Process first = place.start({"threads"});
-  const Connection held(place.address());
+  Connection held(place.address());
+  REQUIRE(held.ask("hello").rfind("pid=", 0) == 0);
   const Process second = place.restart({"threads"});
 
   const Said said = run_command(place, {"stop", "tiny-server"});

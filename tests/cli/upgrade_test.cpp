@@ -15,7 +15,8 @@ namespace {
 // Its successor, once upgrade has ended well; nobody else looks after it.
 Process successor_of(const Place& place, Process command) {
   REQUIRE(command.wait_exit() == 0);
-  command.follow(who_answers(place));
+  const auto told = run_command(place, {"list"}).json();  // who serves comes first
+  command.follow(told["servers"][0]["pid"]);
   return command;
 }
 
@@ -82,6 +83,8 @@ TEST_CASE("what a server had at its start is what its successor starts with") {
   CHECK(second != first.pid());
   const std::string status = read_file("/proc/" + std::to_string(second) + "/limits");
   CHECK_THAT(status, Catch::Matches("[^]*Max open files +123 [^]*"));
+  CHECK_THAT(read_file("/proc/" + std::to_string(second) + "/status"),
+             Catch::Contains("\nUmask:\t0037\n"));
   CHECK_THAT(environment_of(second), Catch::Contains("\nPWD=" + directory.path() + "\n"));
   const auto told = run_command(place, {"stop", "tiny-server"});
   CHECK(told.status == 0);

@@ -15,7 +15,7 @@ TEST_CASE("wrong usage is one line, and status 2") {
        {Line{}, Line{"nonsense"}, Line{"--nonsense"}, Line{"status"}, Line{"list", "extra"},
         Line{"list", "--nonsense"}, Line{"upgrade"}, Line{"upgrade", "x", "--timeout", "soon"},
         Line{"upgrade", "x", "--env", "novalue"}, Line{"stop", "x", "--timeout", "-1"},
-        Line{"stop"}}) {
+        Line{"stop"}, Line{"check"}}) {
     CAPTURE(line);
     const Said said = run_command(place, line);
     CHECK(said.status == 2);
@@ -33,7 +33,8 @@ TEST_CASE("help fits a terminal of 80 columns and 24 lines") {
                                                {"status", "--help"},
                                                {"upgrade", "--help"},
                                                {"stop", "--help"},
-                                               {"trace", "--help"}}) {
+                                               {"trace", "--help"},
+                                               {"check", "--help"}}) {
     CAPTURE(line);
     const Said said = run_command(place, line);
     CHECK(said.status == 0);
