@@ -39,11 +39,13 @@ Exit stop(const std::string& name, const std::string& patience) {
   if (const Exit exit = find_named(name, servers); exit != Exit::done) {
     return exit;
   }
-  // One that starts up first, so that it does not take over from one that is about to end;
-  // then who serves, and last those that could take everything back: they see an end that
-  // was meant.
-  const auto rank = [](const Server& one) {
-    return one.report.phase == ReportedPhase::starting ? 0 : one.serves() ? 1 : 2;
+  // Who could take everything back first, so that there is nobody who does; then who starts
+  // up, so that it does not take over from one that is about to end; and last who serves.
+  const auto can_come_back = [](const Server& one) {
+    return one.answer == Server::Answer::report && !one.serves();
+  };
+  const auto rank = [&](const Server& one) {
+    return can_come_back(one) ? 0 : one.report.phase == ReportedPhase::starting ? 1 : 2;
   };
   std::stable_sort(servers.begin(), servers.end(),
                    [&](const Server& one, const Server& other) { return rank(one) < rank(other); });
@@ -67,6 +69,7 @@ Exit stop(const std::string& name, const std::string& patience) {
     endings.push_back(std::move(ending));
     return Exit::done;
   };
+  const auto is_over = [&] { return std::all_of(endings.begin(), endings.end(), has_ended); };
   for (Server& server : servers) {
     // A successor that is starting is not at the rendezvous yet.
     if (server.report.phase == ReportedPhase::granted && server.report.rival_pid > 1) {
@@ -74,12 +77,17 @@ Exit stop(const std::string& name, const std::string& patience) {
         return exit;
       }
     }
+    // Those before are given a moment: of who ends in their sight they know that it was meant
+    // to, but not where the kernel is slow to say how it ended.
+    const Nanoseconds moment = std::min(deadline, after(libc_sys(), second));
+    while (!can_come_back(server) && !is_over() && now(libc_sys()) < moment) {
+      pause_for(libc_sys(), millisecond);
+    }
     const Exit exit = end(server, server.pid, stop_signal_of(server));
     if (exit != Exit::done) {
       return exit;
     }
   }
-  const auto is_over = [&] { return std::all_of(endings.begin(), endings.end(), has_ended); };
   while (!is_over() && now(libc_sys()) < deadline) {
     pause_for(libc_sys(), 5 * millisecond);
   }
