@@ -499,6 +499,7 @@ void Holder::on_hello(Conversation& conversation, const Message& hello) {
   conversation.found = now(*sys_);
   conversation.generation = hello.generation;
   conversation.takes_named = (hello.features & takes_named) != 0;
+  conversation.keeps = (hello.features & keeps_copies) != 0;
   conversation.same_numbers = hello.pid == conversation.peer.pid;
   if (owner_->is_outlived(conversation.peer.pid)) {
     turn_away_outlived(conversation);
@@ -891,6 +892,10 @@ void Holder::on_claim(Conversation& conversation, const Message& claim) {
     hang_up(conversation, "claims what it was not offered");
     return;
   }
+  if (conversation.keeps) {
+    begin_keeping(conversation, claimed);
+    return;
+  }
   if (conversation.stage == Stage::attempt) {
     // One more address of what it has already been granted.
     add_each_once(conversation.claimed, claimed);
@@ -958,9 +963,28 @@ Status Holder::prepare(Conversation& conversation, std::span<const std::uint32_t
   }
 }
 
+// Who supervises us keeps copies for when none of us is left: an attempt has nothing to do
+// with that, and is not disturbed.
+void Holder::begin_keeping(Conversation& conversation, std::span<const std::uint32_t> claimed) {
+  if (conversation.stage == Stage::keeping) {
+    hang_up(conversation, "claims twice what it keeps");
+    return;
+  }
+  conversation.stage = Stage::keeping;
+  std::erase_if(conversation.offered, [&](const Owner::Item& item) {
+    return !is_among(claimed, item.listener.id) || socket_inode(*sys_, item.fd) != item.inode;
+  });
+  if (conversation.offered.empty()) {
+    refuse(conversation, "it has been closed");
+    return;
+  }
+  send_grant(conversation);
+}
+
 void Holder::send_grant(Conversation& conversation) {
   const bool has_named = !conversation.named_copies.empty();
-  if (conversation.stage != Stage::attempt ||
+  const bool keeps = conversation.stage == Stage::keeping;
+  if ((conversation.stage != Stage::attempt && !keeps) ||
       (conversation.granted >= conversation.offered.size() && !has_named)) {
     return;
   }
@@ -969,9 +993,13 @@ void Holder::send_grant(Conversation& conversation) {
       static_cast<std::uint32_t>(conversation.offered.size() + conversation.named_copies.size());
   std::vector<int> fds;
   while (conversation.granted < conversation.offered.size() && fds.size() < max_fds_per_message) {
-    const std::uint32_t id = conversation.offered[conversation.granted++].listener.id;
-    grant.ids.push_back(id);
-    fds.push_back(owner_->descriptor(id));
+    const Owner::Item& item = conversation.offered[conversation.granted++];
+    if (keeps && socket_inode(*sys_, item.fd) != item.inode) {
+      refuse(conversation, "it has been closed");  // it looks again
+      return;
+    }
+    grant.ids.push_back(item.listener.id);
+    fds.push_back(keeps ? item.fd : owner_->descriptor(item.listener.id));
   }
   const auto copies =
       fds.empty() ? std::exchange(conversation.named_copies, {}) : std::vector<OwnedFd>{};

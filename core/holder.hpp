@@ -177,7 +177,7 @@ class Holder {
   [[nodiscard]] HolderPhase phase() const { return phase_; }
 
  private:
-  enum class Stage { greeting, looking, parked, attempt };
+  enum class Stage { greeting, looking, parked, attempt, keeping };
   struct Conversation {
     Channel channel;
     Nanoseconds found = 0;  // when it greeted
@@ -190,6 +190,7 @@ class Holder {
     bool kin = false;    // is offered nothing
     bool joins = false;  // was offered what others of its generation had not claimed
     bool takes_named = false;
+    bool keeps = false;  // what it claims is copied, and nothing else comes of it
     bool claimed_named = false;
     std::size_t granted = 0;
     std::vector<NamedDescriptor> named{};  // offered, by ids that follow the listeners'
@@ -229,6 +230,7 @@ class Holder {
   void take_up_attempt();
   void take_up(Received& kept);
   Status prepare(Conversation& conversation, std::span<const std::uint32_t> claimed);
+  void begin_keeping(Conversation& conversation, std::span<const std::uint32_t> claimed);
   void send_grant(Conversation& conversation);
   void offer_named(Conversation& conversation, Message& inventory);
   void keep_named(Conversation& conversation);

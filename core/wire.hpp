@@ -45,6 +45,7 @@ enum class MessageType : std::uint16_t {
 
 // What who greets can deal with beyond version 1, bit by bit.
 constexpr std::uint32_t takes_named = 1;  // named descriptors in INVENTORY and GRANT
+constexpr std::uint32_t keeps_copies = 2;  // and what this one is: nobody's successor
 
 // What STATUS asks for besides.
 constexpr std::uint32_t wants_start = 2;  // a piece of how it was started, from `total` on

@@ -8,6 +8,7 @@
 #include <catch2/catch.hpp>
 
 #include <algorithm>
+#include <fcntl.h>
 #include <filesystem>
 #include <fstream>
 #include <unistd.h>
@@ -53,6 +54,31 @@ class Peer {
     auto received = channel_.receive(0);
     error = code_of(received);
     return received ? std::move(received->message) : Message{};
+  }
+  // The same, with the inodes of the sockets that came.
+  std::vector<std::uint64_t> hear_sockets(MessageType type) {
+    world_.settle();
+    const auto received = channel_.receive(0);
+    REQUIRE(received);
+    REQUIRE(received->message.type == type);
+    std::vector<std::uint64_t> inodes;
+    for (const OwnedFd& fd : received->fds) {
+      inodes.push_back(socket_inode(libc_sys(), fd.get()));
+    }
+    return inodes;
+  }
+  // As a supervisor.
+  std::vector<std::uint32_t> look_to_keep() {
+    Message hello = hello_message();
+    hello.features = keeps_copies;
+    say(hello);
+    const Message inventory = hear();
+    REQUIRE(inventory.type == MessageType::inventory);
+    std::vector<std::uint32_t> ids;
+    for (const Listener& listener : inventory.listeners) {
+      ids.push_back(listener.id);
+    }
+    return ids;
   }
   void close() { channel_.close(); }
   void die() {
@@ -110,6 +136,60 @@ TEST_CASE("an inventory tells addresses and no descriptors", "[holder]") {
   REQUIRE(inventory.listeners.size() == 2);
   CHECK(same_endpoint(inventory.listeners[1].address, predecessor.wanted(1).address));
   CHECK(predecessor.owner.calls.empty());
+}
+
+TEST_CASE("a keeper is given copies, and no attempt begins", "[holder]") {
+  World world;
+  const Predecessor predecessor(world, {"127.0.0.1:0", "127.0.0.1:0"});
+  Peer keeper(world);
+  REQUIRE(keeper.look_to_keep() == std::vector<std::uint32_t>{1, 2});
+  keeper.say(with_ids(MessageType::claim, {1, 2}));
+  CHECK(keeper.hear_sockets(MessageType::grant) ==
+        std::vector{socket_inode(libc_sys(), predecessor.fd(0)),
+                    socket_inode(libc_sys(), predecessor.fd(1))});
+  keeper.say({.type = MessageType::got});
+  CHECK(keeper.hear().type == MessageType{});
+  CHECK(predecessor.owner.calls.empty());
+
+  // It is nobody's successor: it can end, and others can begin meanwhile.
+  Peer successor(world);
+  successor.become_granted();
+  Peer another(world);
+  REQUIRE(another.look_to_keep().size() == 2);
+  another.say(with_ids(MessageType::claim, {2}));
+  CHECK(another.hear_sockets(MessageType::grant).size() == 1);
+  keeper.die();
+  another.die();
+  CHECK(successor.become_ready(1).type == MessageType::retired);
+  CHECK_FALSE(world.logged("before it was ready"));
+}
+
+TEST_CASE("a keeper never becomes an owner, whatever it says", "[holder]") {
+  World world;
+  const Predecessor predecessor(world);
+  const auto type = GENERATE(MessageType::ready, MessageType::claim);
+  Peer keeper(world);
+  REQUIRE(keeper.look_to_keep().size() == 1);
+  keeper.say(with_ids(MessageType::claim, {1}));
+  REQUIRE(keeper.hear_sockets(MessageType::grant).size() == 1);
+  keeper.say(with_ids(type, {1}));
+  CHECK(keeper.hear().type == MessageType::abort);
+  CHECK(predecessor.accepts());
+  CHECK(predecessor.owner.calls.empty());
+}
+
+TEST_CASE("what was closed since a keeper has looked is not given to it", "[holder]") {
+  World world;
+  const Predecessor predecessor(world, {"127.0.0.1:0", "127.0.0.1:0"});
+  Peer keeper(world);
+  REQUIRE(keeper.look_to_keep().size() == 2);
+  const std::uint64_t left = socket_inode(libc_sys(), predecessor.fd(1));
+  ::close(predecessor.fd(0));
+  const int other = ::open("/dev/null", O_RDONLY | O_CLOEXEC);
+  REQUIRE(::dup2(other, predecessor.fd(0)) == predecessor.fd(0));
+  ::close(other);
+  keeper.say(with_ids(MessageType::claim, {1, 2}));
+  CHECK(keeper.hear_sockets(MessageType::grant) == std::vector{left});
 }
 
 // What a predecessor does with the files of CONTINUITY_HIDE.
