@@ -23,6 +23,8 @@ enum class Exit : int {
 // arguments are parsed, and how it ended is left in `exit`, which outlives it.
 using AddCommand = void (*)(CLI::App& application, Exit& exit);
 void add_list(CLI::App& application, Exit& exit);
+void add_reload(CLI::App& application, Exit& exit);
+void add_supervise(CLI::App& application, Exit& exit);
 void add_status(CLI::App& application, Exit& exit);
 void add_upgrade(CLI::App& application, Exit& exit);
 void add_stop(CLI::App& application, Exit& exit);

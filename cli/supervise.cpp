@@ -1,0 +1,95 @@
+// continuity supervise, and continuity reload, which asks it for a restart.
+#include "cli/command.hpp"
+#include "cli/output.hpp"
+#include "cli/supervisor.hpp"
+#include "core/proc_text.hpp"
+
+#include <array>
+#include <cstddef>
+#include <sys/un.h>
+
+namespace continuity::cli {
+namespace {
+
+// What CLI11 checks a duration with.
+std::string check_duration(const std::string& text) {
+  Nanoseconds duration = 0;
+  return parse_duration(text, duration) ? "" : "a duration such as 500ms, 5s, 2m or 1h";
+}
+
+Exit reload(pid_t supervisor) {
+  const Sys& sys = libc_sys();
+  sockaddr_un name{};
+  name.sun_family = AF_UNIX;
+  const std::string text = control_name(sys, supervisor);
+  text.copy(&name.sun_path[1], sizeof name.sun_path - 1);
+  Channel channel(sys, OwnedFd(sys, sys.socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0)));
+  const auto length = static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + 1 + text.size());
+  const auto* address = reinterpret_cast<const sockaddr*>(&name);  // NOLINT: the socket API
+  if (!channel.is_open()) {
+    return complain(Exit::system, "no socket can be made");
+  }
+  if (sys.connect(channel.fd(), address, length) != 0) {
+    return complain(Exit::unknown, compose("pid {} is no continuity supervise", supervisor));
+  }
+  // Anybody can take a name in the abstract namespace.
+  const auto peer = channel.peer();
+  if (!peer || peer->pid != supervisor ||
+      (peer->uid != sys.geteuid() && peer->uid != 0 && sys.geteuid() != 0)) {
+    return complain(Exit::failed, compose("somebody else answers for pid {}", supervisor));
+  }
+  constexpr std::string_view request = "restart";
+  std::array<char, 4096> answer{};
+  ssize_t size = -1;
+  if (sys.write(channel.fd(), request.data(), request.size()) > 0) {
+    size = sys.read(channel.fd(), answer.data(), answer.size());
+  }
+  std::string_view told(answer.data(), static_cast<std::size_t>(std::max<ssize_t>(size, 0)));
+  int exit = 0;
+  if (!read_number(take_word(told), exit, 10)) {
+    return complain(Exit::failed,
+                    compose("pid {} has ended, or does not restart for us", supervisor));
+  }
+  told.remove_prefix(std::min<std::size_t>(told.size(), 1));
+  if (exit != 0) {
+    return complain(static_cast<Exit>(exit), told);
+  }
+  std::fputs(compose("{}\n", told).c_str(), stdout);
+  return Exit::done;
+}
+
+}  // namespace
+
+void add_supervise(CLI::App& application, Exit& exit) {
+  CLI::App* command = application.add_subcommand(
+      "supervise", "stays in the foreground while runs of a server follow each other");
+  auto choices = std::make_shared<SupervisorChoices>();
+  const auto duration = [command](const char* name, const char* text, Nanoseconds& value) {
+    command
+        ->add_option_function<std::string>(
+            name, [&value](const std::string& given) { parse_duration(given, value); }, text)
+        ->check(CLI::Validator(check_duration, "TIME"));
+  };
+  duration("--start-timeout", "of a run that is to take over", choices->start_timeout);
+  duration("--stop-timeout", "after which what is told to stop is killed", choices->stop_timeout);
+  command->add_option("--again", choices->again,
+                      "how often in a row it is started again after a failure (5)");
+  command->add_flag("!--no-keep", choices->keeps,
+                    "do not keep its listeners open while it is started again");
+  command->add_option("command", choices->command, "the server, after --")->required();
+  command->positionals_at_end();
+  command->callback(
+      [choices, &exit] { exit = static_cast<Exit>(Supervisor(libc_sys(), *choices).run()); });
+}
+
+void add_reload(CLI::App& application, Exit& exit) {
+  CLI::App* command = application.add_subcommand(
+      "reload", "has a supervisor restart its server, and waits for the outcome");
+  auto supervisor = std::make_shared<pid_t>(0);
+  command->add_option("--supervisor", *supervisor, "the pid of continuity supervise")
+      ->required()
+      ->check(CLI::PositiveNumber);
+  command->callback([supervisor, &exit] { exit = reload(*supervisor); });
+}
+
+}  // namespace continuity::cli
