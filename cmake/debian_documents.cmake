@@ -1,6 +1,7 @@
 # Run by cpack between installing and packing: what Debian wants in every package, and the
 # manual compressed; the archives without what only debuggers read, which is most of them.
 set(names_runtime continuity)
+set(names_upgrader ${CPACK_DEBIAN_UPGRADER_PACKAGE_NAME})
 set(names_development libcontinuity-dev)
 file(READ ${CPACK_CONTINUITY_SOURCE}/LICENSE license)
 string(TIMESTAMP now "%a, %d %b %Y %H:%M:%S +0000" UTC)
@@ -9,7 +10,7 @@ function(compress file)
   execute_process(COMMAND gzip -9nf ${file} COMMAND_ERROR_IS_FATAL ANY)
 endfunction()
 
-foreach(component runtime development)
+foreach(component runtime upgrader development)
   set(root ${CPACK_TEMPORARY_DIRECTORY}/${component}/usr)
   set(name ${names_${component}})
   set(documents ${root}/share/doc/${name})
