@@ -15,6 +15,7 @@ namespace {
 
 constexpr Nanoseconds look_interval = 10 * millisecond;
 constexpr Nanoseconds start_time = 5 * second;
+constexpr Nanoseconds verdict_time = 5 * second;
 
 struct Arguments {
   std::string name;
@@ -37,7 +38,9 @@ class Follower {
       if (const auto exit = look(); exit) {
         return *exit;
       }
-      if (!running) {
+      // The kernel tells us first: what its predecessor makes of it takes a moment.
+      verdict_ = running ? never : std::min(verdict_, after(libc_sys(), verdict_time));
+      if (!running && (!claimed_ || now(libc_sys()) >= verdict_)) {
         return complain(Exit::failed, compose("pid {} {} before it had taken over", run_.pid(),
                                               run_.how_it_ended()));
       }
@@ -156,6 +159,7 @@ class Follower {
   Server predecessor_;
   Run run_;
   Nanoseconds began_;
+  Nanoseconds verdict_ = never;
   bool predecessor_gone_ = false;
   bool waits_ = false;
   bool claimed_ = false;
