@@ -361,6 +361,7 @@ void Supervisor::look_at_start() {
   }
   if (serving != nullptr) {
     note_serving(*next_, *serving);
+    log_.info("pid {} serves", next_->main);
   } else {
     log_.warn(
         "the server says that it is ready, and is not seen at the rendezvous: it cannot be "
