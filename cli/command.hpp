@@ -22,6 +22,7 @@ enum class Exit : int {
 // Each adds itself to the application; what it is asked to do is done while the
 // arguments are parsed, and how it ended is left in `exit`, which outlives it.
 using AddCommand = void (*)(CLI::App& application, Exit& exit);
+void add_doctor(CLI::App& application, Exit& exit);
 void add_list(CLI::App& application, Exit& exit);
 void add_reload(CLI::App& application, Exit& exit);
 void add_supervise(CLI::App& application, Exit& exit);
