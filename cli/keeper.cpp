@@ -83,6 +83,14 @@ bool Keeper::offer(const std::string& identity) {
   return offers();
 }
 
+bool Keeper::is_followed() const {
+  if (!offers()) {
+    return false;
+  }
+  const auto state = upgrader_->progress().outcome().state;
+  return state == Progress::State::taken_over || state == Progress::State::completed;
+}
+
 bool Keeper::look_whether_taken() {
   if (!offers() || !upgrader_->has_completed()) {
     return false;

@@ -25,6 +25,8 @@ class Keeper {
   // From now on the next run of this identity takes over from us. False: it cannot.
   bool offer(const std::string& identity);
   [[nodiscard]] bool offers() const { return upgrader_ != nullptr; }
+  // A run has taken over from us, and may yet fail.
+  [[nodiscard]] bool is_followed() const;
   // A run has taken over and passed its probation: there is nothing here any more.
   bool look_whether_taken();
 

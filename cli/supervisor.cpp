@@ -180,7 +180,12 @@ void Supervisor::wait_for_something() {
       look_at_restart();
       break;
     case Phase::serving: {
+      keeper_.look_whether_taken();
       auto all = look();
+      if (SeenGeneration* const seen = find_new(all);
+          seen != nullptr && now_ && now_->generation == 0) {
+        note_serving(*now_, *seen);
+      }
       keep(now_ ? find(all, now_->generation) : nullptr);
       break;
     }
@@ -355,12 +360,16 @@ void Supervisor::come_to_serve() {
 void Supervisor::look_at_start() {
   auto all = look();
   SeenGeneration* const serving = find_new(all);
-  if (serving == nullptr && !server_is_ready_) {
+  // Who has taken over from us tells us nothing for as long as we watch it.
+  const bool followed = keeper_.is_followed();
+  if (serving == nullptr && !server_is_ready_ && !followed) {
     schedule(now(*sys_) - began_ < first_while ? first_look : later_look);
     return;
   }
   if (serving != nullptr) {
     note_serving(*next_, *serving);
+    log_.info("pid {} serves", next_->main);
+  } else if (followed) {
     log_.info("pid {} serves", next_->main);
   } else {
     log_.warn(
