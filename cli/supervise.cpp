@@ -62,7 +62,7 @@ Exit reload(pid_t supervisor) {
 
 void add_supervise(CLI::App& application, Exit& exit) {
   CLI::App* command = application.add_subcommand(
-      "supervise", "stays in the foreground while runs of a server follow each other");
+      "supervise", "runs a server in the foreground, and restarts it");
   auto choices = std::make_shared<SupervisorChoices>();
   const auto duration = [command](const char* name, const char* text, Nanoseconds& value) {
     command
@@ -84,7 +84,7 @@ void add_supervise(CLI::App& application, Exit& exit) {
 
 void add_reload(CLI::App& application, Exit& exit) {
   CLI::App* command = application.add_subcommand(
-      "reload", "has a supervisor restart its server, and waits for the outcome");
+      "reload", "has a supervisor restart its server, and waits");
   auto supervisor = std::make_shared<pid_t>(0);
   command->add_option("--supervisor", *supervisor, "the pid of continuity supervise")
       ->required()

@@ -33,8 +33,13 @@ TEST_CASE("what is installed is complete, and nothing else") {
             prefix / "lib/libcontinuity.so",
             prefix / "lib/pkgconfig/continuity-wrap.pc",
             prefix / "lib/pkgconfig/continuity.pc",
+            prefix / "lib/systemd/system/continuity@.service",
             prefix / "share/bash-completion/completions/continuity",
             prefix / "share/continuity/continuity.schema.json",
+            prefix / "share/doc/continuity/systemd/nginx.conf",
+            prefix / "share/doc/continuity/systemd/redis-server.conf",
+            prefix / "share/man/man1/continuity-run.1",
+            prefix / "share/man/man1/continuity-supervise.1",
             prefix / "share/man/man1/continuity.1",
             prefix / "share/man/man7/libcontinuity.7",
             prefix / "share/zsh/vendor-completions/_continuity"});
