@@ -9,8 +9,8 @@
 namespace continuity::cli {
 namespace {
 
-constexpr std::array commands{add_list, add_status, add_upgrade, add_reload, add_stop,
-                              add_check, add_doctor, add_trace, add_supervise};
+constexpr std::array commands{add_list,  add_status, add_upgrade, add_reload,   add_stop,
+                              add_check, add_doctor, add_trace,   add_supervise};
 
 Exit run(int argc, char** argv) {
   CLI::App application("Sees and restarts servers that run under libcontinuity.so.", "continuity");

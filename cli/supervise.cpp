@@ -61,8 +61,8 @@ Exit reload(pid_t supervisor) {
 }  // namespace
 
 void add_supervise(CLI::App& application, Exit& exit) {
-  CLI::App* command = application.add_subcommand(
-      "supervise", "runs a server in the foreground, and restarts it");
+  CLI::App* command =
+      application.add_subcommand("supervise", "runs a server in the foreground, and restarts it");
   auto choices = std::make_shared<SupervisorChoices>();
   const auto duration = [command](const char* name, const char* text, Nanoseconds& value) {
     command
@@ -83,8 +83,8 @@ void add_supervise(CLI::App& application, Exit& exit) {
 }
 
 void add_reload(CLI::App& application, Exit& exit) {
-  CLI::App* command = application.add_subcommand(
-      "reload", "has a supervisor restart its server, and waits");
+  CLI::App* command =
+      application.add_subcommand("reload", "has a supervisor restart its server, and waits");
   auto supervisor = std::make_shared<pid_t>(0);
   command->add_option("--supervisor", *supervisor, "the pid of continuity supervise")
       ->required()

@@ -44,7 +44,7 @@ enum class MessageType : std::uint16_t {
 };
 
 // What who greets can deal with beyond version 1, bit by bit.
-constexpr std::uint32_t takes_named = 1;  // named descriptors in INVENTORY and GRANT
+constexpr std::uint32_t takes_named = 1;   // named descriptors in INVENTORY and GRANT
 constexpr std::uint32_t keeps_copies = 2;  // and what this one is: nobody's successor
 
 // What STATUS asks for besides.
