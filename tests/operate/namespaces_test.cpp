@@ -66,6 +66,8 @@ TEST_CASE("a successor in another set of namespaces that crashes on probation is
   Place place;
   place.environment = {"CONTINUITY_PROBATION=20s"};
   Process first = start_container(place, {"poll"});
+  // Who has not waited yet cannot be followed.
+  REQUIRE(answer_from(place.address()).rfind("pid=", 0) == 0);
   Process second = start_container(place, {"poll"});
   second.await_log("took over " + place.printed_address());
   second.signal(SIGKILL);  // and its container with it
@@ -80,6 +82,8 @@ TEST_CASE("the first process of a container leaves though it has no handler for 
   Place place;
   place.environment = {"CONTINUITY_STOP_TIMEOUT=1h"};
   Process first = start_container(place, {"poll"});
+  // Who has not waited yet cannot be followed.
+  REQUIRE(answer_from(place.address()).rfind("pid=", 0) == 0);
   Process second = start_container(place, {"poll"});
   second.await_log("took over " + place.printed_address());
   first.await_log("no connection left; leaving (SIGTERM)");
