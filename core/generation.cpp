@@ -15,6 +15,8 @@ namespace {
 // Who has not followed by then is stopped, or hangs.
 constexpr Nanoseconds prepare_time = second;
 constexpr Nanoseconds follow_time = 200 * millisecond;
+// Who is asked what it has besides, and does not answer by then, is asked again.
+constexpr Nanoseconds late_time = 50 * millisecond;
 // For how long a member leaves the processors to those that still have to go deaf.
 constexpr Nanoseconds step_aside_time = 50 * millisecond;
 // One that dies says nothing: how often it is looked who has died.
@@ -53,6 +55,13 @@ void note_newcomer(const Sys& sys, Page& page, pid_t process) {
   }
 }
 
+void note_listener_made(const Sys& sys, Page& page, int bell) {
+  page.listeners_made.fetch_add(1);
+  if (bell >= 0 && static_cast<Stage>(page.stage.load()) != Stage::serving) {
+    ring(sys, bell);
+  }
+}
+
 Generation::Generation(const Sys& sys, Log& log, Page& page, LocalOwner& local, int proc, Ties ties)
     : sys_(&sys), log_(&log), page_(&page), local_(&local), processes_(sys, proc), ties_(ties) {}
 
@@ -84,11 +93,17 @@ bool Generation::join() {
     self_ = &member;
     for (std::atomic<pid_t>& one : page_->newcomers) {
       pid_t own = self.process;
-      one.compare_exchange_strong(own, 0);
+      if (one.compare_exchange_strong(own, 0)) {
+        note_listener_made();  // perhaps before, and nobody could ask for it
+      }
     }
     return true;
   }
   return false;
+}
+
+void Generation::note_listener_made() {
+  continuity::note_listener_made(*sys_, *page_, ties_.bell);
 }
 
 // Dead ones are forgotten on the way.
@@ -244,18 +259,39 @@ Generation::State Generation::read_page() const {
   }
 }
 
-Status Generation::prepare_here(const State& state) {
+std::vector<Owner::Item> Generation::named_items(std::span<const Seen> names) {
   std::vector<Item> items;
   for (Item& item : local_->inventory()) {
-    const auto named = std::find_if(state.listeners.begin(), state.listeners.end(),
+    const auto named = std::find_if(names.begin(), names.end(),
                                     [&](const Seen& one) { return one.inode == item.inode; });
-    if (named != state.listeners.end()) {
+    if (named != names.end()) {
       item.listener.id = named->id;
       item.before = named->before;  // by now the successor may have changed it
       items.push_back(std::move(item));
     }
   }
-  return local_->prepare(std::move(items));
+  return items;
+}
+
+Status Generation::prepare_here(const State& state) {
+  auto prepared = local_->prepare(named_items(state.listeners));
+  if (prepared) {
+    prepared_ = state.listeners.size();
+  }
+  return prepared;
+}
+
+// What has been added to the attempt since. False: for want of memory it cannot go deaf.
+bool Generation::prepare_late_here(const State& state) {
+  if (state.listeners.size() <= prepared_) {
+    return true;
+  }
+  auto items = named_items(std::span(state.listeners).subspan(prepared_));
+  if (!items.empty() && !local_->prepare_late(std::move(items))) {
+    return false;
+  }
+  prepared_ = state.listeners.size();
+  return true;
 }
 
 // It may have slept through the end of an attempt and the beginning of the next.
@@ -315,10 +351,6 @@ bool Generation::follow() {
   bool retired_any = false;
   if (state.stage == Stage::serving) {
     serve_again();
-    if (state.offer_round != std::exchange(offer_round_, state.offer_round) &&
-        state.offer_round % 2 == 1) {
-      offer_own(state);
-    }
   } else {
     if (stage_ == Stage::serving) {
       const auto prepared = prepare_here(state);
@@ -330,10 +362,16 @@ bool Generation::follow() {
         log_->warn("{}: {}; the leader of this generation is told", prepared.error().step,
                    error_text(failed));
       }
+    } else if (!prepare_late_here(state)) {
+      return false;
     }
     if (state.stage != Stage::prepared) {
       failed = retire_claimed(state, retired_any);
     }
+  }
+  if (state.offer_round != std::exchange(offer_round_, state.offer_round) &&
+      state.offer_round % 2 == 1) {
+    offer_own(state);
   }
   const bool forgets = state.stage >= Stage::forgotten && stage_ < Stage::forgotten;
   const bool finishes = state.stage == Stage::finishing && stage_ != Stage::finishing;
@@ -386,7 +424,7 @@ void Generation::ring() {
   }
 }
 
-bool Generation::await_others(Nanoseconds deadline, Error* failure, std::vector<Item>* offers) {
+bool Generation::await_others(Nanoseconds deadline, Error* failure, const Asking* asking) {
   const std::uint32_t wanted = page_->sequence.load();
   Nanoseconds next_check = 0;
   for (;;) {
@@ -399,7 +437,7 @@ bool Generation::await_others(Nanoseconds deadline, Error* failure, std::vector<
     const std::uint32_t seen = page_->done.load();
     std::vector<pid_t> missing;
     // Before the members: who has joined meanwhile is one of them.
-    if (const pid_t expected = offers != nullptr ? newcomer() : 0; expected != 0) {
+    if (const pid_t expected = asking != nullptr && !asking->late ? newcomer() : 0; expected != 0) {
       missing.push_back(expected);
     }
     for_each_other(
@@ -416,13 +454,16 @@ bool Generation::await_others(Nanoseconds deadline, Error* failure, std::vector<
     if (missing.empty()) {
       return true;
     }
+    if (time >= deadline && asking != nullptr && asking->late) {
+      return false;
+    }
     if (time >= deadline) {
       log_->warn("pid {} of this generation does not answer (stopped?){}", missing.front(),
                  missing.size() > 1 ? compose(", nor do {} others", missing.size() - 1) : "");
       return false;
     }
-    if (offers != nullptr) {
-      take_offers(*offers);  // or there is no room for more
+    if (asking != nullptr) {
+      take_offers(*asking);  // or there is no room for more
     }
     const timespec pause = to_timespec(std::min(deadline, next_check) - time);
     sys_->futex(&page_->done, FUTEX_WAIT, seen, &pause);
@@ -441,14 +482,70 @@ std::vector<Owner::Item> Generation::inventory() {
       items.push_back({.listener = one.listener, .fd = one.fd.get(), .inode = one.inode});
     }
     ask_for_offers(items);
-    await_others(after(*sys_, follow_time), nullptr, &items);
+    const Asking asking{.items = &items, .kept = &offered_, .late = false};
+    await_others(after(*sys_, follow_time), nullptr, &asking);
     page_->offer_round.fetch_add(1);
-    take_offers(items);
+    take_offers(asking);
     // In one order whoever offers first: each conversation numbers them anew.
     std::sort(items.begin(), items.end(),
               [](const Item& one, const Item& other) { return one.inode < other.inode; });
   }
   return items;
+}
+
+// During an attempt the page names what belongs to that, and is added to only.
+std::vector<Owner::Item> Generation::late_listeners(bool& all) {
+  std::vector<Item> items;
+  for (const Seen& one : read_page().listeners) {
+    items.push_back({.inode = one.inode});
+  }
+  const auto first = static_cast<std::ptrdiff_t>(items.size());
+  for (Item& own : local_->inventory()) {
+    const bool known = std::any_of(items.begin(), items.begin() + first,
+                                   [&](const Item& item) { return item.inode == own.inode; });
+    if (!known) {
+      items.push_back(std::move(own));
+    }
+  }
+  all = true;
+  if (page_->private_listeners.load() > 0) {
+    change([&] { page_->offer_round.store(page_->offer_round.load() | 1U); });
+    late_.clear();
+    const Asking asking{.items = &items, .kept = &late_, .late = true};
+    all = await_others(after(*sys_, late_time), nullptr, &asking);
+    page_->offer_round.fetch_add(1);
+    take_offers(asking);
+  }
+  items.erase(items.begin(), items.begin() + first);
+  return items;
+}
+
+Status Generation::prepare_late(std::vector<Item> items) {
+  const auto kept = std::exchange(late_, {});  // for as long as this takes
+  if (items.empty()) {
+    return Done{};
+  }
+  const std::uint32_t first = page_->listener_count.load();
+  if (items.size() > page_->listeners.size() - first) {
+    return Error{"note the listeners", E2BIG};
+  }
+  if (auto prepared = local_->prepare_late(items); !prepared) {
+    return prepared;
+  }
+  const auto prepared = local_->prepared_items();
+  const std::size_t earlier = prepared.size() - items.size();
+  for (std::size_t i = 0; i < items.size(); ++i) {
+    items[i].before = prepared[earlier + i].before;
+  }
+  change([&] {
+    std::uint32_t count = first;
+    for (const Item& item : items) {
+      note_item(page_->listeners.at(count++), item);
+    }
+    page_->listener_count.store(count);
+  });
+  await_others(after(*sys_, follow_time));
+  return Done{};
 }
 
 // What the leader has itself stands in the page; the others offer the rest.
@@ -465,7 +562,8 @@ void Generation::ask_for_offers(const std::vector<Item>& items) {
   });
 }
 
-void Generation::take_offers(std::vector<Item>& items) {
+void Generation::take_offers(const Asking& asking) {
+  std::vector<Item>& items = *asking.items;
   Channel channel = channel_of(ties_.offers);
   for (;;) {
     auto received = channel.receive(0);
@@ -484,7 +582,8 @@ void Generation::take_offers(std::vector<Item>& items) {
       }
       listener->file = received->message.listeners[i].file;
       items.push_back({.listener = *listener, .fd = fd.get(), .inode = inode});
-      offered_.push_back({.listener = std::move(*listener), .inode = inode, .fd = std::move(fd)});
+      asking.kept->push_back(
+          {.listener = std::move(*listener), .inode = inode, .fd = std::move(fd)});
     }
   }
 }
@@ -675,6 +774,17 @@ Status Generation::find_strangers(std::span<const Item> items) const {
   return Error{"reach every process that has the listener", ENOTSUP};
 }
 
+void Generation::note_item(PageListener& entry, const Item& item) {
+  entry.inode.store(item.inode);
+  entry.id.store(item.listener.id);
+  entry.claimed.store(0);
+  entry.shut_out.store(0);
+  const auto before = item.before.value_or(Retirement::SharedState{});
+  entry.status_flags.store(before.status_flags);
+  entry.backlog.store(before.backlog);
+  entry.reuse_port.store(before.reuse_port);
+}
+
 Status Generation::prepare(std::vector<Item> items) {
   if (items.size() > page_->listeners.size()) {
     return Error{"note the listeners", E2BIG};
@@ -690,19 +800,10 @@ Status Generation::prepare(std::vector<Item> items) {
   change([&] {
     std::uint32_t count = 0;
     for (const Item& item : items) {
-      PageListener& entry = page_->listeners.at(count);
-      entry.inode.store(item.inode);
-      entry.id.store(item.listener.id);
-      entry.claimed.store(0);
-      entry.shut_out.store(0);
       // In the same order, where the owner keeps any.
-      const auto before = count < prepared.size() && prepared[count].before
-                              ? *prepared[count].before
-                              : Retirement::SharedState{};
-      entry.status_flags.store(before.status_flags);
-      entry.backlog.store(before.backlog);
-      entry.reuse_port.store(before.reuse_port);
-      ++count;
+      Item noted = item;
+      noted.before = count < prepared.size() ? prepared[count].before : std::nullopt;
+      note_item(page_->listeners.at(count++), noted);
     }
     page_->listener_count.store(count);
     page_->watch_ends.store(0);

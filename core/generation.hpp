@@ -28,6 +28,10 @@ bool take_turn(const Sys& sys, std::atomic<AgentId>& turn);
 // The process will join: what it listens on belongs to the next inventory.
 void note_newcomer(const Sys& sys, Page& page, pid_t process);
 
+// There is a listener, or who has one is within reach of the leader, who is woken for it
+// while a restart is under way. `bell`: -1, if there is none yet.
+void note_listener_made(const Sys& sys, Page& page, int bell);
+
 class Generation : public Owner {
  public:
   // `bell` is an eventfd on which all agents of the generation are woken,
@@ -91,6 +95,9 @@ class Generation : public Owner {
   std::vector<Received> kept() override;
   std::vector<Prepared> prepared() override;
   bool is_scattered() override;
+  std::uint32_t listeners_made() override { return page_->listeners_made.load(); }
+  std::vector<Item> late_listeners(bool& all) override;
+  Status prepare_late(std::vector<Item> items) override;
   void shut_out(std::span<const std::uint32_t> ids) override;
   void close_listeners(std::span<const std::uint32_t> ids) override;
   void send_signal(int signal) override;
@@ -135,6 +142,13 @@ class Generation : public Owner {
     std::uint64_t inode;
     OwnedFd fd;
   };
+  void note_listener_made();
+  // What others offer meanwhile, and where it is kept.
+  struct Asking {
+    std::vector<Item>* items;
+    std::vector<Offered>* kept;
+    bool late;  // who has not joined is not waited for, and nobody is complained of
+  };
   [[nodiscard]] State read_page() const;
   template <typename Change>
   void change(Change change);
@@ -143,22 +157,24 @@ class Generation : public Owner {
   void for_each_listener(std::span<const std::uint32_t> ids, Visit visit);
   void note_shut_out(std::span<const std::uint32_t> ids);
   [[nodiscard]] Channel channel_of(int tie) const;
-  // True if all others have followed. `offers`: what they offer meanwhile.
-  bool await_others(Nanoseconds deadline, Error* failure = nullptr,
-                    std::vector<Item>* offers = nullptr);
+  // True if all others have followed.
+  bool await_others(Nanoseconds deadline, Error* failure = nullptr, const Asking* asking = nullptr);
   template <typename Visit>
   void for_each_other(Visit visit, bool only_living = true) const;
   [[nodiscard]] pid_t newcomer() const;
   [[nodiscard]] AgentId own_agent() const;
   [[nodiscard]] Processes::Held find_in_children() const;
   Status prepare_here(const State& state);
+  bool prepare_late_here(const State& state);
+  [[nodiscard]] std::vector<Item> named_items(std::span<const Seen> names);
+  static void note_item(PageListener& entry, const Item& item);
   void leave_stale_attempt(const State& state);
   void serve_again();
   int retire_claimed(const State& state, bool& any);
   void say_followed(const State& state, int failed);
   void step_aside(const State& state);
   void offer_own(const State& state);
-  void take_offers(std::vector<Item>& items);
+  void take_offers(const Asking& asking);
   void ask_for_offers(const std::vector<Item>& items);
   [[nodiscard]] std::set<pid_t> members() const;
   [[nodiscard]] std::set<pid_t> successors() const;
@@ -176,7 +192,9 @@ class Generation : public Owner {
   Member* self_ = nullptr;
   Stage stage_ = Stage::serving;  // of this process
   std::set<std::uint32_t> retired_;
+  std::size_t prepared_ = 0;  // so many of the page's listeners have been looked for here
   std::vector<Offered> offered_;
+  std::vector<Offered> late_;  // until they are prepared
   std::uint32_t offer_round_ = 0;
   unsigned kept_ = 0;          // messages, of what this process has kept
   std::uint32_t attempt_ = 0;  // whose inventory this process has prepared

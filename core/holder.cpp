@@ -36,6 +36,9 @@ constexpr Nanoseconds exit_time = 100 * millisecond;
 // A program that has read the end of its connections has this long for goodbyes.
 constexpr Nanoseconds goodbye_time = second;
 constexpr Nanoseconds report_interval = 60 * second;
+// Who has not said what it listens on is asked again.
+constexpr Nanoseconds late_look = 20 * millisecond;
+constexpr unsigned most_late_looks = 7;  // each after twice the time: for 2.5 s
 constexpr Nanoseconds stranger_interval = second;
 // A look at the descriptors may cost this share of one processor: 1 in 100.
 constexpr Nanoseconds look_cost_factor = 100;
@@ -272,6 +275,7 @@ void Holder::run_once(Nanoseconds until) {
       on_end_of_main();
     }
   }
+  look_for_late();
   look_at_timers();
   std::erase_if(predecessors_, [](const Predecessor& one) { return !one.channel.is_open(); });
   end_of_own_probation();
@@ -285,6 +289,9 @@ void Holder::run_once(Nanoseconds until) {
 Nanoseconds Holder::next_deadline() const {
   Nanoseconds earliest =
       std::min({phase_deadline_, unclaimed_deadline_, next_look_, door_opens_, files_deadline_});
+  if (has_late()) {
+    earliest = std::min(earliest, next_late_look_);
+  }
   for (const Conversation& conversation : conversations_) {
     earliest = std::min(earliest, conversation.deadline);
   }
@@ -742,11 +749,13 @@ void Holder::send_inventory(Conversation& conversation) {
   // What has been retired is nobody's to claim from us.
   conversation.offered.clear();
   if (conversation.joins) {
+    look_for_late();
     for (const std::uint32_t id : unclaimed()) {
       conversation.offered.push_back(*find_item(items_, id));
     }
   } else if (!conversation.kin &&
              (phase_ == HolderPhase::active || phase_ == HolderPhase::granted)) {
+    conversation.made = owner_->listeners_made();
     conversation.offered = owner_->inventory();
     std::uint32_t id = 0;
     for (Owner::Item& item : conversation.offered) {
@@ -922,6 +931,7 @@ void Holder::on_claim(Conversation& conversation, const Message& claim) {
     attempt_began_ = now(*sys_);
     begin_record(conversation.found);
     items_ = conversation.offered;
+    made_ = conversation.made;
     for (const Owner::Item& item : items_) {
       served_.push_back(item.listener.id);
     }
@@ -934,6 +944,9 @@ void Holder::on_claim(Conversation& conversation, const Message& claim) {
     look_at_group();
   }
   apply(event, &conversation);
+  if (!joins) {
+    look_for_late();  // the others of it may ask at once
+  }
 }
 
 // One script has started both of us. What is sent to its process group by a
@@ -1344,6 +1357,76 @@ std::vector<std::uint32_t> Holder::left_over() const {
   return ids;
 }
 
+bool Holder::has_late() const {
+  return !items_.empty() && phase_ != HolderPhase::active && phase_ != HolderPhase::leaving &&
+         owner_->listeners_made() != made_;
+}
+
+// A worker may bind a member of a group, or only come to its first wait, when the
+// successor has been told already what there is. Its queue would end with us.
+void Holder::look_for_late() {
+  const Nanoseconds time = now(*sys_);
+  if (!has_late() || time < next_late_look_) {
+    return;
+  }
+  const std::uint32_t made = owner_->listeners_made();
+  bool all = false;
+  auto late = owner_->late_listeners(all);
+  // Of other addresses the successor knows nothing, and whoever wants them finds nobody.
+  std::erase_if(late, [&](const Owner::Item& one) {
+    return one.listener.address.is_unix() ||
+           std::none_of(items_.begin(), items_.end(), [&](const Owner::Item& item) {
+             return matches(item.listener, one.listener);
+           });
+  });
+  if (!late.empty()) {
+    late_looks_ = 0;  // some do answer
+  }
+  const bool taken = take_up_late(std::move(late));
+  if (taken && (all || ++late_looks_ == most_late_looks)) {
+    made_ = made;
+    late_looks_ = 0;
+    next_late_look_ = 0;
+    return;
+  }
+  next_late_look_ = after(*sys_, late_look << late_looks_);
+}
+
+// They are what nobody has claimed: one more process of the successor's may come for
+// each, and what is left over is closed.
+// False: not yet, for want of memory.
+bool Holder::take_up_late(std::vector<Owner::Item> late) {
+  std::uint32_t id = items_.back().listener.id;
+  std::vector<std::uint32_t> ids;
+  for (Owner::Item& one : late) {
+    one.listener.id = ++id;
+    ids.push_back(id);
+  }
+  if (const auto prepared = owner_->prepare_late(late); !prepared) {
+    log_->debug("{}: {}", prepared.error().step, error_text(prepared.error().code));
+    return false;
+  }
+  if (late.empty()) {
+    return true;
+  }
+  items_.insert(items_.end(), std::make_move_iterator(late.begin()),
+                std::make_move_iterator(late.end()));
+  served_.insert(served_.end(), ids.begin(), ids.end());
+  attempt_changed_ = true;
+  log_->debug("one more listener has come up since pid {} was told what there is: {}", successor_,
+              addresses_of(ids));
+  if (retired_at_ == 0) {
+    return true;
+  }
+  if (!owner_->is_scattered()) {
+    owner_->shut_out(ids);
+  }
+  const Nanoseconds earlier = std::exchange(unclaimed_deadline_, never);
+  note_unclaimed();
+  unclaimed_deadline_ = std::min(unclaimed_deadline_, earlier);
+  return true;
+}
+
 void Holder::send_retired(Conversation& successor) {
   Message retired{.type = MessageType::retired};
   retired.ids = successor.retired;
@@ -1452,6 +1535,10 @@ void Holder::look_at_drain() {
   }
   if (!served_.empty()) {
     next_look_ = never;  // until it has been claimed or closed
+    return;
+  }
+  if (has_late()) {
+    next_look_ = after(*sys_, look_interval_);
     return;
   }
   const Nanoseconds began = processor_time(*sys_);

@@ -73,6 +73,15 @@ class Owner {
   // Whether several processes have listeners that the others have not. Then those of a
   // successor may come for theirs one by one.
   virtual bool is_scattered() { return false; }
+  // Changes when there may be listeners that were not in the inventory.
+  virtual std::uint32_t listeners_made() { return 0; }
+  // Those that are not prepared, while others are. `all`: everybody has answered.
+  virtual std::vector<Item> late_listeners(bool& all) {
+    all = true;
+    return {};
+  }
+  // Prepares these besides.
+  virtual Status prepare_late(std::vector<Item> /*items*/) { return Done{}; }
   // Nobody new comes to these from now on.
   virtual void shut_out(std::span<const std::uint32_t> /*ids*/) {}
   // Closes what nobody claimed, without losing what it has queued.
@@ -180,7 +189,8 @@ class Holder {
   enum class Stage { greeting, looking, parked, attempt, keeping };
   struct Conversation {
     Channel channel;
-    Nanoseconds found = 0;  // when it greeted
+    Nanoseconds found = 0;   // when it greeted
+    std::uint32_t made = 0;  // Owner::listeners_made, as of what it was offered
     Credentials peer{};
     Stage stage = Stage::greeting;
     Nanoseconds deadline = never;
@@ -280,6 +290,9 @@ class Holder {
   void note_unclaimed();
   void close_unclaimed();
   [[nodiscard]] std::vector<std::uint32_t> left_over() const;
+  [[nodiscard]] bool has_late() const;
+  void look_for_late();
+  bool take_up_late(std::vector<Owner::Item> late);
 
   const Sys* sys_;
   Log* log_;
@@ -307,6 +320,9 @@ class Holder {
   // Of that, what is reached by nobody any more but for who has begun: the successor
   // has a listener for all its peers. In their order.
   std::vector<std::uint32_t> replaced_;
+  std::uint32_t made_ = 0;  // Owner::listeners_made, as of items_
+  Nanoseconds next_late_look_ = 0;
+  unsigned late_looks_ = 0;       // in a row at which not everybody has answered
   bool attempt_changed_ = false;  // since it was kept
   Nanoseconds attempt_began_ = 0;
   Nanoseconds retired_at_ = 0;  // the first time in this attempt; 0: not yet

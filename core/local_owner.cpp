@@ -29,6 +29,10 @@ Status LocalOwner::prepare(std::vector<Item> items) {
   return prepared;
 }
 
+Status LocalOwner::prepare_late(std::vector<Item> items) {
+  return retirement_.prepare_late(std::move(items));
+}
+
 void LocalOwner::abandon() {
   retirement_.abandon();
 }

@@ -15,6 +15,7 @@ class LocalOwner : public Owner {
              bool (*ours)(int fd));
 
   Status prepare(std::vector<Item> items) override;
+  Status prepare_late(std::vector<Item> items) override;
   void abandon() override;
   int descriptor(std::uint32_t id) override;
   bool retire(std::span<const std::uint32_t> ids, Nanoseconds deadline) override;

@@ -135,7 +135,10 @@ struct Page {
   // what they listen on belongs to an inventory. 0: a free place.
   std::array<std::atomic<pid_t>, max_newcomers> newcomers;
   std::atomic<std::uint32_t> private_listeners;  // made by members after they were forked
-  std::atomic<std::uint32_t> member_limit;       // slots at and above it have never been used
+  // Counts what has been made, or has come with who joined: while a restart is under way
+  // the leader looks whether it belongs to that.
+  std::atomic<std::uint32_t> listeners_made;
+  std::atomic<std::uint32_t> member_limit;  // slots at and above it have never been used
   std::array<Member, max_members> members;
   std::array<PageListener, max_page_listeners> listeners;
 

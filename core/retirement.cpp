@@ -156,6 +156,38 @@ Status Retirement::prepare(std::vector<Item> items) {
   return Done{};
 }
 
+Status Retirement::prepare_late(std::vector<Item> items) {
+  const std::size_t first = kept_.size();
+  std::vector<std::uint64_t> late;
+  for (Item& item : items) {
+    late.push_back(item.inode);
+    if (auto prepared = prepare_item(std::move(item)); !prepared) {
+      leave_out_from(first);
+      return prepared;
+    }
+  }
+  auto holdings = descriptors_.find(late, ours_);
+  if (!holdings) {
+    leave_out_from(first);
+    return holdings.error();
+  }
+  leave_out_kept(*holdings);
+  holdings->small_epolls.insert(holdings->small_epolls.end(), small_epolls_.begin(),
+                                small_epolls_.end());
+  rings_ = holdings->rings;
+  adopt(*holdings);
+  return Done{};
+}
+
+void Retirement::leave_out_from(std::size_t first) {
+  for (auto kept = kept_.begin() + static_cast<std::ptrdiff_t>(first); kept != kept_.end();
+       ++kept) {
+    kept_by_inode_.erase(kept->item.inode);
+    kept_by_id_.erase(kept->item.listener.id);
+  }
+  kept_.erase(kept_.begin() + static_cast<std::ptrdiff_t>(first), kept_.end());
+}
+
 // What cannot be done at READY is refused now, when nothing has been changed.
 Status Retirement::prepare_rings(const std::vector<int>& rings) {
   obstacle_.clear();

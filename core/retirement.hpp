@@ -92,6 +92,9 @@ class Retirement {
   // of the program's is touched. Replaces an earlier preparation.
   Status prepare(std::vector<Item> items);
 
+  // Prepares these besides, whatever has been retired of the others by now.
+  Status prepare_late(std::vector<Item> items);
+
   // Why prepare has failed, where the program is the reason; empty: it is not.
   [[nodiscard]] const std::string& obstacle() const { return obstacle_; }
 
@@ -162,6 +165,7 @@ class Retirement {
 
   Result<SharedState> read_state(int fd) const;
   Status prepare_item(Item item);
+  void leave_out_from(std::size_t first);
   Status prepare_rings(const std::vector<int>& rings);
   bool deafen_rings(bool& any);
   void revive_rings();

@@ -142,18 +142,27 @@ bool ProcessOwner::holds(std::span<const std::uint64_t> inodes) {
 Status ProcessOwner::prepare(std::vector<Item> items) {
   revived_ = OwnedFd(sys(), sys().eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
   g_revived.store(revived_.get());
-  const bool datagrams = std::any_of(items.begin(), items.end(),
-                                     [](const Item& item) { return item.listener.is_datagram(); });
-  if (datagrams && !bed_.is_open()) {
-    bed_ = OwnedFd(sys(), sys().socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0));
-    g_bed.store(bed_.get());
-  }
+  make_bed(items);
   g_granted.store(true);
   auto prepared = LocalOwner::prepare(std::move(items));
   if (!prepared) {
     g_granted.store(false);
   }
   return prepared;
+}
+
+Status ProcessOwner::prepare_late(std::vector<Item> items) {
+  make_bed(items);
+  return LocalOwner::prepare_late(std::move(items));
+}
+
+void ProcessOwner::make_bed(const std::vector<Item>& items) {
+  const bool datagrams = std::any_of(items.begin(), items.end(),
+                                     [](const Item& item) { return item.listener.is_datagram(); });
+  if (datagrams && !bed_.is_open()) {
+    bed_ = OwnedFd(sys(), sys().socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+    g_bed.store(bed_.get());
+  }
 }
 
 void ProcessOwner::abandon() {

@@ -23,6 +23,7 @@ class ProcessOwner : public Program, public LocalOwner {
 
   std::vector<Item> inventory() override;
   Status prepare(std::vector<Item> items) override;
+  Status prepare_late(std::vector<Item> items) override;
   void abandon() override;
   void revive() override;
   void forget_listeners() override;
@@ -47,6 +48,7 @@ class ProcessOwner : public Program, public LocalOwner {
 
  private:
   void wake_pollers();
+  void make_bed(const std::vector<Item>& items);
 
   Process* process_;
   ThreadIssuer issuer_;

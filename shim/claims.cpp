@@ -277,6 +277,7 @@ void note_listening(int fd) {
   add_fd_flags(fd, static_cast<std::uint8_t>(fd_flag::listening |
                                              (type == SOCK_DGRAM ? fd_flag::datagram : 0)));
   note_private(*process);
+  note_listener_made(real_sys(), *process->page, process->bell());
   if (process->agent == nullptr) {
     process->set_gate(Gate::unsettled);
   } else if (gate() == Gate::open) {

@@ -409,7 +409,10 @@ bool Process::join_generation() {
               .offers = std::move(joined.ties[2]),
               .offering = std::move(joined.ties[3]),
               .door = std::move(joined.ties[4])};
-      page->private_listeners.fetch_add(has_bound ? 1 : 0);
+      if (has_bound) {
+        page->private_listeners.fetch_add(1);
+        note_listener_made(real_sys(), *page, bell());
+      }
       log.debug("belongs to the generation of pid {}", page->leader.load().process);
     } else {
       page_memory_ = std::move(own_memory);

@@ -169,6 +169,8 @@ class Process {
   // and the agent of the process at the top, which they will look for.
   void expect_others();
   [[nodiscard]] bool is_on_top() const;
+  // -1: this process has nothing in common with others yet.
+  [[nodiscard]] int bell() const { return ties.bell.is_open() ? ties.bell.get() : -1; }
   [[nodiscard]] int page_memory() const { return page_memory_.get(); }
 
   // Not a forked child of the process that this was.

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <set>
+#include <utility>
 
 namespace continuity::test {
 namespace {
@@ -58,8 +59,10 @@ Aside::~Aside() {
   aside().erase(fd_.get());
 }
 
-std::vector<Owner::Item> FakeOwner::inventory() {
-  std::vector<Item> items;
+namespace {
+
+std::vector<Owner::Item> items_of(const std::vector<int>& fds) {
+  std::vector<Owner::Item> items;
   for (const int fd : fds) {
     auto listener = describe_socket(libc_sys(), fd);
     if (!listener || !is_listening(libc_sys(), fd)) {
@@ -70,6 +73,25 @@ std::vector<Owner::Item> FakeOwner::inventory() {
     items.push_back({.listener = *listener, .fd = fd, .inode = socket_inode(libc_sys(), fd)});
   }
   return items;
+}
+
+}  // namespace
+
+std::vector<Owner::Item> FakeOwner::inventory() {
+  return items_of(fds);
+}
+
+std::vector<Owner::Item> FakeOwner::late_listeners(bool& all) {
+  calls.emplace_back("ask");
+  all = all_answer;
+  return items_of(std::exchange(late, {}));
+}
+
+Status FakeOwner::prepare_late(std::vector<Item> items) {
+  if (!items.empty()) {
+    calls.emplace_back("prepare late");
+  }
+  return LocalOwner::prepare_late(std::move(items));
 }
 
 void FakeOwner::note(const char* what, std::span<const std::uint32_t> ids) {

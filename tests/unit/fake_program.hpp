@@ -61,6 +61,10 @@ class FakeOwner : public LocalOwner {
 
   std::vector<Item> inventory() override;
   Status prepare(std::vector<Item> items) override;
+  bool is_scattered() override { return scattered; }
+  std::uint32_t listeners_made() override { return made; }
+  std::vector<Item> late_listeners(bool& all) override;
+  Status prepare_late(std::vector<Item> items) override;
   void abandon() override;
   bool retire(std::span<const std::uint32_t> ids, Nanoseconds deadline) override;
   void sweep() override;
@@ -83,6 +87,10 @@ class FakeOwner : public LocalOwner {
   std::vector<int> fds;
   std::vector<std::string> calls{};
   std::optional<unsigned> live_connections{};  // instead of those there are
+  bool scattered = false;
+  std::uint32_t made = 0;
+  std::vector<int> late{};  // what only shows when it is asked for
+  bool all_answer = true;
   std::function<void()> on_retire{};
   std::optional<ProcessWatch> watch{};  // of somebody else than who speaks
 

@@ -1141,6 +1141,106 @@ TEST_CASE("who looked before the other of its generation claimed can still claim
   CHECK(two.hear().type == MessageType::grant);
 }
 
+std::vector<OwnedFd> a_group_of_one() {
+  std::vector<OwnedFd> listeners;
+  listeners.push_back(own(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0)));
+  REQUIRE(listen_in_group(listeners.front(), address("127.0.0.1:0")));
+  return listeners;
+}
+
+// One more member of the group of a predecessor's first listener.
+struct LateMember {
+  explicit LateMember(Predecessor& predecessor) : owner(predecessor.owner) {
+    fd = own(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+    REQUIRE(listen_in_group(fd, name_of(predecessor.fd())));
+  }
+  void show(bool all_answer = true) {
+    owner.late = {fd.get()};
+    owner.all_answer = all_answer;
+    ++owner.made;
+  }
+  FakeOwner& owner;
+  OwnedFd fd{};
+};
+
+TEST_CASE("who listens when the successor has been told what there is, is left to be claimed",
+          "[holder]") {
+  World world;
+  Predecessor predecessor(world, a_group_of_one(), 1);
+  predecessor.owner.scattered = true;
+  LateMember late(predecessor);
+  Peer one(world);
+  const bool before = GENERATE(true, false);
+  if (before) {
+    one.become_granted(successor_generation, 1);
+  } else {
+    one.become_owner(successor_generation, 1);
+  }
+  late.show();
+  Peer two(world);
+  CHECK(two.look(successor_generation) == Ids{2});
+  two.say(with_ids(MessageType::claim, {2}));
+  CHECK(two.hear().type == MessageType::grant);
+  if (before) {
+    CHECK(one.become_ready(1).type == MessageType::retired);
+  }
+  CHECK(two.become_ready(2).ids == Ids{2});
+  CHECK(predecessor.owner.count("ask") == 1);
+  CHECK(predecessor.owner.count("close") == 0);
+}
+
+TEST_CASE("who listens late and is claimed by nobody is closed", "[holder]") {
+  World world;
+  Predecessor predecessor(world, a_group_of_one(), 1);
+  LateMember late(predecessor);
+  Peer one(world);
+  one.become_owner(successor_generation, 1);
+  if (GENERATE(false, true)) {
+    predecessor.owner.live_connections = 1;
+    world.pass(world.options.probation + second);
+    REQUIRE(predecessor.holder.phase() == HolderPhase::draining);
+  }
+  late.show();
+  world.pass(2 * second);
+  CHECK(predecessor.owner.count("close 2") == 1);
+}
+
+TEST_CASE("a process that does not say what it listens on is asked again, and not for ever",
+          "[holder]") {
+  World world;
+  Predecessor predecessor(world, a_group_of_one(), 1);
+  LateMember late(predecessor);
+  Peer one(world);
+  one.become_owner(successor_generation, 1);
+  late.show(false);
+  late.owner.late = {};
+  world.pass(100 * millisecond);
+  const int asked = predecessor.owner.count("ask");
+  CHECK(asked > 1);
+  late.owner.late = {late.fd.get()};
+  world.pass(3 * second);
+  CHECK(predecessor.owner.count("close 2") == 1);
+  world.pass(3 * second);
+  const int in_the_end = predecessor.owner.count("ask");
+  CHECK(in_the_end < asked + 16);
+  world.pass(10 * second);
+  CHECK(predecessor.owner.count("ask") == in_the_end);
+}
+
+TEST_CASE("who listens late on an address of its own is left alone", "[holder]") {
+  World world;
+  Predecessor predecessor(world, a_group_of_one(), 1);
+  const OwnedFd other = own(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  REQUIRE(::listen(other.get(), 1) == 0);
+  Peer one(world);
+  one.become_owner(successor_generation, 1);
+  predecessor.owner.late = {other.get()};
+  ++predecessor.owner.made;
+  world.pass(2 * second);
+  CHECK(predecessor.owner.count("ask") == 1);
+  CHECK(predecessor.owner.count("prepare late") == 0);
+}
+
 TEST_CASE("what a successor claims on probation is retired then, and revived with the rest",
           "[holder]") {
   World world;

@@ -274,6 +274,56 @@ static void all_bind(void) {
   accept_for_ever(own);
 }
 
+static pid_t late_worker;
+
+static void tell_late_worker(int signal) {
+  kill(late_worker, signal);
+}
+
+// One worker serves. If there is to be a `late` one it has a socket of its own as well, but
+// listens, or binds before it, only when the parent is sent SIGUSR2.
+static void one_binds(bool late, bool binds_late) {
+  sigset_t told;
+  sigemptyset(&told);
+  sigaddset(&told, SIGUSR2);
+  sigprocmask(SIG_BLOCK, &told, NULL);
+  int ready[2];
+  if (pipe(ready) != 0) {
+    fail("pipe");
+  }
+  if (fork() == 0) {
+    in_child();
+    int own = make_listening(true);
+    close(ready[1]);
+    accept_for_ever(own);
+  }
+  late_worker = late ? fork() : -1;
+  if (late_worker == 0) {
+    in_child();
+    int own = binds_late ? -1 : make_socket(true);
+    close(ready[1]);
+    int number = 0;
+    sigwait(&told, &number);
+    own = binds_late ? make_socket(true) : own;
+    if (listen(own, settings.backlog) != 0) {
+      fail("listen");
+    }
+    say("late pid=%d", getpid());
+    accept_for_ever(own);
+  }
+  close(ready[1]);
+  char none = 0;
+  if (read(ready[0], &none, 1) != 0) {
+    fail("read");
+  }
+  if (late) {
+    signal(SIGUSR2, tell_late_worker);
+    sigprocmask(SIG_UNBLOCK, &told, NULL);
+  }
+  say_listening();
+  wait_for_children();
+}
+
 // The master executes itself anew with the listener, as some do to reload, while
 // its workers serve.
 static void master_by_exec(void) {
@@ -325,6 +375,8 @@ int main(int argc, char** argv) {
     workers_that_are_given_it();
   } else if (strcmp(shape, "each") == 0) {
     workers_that_bind();
+  } else if (strncmp(shape, "one", 3) == 0) {
+    one_binds(shape[3] != 0, strcmp(shape, "one-binds-late") == 0);
   } else if (strcmp(shape, "all") == 0) {
     all_bind();
   } else if (strcmp(shape, "master") == 0) {
