@@ -517,7 +517,7 @@ void Holder::on_hello(Conversation& conversation, const Message& hello) {
     log_->debug("pid {} belongs to this generation, or was started by it: nothing is offered",
                 conversation.peer.pid);
   }
-  if (!owns_) {
+  if (!owns_ && !(conversation.kin && owner_->is_forked(conversation.peer.pid))) {
     conversation.stage = Stage::parked;
     conversation.deadline = never;
     return;
@@ -762,6 +762,14 @@ void Holder::send_inventory(Conversation& conversation) {
       item.listener.id = ++id;
     }
   }
+  if (retired_at_ != 0 && conversation.kin && owner_->is_forked(conversation.peer.pid)) {
+    inventory.features = is_handed_over;
+    for (const Owner::Item& item : items_) {
+      if (!is_in(served_, item.listener.id)) {
+        conversation.offered.push_back(item);
+      }
+    }
+  }
   inventory.total = static_cast<std::uint32_t>(conversation.offered.size());
   constexpr std::size_t room = max_message_size / 2;
   std::size_t used = 0;
@@ -775,6 +783,9 @@ void Holder::send_inventory(Conversation& conversation) {
       used = encoded_size(item.listener);
     }
     inventory.listeners.push_back(item.listener);
+  }
+  if (inventory.features == is_handed_over) {
+    conversation.offered.clear();  // it can claim nothing
   }
   offer_named(conversation, inventory);
   reply(conversation, inventory);

@@ -116,7 +116,7 @@ std::list<Taker::Conversation> Taker::look_once(Rendezvous& rendezvous) {
   hello.fresh = options_->fresh;
   hello.features = self_.takes_named ? takes_named : 0;
   const Nanoseconds deadline = after(*sys_, look_time);
-  for (Rendezvous::Peer& door : rendezvous.connect_all(self_.generation, *log_)) {
+  for (Rendezvous::Peer& door : rendezvous.connect_all(asks_own_ ? 0 : self_.generation, *log_)) {
     Channel& channel = door.channel;
     const auto peer = channel.peer();
     if (!peer || (peer->uid != door.owner && peer->uid != 0)) {
@@ -153,6 +153,19 @@ bool Taker::is_of_our_name(const Conversation& conversation) const {
   return conversation.door.find("/" + self_.identity + ".") != std::string::npos;
 }
 
+// What was forked from a generation has no part in it before its first wait, and would claim
+// back from the successor what its parent has handed over.
+void Taker::note_handed_over(Conversation& conversation) {
+  if (conversation.answered && !conversation.lesser &&
+      (conversation.inventory.features & is_handed_over) != 0) {
+    for (Offer& offer : conversation.offers) {
+      handed_over_.push_back(std::move(offer.listener));
+    }
+    conversation.offers.clear();
+    conversation.by_hash.clear();
+  }
+}
+
 // Who has handed over offers nothing any more, and who has taken over was announced before
 // it asked: before that answer, but perhaps after the rendezvous was listed. Or it has hung
 // up since, and the other one takes everything back. Then neither of them is seen to have the
@@ -161,6 +174,10 @@ std::list<Taker::Conversation> Taker::look(Rendezvous& rendezvous) {
   std::set<std::string> overtaken;
   for (;;) {
     auto found = look_once(rendezvous);
+    handed_over_.clear();
+    for (Conversation& conversation : found) {
+      note_handed_over(conversation);
+    }
     bool news = false;
     for (const Conversation& conversation : found) {
       const bool has_handed_over = conversation.answered && conversation.offers.empty() &&
@@ -510,6 +527,10 @@ Taker::Claim Taker::claim(Rendezvous& rendezvous, const Listener& wanted, bool m
     auto found = look(rendezvous);
     if (outlived_) {
       return {.found = Found::outlived, .fd = {}, .listener = {}};
+    }
+    if (std::any_of(handed_over_.begin(), handed_over_.end(),
+                    [&](const Listener& one) { return matches(one, wanted); })) {
+      return {.found = Found::handed_over, .fd = {}, .listener = {}};
     }
     bool look_again = false;
     Claim claim = claim_among(found, wanted, Fit::same, look_again);

@@ -28,10 +28,11 @@ class Taker {
   };
 
   enum class Found {
-    nothing,   // nobody of ours holds it: bind natively
-    claimed,   // `fd` is a copy of the listener
-    refused,   // somebody holds it and does not hand it over now: EADDRINUSE
-    outlived,  // this process handed it over, before it executed itself anew
+    nothing,      // nobody of ours holds it: bind natively
+    claimed,      // `fd` is a copy of the listener
+    refused,      // somebody holds it and does not hand it over now: EADDRINUSE
+    outlived,     // this process handed it over, before it executed itself anew
+    handed_over,  // whoever this process was forked from has: nobody is to come there
   };
 
   struct Claim {
@@ -93,6 +94,10 @@ class Taker {
   // The same, of conversations that no other process of this generation has.
   [[nodiscard]] bool has_own_claims() const;
 
+  // Whether its own generation is asked too: this process was forked from it, and is no
+  // member yet.
+  void ask_own_generation(bool asks) { asks_own_ = asks; }
+
   // This process forks before it is an owner: one of parent and child will ask
   // for both. Neither claims anything more in what they share.
   void note_forked();
@@ -153,6 +158,7 @@ class Taker {
   std::list<Conversation> look_once(Rendezvous& rendezvous);
   [[nodiscard]] bool is_of_our_name(const Conversation& conversation) const;
   static bool note_offers(Conversation& conversation, Message& message);
+  void note_handed_over(Conversation& conversation);
   void note_no_answer(Conversation& conversation, int code);
   bool receive_inventory(Conversation& conversation, Nanoseconds deadline);
   bool is_worth_another_look(const Conversation& conversation, const Claim& claim);
@@ -186,6 +192,8 @@ class Taker {
   Self self_;
   std::list<Conversation> conversations_;
   unsigned times_gone_ = 0;
+  bool asks_own_ = false;
+  std::vector<Listener> handed_over_;  // by who this process was forked from
   bool outlived_ = false;
 };
 

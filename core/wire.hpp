@@ -47,6 +47,10 @@ enum class MessageType : std::uint16_t {
 constexpr std::uint32_t takes_named = 1;   // named descriptors in INVENTORY and GRANT
 constexpr std::uint32_t keeps_copies = 2;  // and what this one is: nobody's successor
 
+// What INVENTORY says to a process that was forked from the generation: not what it may
+// claim, but what has been handed over, so that it does not claim that from who has it.
+constexpr std::uint32_t is_handed_over = 4;
+
 // What STATUS asks for besides.
 constexpr std::uint32_t wants_start = 4;  // a piece of how it was started, from `total` on
 

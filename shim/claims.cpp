@@ -194,17 +194,15 @@ Taker::Found try_beside(int fd, const Address& address) {
   }
 }
 
+bool has_handed_over(const Process& process, const Address& address) {
+  const DescriptorsHeld held;
+  return std::any_of(process.handed_over_addresses.begin(), process.handed_over_addresses.end(),
+                     [&](const Address& one) { return same_endpoint(one, address); });
+}
+
 // A retired program that binds again, because it was told to reload, gets what
 // it left: a stand-in. What it handed over is its successor's.
 bool bind_stand_in(Process& process, int fd, const Address& address) {
-  {
-    const DescriptorsHeld held;
-    const auto same = [&](const Address& one) { return same_endpoint(one, address); };
-    if (std::none_of(process.handed_over_addresses.begin(), process.handed_over_addresses.end(),
-                     same)) {
-      return false;
-    }
-  }
   const Sys& sys = real_sys();
   const auto listener = describe_socket(sys, fd, &address);
   const int status = real().fcntl(fd, F_GETFL);
@@ -230,7 +228,9 @@ bool bind_stand_in(Process& process, int fd, const Address& address) {
 Taker::Found try_claim(Process& process, int fd, const Address& address) {
   if (has_handed_over(process)) {
     // A retired generation never claims: what it binds now is new, or its own.
-    return bind_stand_in(process, fd, address) ? Taker::Found::claimed : Taker::Found::nothing;
+    return has_handed_over(process, address) && bind_stand_in(process, fd, address)
+               ? Taker::Found::claimed
+               : Taker::Found::nothing;
   }
   auto wanted = describe_socket(real_sys(), fd, &address);
   if (!wanted || !find_file(*wanted) || process.rendezvous() == nullptr ||
@@ -238,10 +238,14 @@ Taker::Found try_claim(Process& process, int fd, const Address& address) {
     return Taker::Found::nothing;
   }
   process.has_looked = true;
+  process.own_taker().ask_own_generation(process.may_join());
   Taker::Claim claim = process.own_taker().claim(*process.rendezvous(), *wanted, joins_group(fd));
   if (claim.found == Taker::Found::claimed) {
     return install(process, fd, address, std::move(claim)) ? Taker::Found::claimed
                                                            : Taker::Found::refused;
+  }
+  if (claim.found == Taker::Found::handed_over) {
+    return bind_stand_in(process, fd, address) ? Taker::Found::claimed : Taker::Found::refused;
   }
   return claim.found;
 }
@@ -469,6 +473,7 @@ int bind_socket(int fd, const sockaddr* address, socklen_t length) noexcept {
       return -1;
     case Taker::Found::outlived:
       end_outlived(*Process::existing());
+    case Taker::Found::handed_over:  // it has a stand-in by now, or is refused
     case Taker::Found::nothing:
       break;
   }

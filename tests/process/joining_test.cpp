@@ -174,4 +174,31 @@ TEST_CASE("a worker that listens while its generation drains loses nothing, and 
   ends_without_loss(place, load, server, successor);
 }
 
+// It is no member of its generation before its first wait, and its parent has bound nothing.
+TEST_CASE("a worker that binds what its generation has handed over never accepts") {
+  const std::string probation = GENERATE("50ms", "3s");
+  CAPTURE(probation);
+  LatePlace place;
+  place.environment.emplace_back("CONTINUITY_PROBATION=" + probation);
+  Process server = place.start({"one-binds-late"});
+  Load load(place.address(), server);
+  load.open("first");
+  Process successor = place.spawn_listening({"one"});
+  load.watch(successor.pid());
+  successor.await_log("took over " + place.address());
+  load.only(successor.pid());
+  if (probation == "50ms") {
+    server.await_log("finishing 1 connection");
+  }
+  listen_late(server);
+  CHECK(load.await_ok(100));
+  CHECK(load.finish("first") == "ok");
+  CHECK(left_by_itself(server));
+  CHECK(load.await_ok(20));
+  INFO(load.stats());
+  CHECK(load.count("failed") == 0);
+  CHECK(load.count("stale") == 0);
+  CHECK(successor.logged("begins to take over") == 0);
+}
+
 }  // namespace continuity::test
