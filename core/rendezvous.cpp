@@ -1,6 +1,7 @@
 #include "core/rendezvous.hpp"
 
 #include "core/directory.hpp"
+#include "core/stand_in.hpp"
 
 #include <cstring>
 #include <fcntl.h>
@@ -317,6 +318,8 @@ Rendezvous::Door Rendezvous::knock(const std::string& name) {
 
 namespace {
 
+// What is made here under a name for the moment is there for microseconds. Who was killed
+// in them has left it; a pid in the name would not tell, as it may be of another namespace.
 bool is_old(const Sys& sys, int directory, const std::string& name) {
   constexpr time_t young = 60;
   struct stat status {};
@@ -324,6 +327,17 @@ bool is_old(const Sys& sys, int directory, const std::string& name) {
   return sys.fstatat(directory, name.c_str(), &status, AT_SYMLINK_NOFOLLOW) == 0 &&
          sys.clock_gettime(CLOCK_REALTIME, &time) == 0 &&
          time.tv_sec - status.st_mtim.tv_sec > young;
+}
+
+bool is_number(std::string_view text) {
+  return !text.empty() && text.find_first_not_of("0123456789") == std::string_view::npos;
+}
+
+// ".1000.4711", of make_for_other
+bool is_temporary_directory(std::string_view name) {
+  const auto dot = name.rfind('.');
+  return name.front() == '.' && dot > 1 && is_number(name.substr(1, dot - 1)) &&
+         is_number(name.substr(dot + 1));
 }
 
 }  // namespace
@@ -335,13 +349,21 @@ std::vector<std::string> Rendezvous::directories() const {
     return names;
   }
   const OwnedFd listing = open_directory(*sys_, base_.get(), ".");
-  const auto visit = [&](int user) {
-    if (std::to_string(user) != name_) {
-      names.push_back(std::to_string(user));
+  std::vector<std::string> left;
+  const auto visit = [&](std::string_view name) {
+    if (is_number(name) && name != name_) {
+      names.emplace_back(name);
+    } else if (is_temporary_directory(name)) {
+      left.emplace_back(name);
     }
   };
-  if (!listing.is_open() || !for_each_number(*sys_, listing.get(), visit)) {
+  if (!listing.is_open() || !for_each_entry(*sys_, listing.get(), visit)) {
     return {name_};
+  }
+  for (const std::string& name : left) {
+    if (is_old(*sys_, listing.get(), name)) {
+      sys_->unlinkat(listing.get(), name.c_str(), AT_REMOVEDIR);  // if it is empty
+    }
   }
   return names;
 }
@@ -361,8 +383,13 @@ bool Rendezvous::connect_below(const std::string& directory, const std::string& 
     return name.size() > end.size() && name.substr(name.size() - end.size()) == end;
   };
   std::vector<std::string> names;
+  std::vector<std::string> stand_ins;
   std::size_t count = 0;
   const auto visit = [&](std::string_view name) {
+    if (name.substr(0, stand_in_prefix.size()) == stand_in_prefix &&
+        stand_ins.size() < most_of_others) {
+      stand_ins.emplace_back(name);
+    }
     if (ends_in(name, suffix) && !ends_in(name, own) &&
         (++count <= most_of_others || directory == name_)) {
       names.emplace_back(name);
@@ -375,6 +402,11 @@ bool Rendezvous::connect_below(const std::string& directory, const std::string& 
   if (count > names.size()) {
     log.warn("user {} has {} sockets at the rendezvous; only {} are looked at", status.st_uid,
              count, names.size());
+  }
+  for (const std::string& name : stand_ins) {
+    if (is_old(*sys_, listing.get(), name)) {
+      sys_->unlinkat(listing.get(), name.c_str(), 0);
+    }
   }
   for (const std::string& name : names) {
     const std::string relative = directory + "/" + name;

@@ -63,7 +63,7 @@ Status bind_unreachable(const Sys& sys, int fd, int family) {
 Status bind_unlinked(const Sys& sys, int fd, int directory) {
   sockaddr_un address{};
   address.sun_family = AF_UNIX;
-  const auto name = compose(".stand-in.{}.{}", sys.getpid(), sys.number(fd));
+  const auto name = compose("{}{}.{}", stand_in_prefix, sys.getpid(), sys.number(fd));
   const auto path = compose("/proc/self/fd/{}/{}", sys.number(directory), name);
   std::memcpy(address.sun_path, path.data(), path.size());
   sys.unlinkat(directory, name.c_str(), 0);  // left over by one that was killed just here

@@ -11,9 +11,13 @@
 #include "core/result.hpp"
 #include "core/sys.hpp"
 
+#include <string_view>
 #include <vector>
 
 namespace continuity {
+
+// What a UNIX stand-in is called while it has a name.
+constexpr std::string_view stand_in_prefix = ".stand-in.";
 
 // Makes stand-ins as they are needed and keeps one of each kind: one costs
 // 64 us, a copy of it next to nothing.

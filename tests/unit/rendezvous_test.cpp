@@ -6,6 +6,7 @@
 
 #include <catch2/catch.hpp>
 
+#include <fcntl.h>
 #include <filesystem>
 #include <fstream>
 #include <sys/stat.h>
@@ -30,6 +31,14 @@ std::string user_of() {
 
 std::string own_of(const TempDirectory& base) {
   return base.path() + "/" + user_of();
+}
+
+void make_older(const std::string& path, time_t seconds) {
+  timespec time{};
+  ::clock_gettime(CLOCK_REALTIME, &time);
+  time.tv_sec -= seconds;
+  const timespec times[2] = {time, time};
+  REQUIRE(::utimensat(AT_FDCWD, path.c_str(), times, AT_SYMLINK_NOFOLLOW) == 0);
 }
 
 struct Umask {
@@ -358,6 +367,41 @@ TEST_CASE("a socket that nobody listens on any more is removed and named", "[ren
   REQUIRE(lines.lines.size() == 1);
   CHECK_THAT(lines.lines[0], Catch::Contains("dead.0000000000000001.sock"));
   CHECK(base.entries().size() == 2);
+}
+
+TEST_CASE("what a process killed at the wrong moment has left is removed once it is old",
+          "[rendezvous]") {
+  const TempDirectory base;
+  Lines lines;
+  Rendezvous rendezvous = open_in(libc_sys(), base.path());
+  const std::string own = own_of(base);
+  const auto leave = [&](const std::string& name, bool old) {
+    listen_at("unix:" + own + "/" + name, 0, SOCK_SEQPACKET);
+    make_older(own + "/" + name, old ? 120 : 0);
+  };
+  leave(".stand-in.4711.1020", true);
+  leave(".stand-in.4712.1020", false);
+  leave(".0000000000000001.sock", true);
+  leave(".0000000000000002.sock", false);
+  for (const char* name : {"/.1000.4711", "/.1000.4712", "/.1000.4713", "/.x.4711"}) {
+    std::filesystem::create_directory(base.path() + name);
+    make_older(base.path() + name, 120);
+  }
+  make_older(base.path() + "/.1000.4712", 0);
+  std::ofstream(base.path() + "/.1000.4713/file") << "x";
+  make_older(base.path() + "/.1000.4713", 120);
+
+  CHECK(rendezvous.connect_all(3, lines.log).empty());
+
+  const auto is_there = [&](const std::string& path) { return std::filesystem::exists(path); };
+  CHECK_FALSE(is_there(own + "/.stand-in.4711.1020"));
+  CHECK(is_there(own + "/.stand-in.4712.1020"));
+  CHECK_FALSE(is_there(own + "/.0000000000000001.sock"));
+  CHECK(is_there(own + "/.0000000000000002.sock"));
+  CHECK(is_there(base.path() + "/.1000.4711") == (::geteuid() != 0));  // of root's making only
+  CHECK(is_there(base.path() + "/.1000.4712"));
+  CHECK(is_there(base.path() + "/.1000.4713/file"));
+  CHECK(is_there(base.path() + "/.x.4711"));
 }
 
 TEST_CASE("what is no socket of ours is left alone", "[rendezvous]") {
