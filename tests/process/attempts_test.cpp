@@ -42,6 +42,27 @@ TEST_CASE("with CONTINUITY_BUSY=wait a second successor follows the first") {
   CHECK(left_by_itself(first));
 }
 
+// What it has claimed is under way, but nobody's else.
+TEST_CASE("with CONTINUITY_BUSY=wait a program that is in its own way is told so at once") {
+  const bool wildcard_first = GENERATE(false, true);
+  CAPTURE(wildcard_first);
+  Place place;
+  place.environment = {"CONTINUITY_BUSY=wait"};
+  const std::string port = place.address().substr(place.address().rfind(':'));
+  const std::string held = wildcard_first ? "0.0.0.0" + port : place.address();
+  const std::string second = wildcard_first ? place.address() : "0.0.0.0" + port;
+  place.addresses = {held};
+  Process predecessor = place.start({"loop"});
+  place.addresses = {held, second};
+
+  Process successor = place.spawn({"loop"});
+
+  CHECK(successor.next_line() == "bind EADDRINUSE");
+  CHECK(successor.wait_exit() == 1);
+  CHECK(successor.logged("waiting") == 0);
+  CHECK(answer_from(place.address()) == answer_of(predecessor));
+}
+
 TEST_CASE("with CONTINUITY_BUSY=wait a second successor takes the place of one that fails") {
   Place place;
   place.environment = {"CONTINUITY_BUSY=wait"};
