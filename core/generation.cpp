@@ -369,9 +369,12 @@ bool Generation::follow() {
       failed = retire_claimed(state, retired_any);
     }
   }
-  if (state.offer_round != std::exchange(offer_round_, state.offer_round) &&
-      state.offer_round % 2 == 1) {
-    offer_own(state);
+  if (state.offer_round != std::exchange(offer_round_, state.offer_round)) {
+    if (state.offer_round % 2 == 1) {
+      offer_own(state);
+    } else if (state.stage != Stage::serving) {
+      note_listener_made();  // it was asked, and has slept through it
+    }
   }
   const bool forgets = state.stage >= Stage::forgotten && stage_ < Stage::forgotten;
   const bool finishes = state.stage == Stage::finishing && stage_ != Stage::finishing;
@@ -516,6 +519,7 @@ std::vector<Owner::Item> Generation::late_listeners(bool& all) {
     page_->offer_round.fetch_add(1);
     take_offers(asking);
   }
+  all = all && newcomer() == 0;  // who says so when it has joined
   items.erase(items.begin(), items.begin() + first);
   return items;
 }
@@ -674,6 +678,7 @@ bool Generation::holds(std::span<const std::uint64_t> inodes) {
 
 void Generation::expect(pid_t process) {
   note_newcomer(*sys_, *page_, process);
+  note_listener_made();
 }
 
 // One that lives, and has not joined yet. 0: none.

@@ -290,7 +290,7 @@ Nanoseconds Holder::next_deadline() const {
   Nanoseconds earliest =
       std::min({phase_deadline_, unclaimed_deadline_, next_look_, door_opens_, files_deadline_});
   if (has_late()) {
-    earliest = std::min(earliest, next_late_look_);
+    earliest = std::min(earliest, is_news() ? now(*sys_) : next_late_look_);
   }
   for (const Conversation& conversation : conversations_) {
     earliest = std::min(earliest, conversation.deadline);
@@ -1373,14 +1373,22 @@ bool Holder::has_late() const {
          owner_->listeners_made() != made_;
 }
 
+// Since everybody was asked last, whoever has answered.
+bool Holder::is_news() const {
+  return owner_->listeners_made() != asked_made_;
+}
+
 // A worker may bind a member of a group, or only come to its first wait, when the
 // successor has been told already what there is. Its queue would end with us.
 void Holder::look_for_late() {
   const Nanoseconds time = now(*sys_);
-  if (!has_late() || time < next_late_look_) {
+  if (!has_late() || (time < next_late_look_ && !is_news())) {
     return;
   }
-  const std::uint32_t made = owner_->listeners_made();
+  if (is_news()) {
+    late_looks_ = 0;
+  }
+  const std::uint32_t made = asked_made_ = owner_->listeners_made();
   bool all = false;
   auto late = owner_->late_listeners(all);
   // Of other addresses the successor knows nothing, and whoever wants them finds nobody.

@@ -291,6 +291,7 @@ class Holder {
   void close_unclaimed();
   [[nodiscard]] std::vector<std::uint32_t> left_over() const;
   [[nodiscard]] bool has_late() const;
+  [[nodiscard]] bool is_news() const;
   void look_for_late();
   bool take_up_late(std::vector<Owner::Item> late);
 
@@ -320,7 +321,8 @@ class Holder {
   // Of that, what is reached by nobody any more but for who has begun: the successor
   // has a listener for all its peers. In their order.
   std::vector<std::uint32_t> replaced_;
-  std::uint32_t made_ = 0;  // Owner::listeners_made, as of items_
+  std::uint32_t made_ = 0;        // Owner::listeners_made, as of items_
+  std::uint32_t asked_made_ = 0;  // the same, when everybody was asked last
   Nanoseconds next_late_look_ = 0;
   unsigned late_looks_ = 0;       // in a row at which not everybody has answered
   bool attempt_changed_ = false;  // since it was kept

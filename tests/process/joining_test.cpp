@@ -135,6 +135,7 @@ TEST_CASE("a worker that listens while a successor starts loses nothing, and is 
 
 TEST_CASE("a worker that listens while its generation goes deaf loses nothing, and is closed") {
   LatePlace place;
+  place.environment.emplace_back("CONTINUITY_PROBATION=3s");
   Process server =
       place.start_staged({"one-listens-late"}, "before:" + number_of(MessageType::retired));
   Load load(place.address(), server);

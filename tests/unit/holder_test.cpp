@@ -1227,6 +1227,24 @@ TEST_CASE("a process that does not say what it listens on is asked again, and no
   CHECK(predecessor.owner.count("ask") == in_the_end);
 }
 
+TEST_CASE("nobody leaves while a process has not said what it listens on", "[holder]") {
+  World world;
+  Predecessor predecessor(world, a_group_of_one(), 1);
+  LateMember late(predecessor);
+  predecessor.owner.live_connections = 0;
+  Peer one(world);
+  one.become_owner(successor_generation, 1);
+  world.pass(world.options.probation - second);
+  late.show(false);
+  late.owner.late = {};
+  world.pass(second + 500 * millisecond);
+  CHECK(predecessor.holder.phase() == HolderPhase::draining);
+  late.show();
+  world.pass(second);
+  CHECK(predecessor.owner.count("close 2") == 1);
+  CHECK(predecessor.holder.phase() == HolderPhase::leaving);
+}
+
 TEST_CASE("who listens late on an address of its own is left alone", "[holder]") {
   World world;
   Predecessor predecessor(world, a_group_of_one(), 1);
