@@ -52,7 +52,7 @@ constexpr std::uint32_t keeps_copies = 2;  // and what this one is: nobody's suc
 constexpr std::uint32_t is_handed_over = 4;
 
 // What STATUS asks for besides.
-constexpr std::uint32_t wants_start = 4;  // a piece of how it was started, from `total` on
+constexpr std::uint32_t wants_start = 8;  // a piece of how it was started, from `total` on
 
 constexpr std::size_t max_named = max_fds_per_message;  // they fit into one message
 constexpr std::size_t max_descriptor_name = 128;
