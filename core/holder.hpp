@@ -61,6 +61,7 @@ class Owner {
     Message note{};
     int channel = -1;
   };
+  // NOLINTNEXTLINE(performance-unnecessary-value-param): others use it up
   virtual void keep(std::vector<Kept> /*attempt*/) {}
   // What the one that led before has kept.
   virtual std::vector<Received> kept() { return {}; }
@@ -81,6 +82,7 @@ class Owner {
     return {};
   }
   // Prepares these besides.
+  // NOLINTNEXTLINE(performance-unnecessary-value-param): others use it up
   virtual Status prepare_late(std::vector<Item> /*items*/) { return Done{}; }
   // Nobody new comes to these from now on.
   virtual void shut_out(std::span<const std::uint32_t> /*ids*/) {}

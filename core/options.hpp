@@ -33,9 +33,9 @@ struct Options {
   int success_signal = 0;
   Nanoseconds drain_timeout = never;
   std::string hide;       // paths separated by ':'
-  bool fresh = false;     // CONTINUITY_NEW: no sibling of whoever started it
   std::string rehearsal;  // where to say what would be taken over; empty: it is taken over
   LogLevel log_level = LogLevel::info;
+  bool fresh = false;  // CONTINUITY_NEW: no sibling of whoever started it
   std::string log_file;
   bool disabled = false;
 };

@@ -107,12 +107,12 @@ struct Message {
   std::vector<NamedDescriptor> named{};
   std::int32_t code = 0;
   std::string text{};
-  Evidence evidence = Evidence::unknown;  // READY
+  Evidence evidence = Evidence::unknown;      // READY
+  ReportedPhase phase = ReportedPhase::none;  // REPORT
   // What has been, in RETIRED and REPORT.
   std::uint32_t restarts = 0;
   std::vector<Restart> journal{};
   // REPORT
-  ReportedPhase phase = ReportedPhase::none;
   std::vector<std::int32_t> members{};  // its processes
   std::string start{};                  // a piece of how it was started; core/start.hpp
 };

@@ -18,7 +18,7 @@ constexpr uid_t nobody = 65'534;
 // Made by root, and answered by another user.
 class BrokenInto {
  public:
-  BrokenInto(const Place& place, Message report, const std::string& start) {
+  BrokenInto(const Place& place, const Message& report, const std::string& start) {
     std::string problem;
     rendezvous_ = Rendezvous::open(libc_sys(), place.rendezvous(), ::geteuid(), problem);
     door_ = std::move(*rendezvous_->publish(report.identity, 0xbad));

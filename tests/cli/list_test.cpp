@@ -93,7 +93,7 @@ TEST_CASE("list tells of each server what it is, and status what it has been thr
     return server_of(after, second.pid())["state"] == "active" &&
            server_of(after, first.pid())["state"] == "draining";
   }));
-  CHECK(what_is_wrong(after) == "");
+  CHECK(what_is_wrong(after).empty());
   const json owner = server_of(after, second.pid());
   CHECK(owner["restarts"] == 1);
   CHECK(owner["connections"] == 0);
@@ -170,7 +170,7 @@ TEST_CASE("a server that is stopped keeps nobody from the others") {
 
   stopped.signal(SIGCONT);
   CHECK(listed);
-  CHECK(what_is_wrong(told) == "");
+  CHECK(what_is_wrong(told).empty());
   CHECK(server_of(told, stopped.pid())["state"] == "silent");
   CHECK(server_of(told, running.pid())["state"] == "active");
 }

@@ -23,8 +23,8 @@ std::string all_sources() {
       }
     }
   }
-  text = std::regex_replace(text, std::regex("\"\\s*\\n\\s*\""), "");
-  return std::regex_replace(text, std::regex("\\\\\""), "\"");
+  text = std::regex_replace(text, std::regex(R"("\s*\n\s*")"), "");
+  return std::regex_replace(text, std::regex(R"(\\")"), "\"");
 }
 
 std::vector<std::string> quoted_messages() {

@@ -3,6 +3,7 @@
 #include "support/client.hpp"
 #include "support/waiting.hpp"
 
+#include <algorithm>
 #include <array>
 #include <cstring>
 #include <poll.h>
@@ -58,12 +59,8 @@ std::string NotifySocket::await(const std::string& line) {
 bool NotifySocket::has_heard(const std::string& line) {
   while (receive(0)) {
   }
-  for (const std::string& message : messages_) {
-    if (has_line(message, line)) {
-      return true;
-    }
-  }
-  return false;
+  return std::any_of(messages_.begin(), messages_.end(),
+                     [&](const std::string& message) { return has_line(message, line); });
 }
 
 bool NotifySocket::receive(int timeout) {

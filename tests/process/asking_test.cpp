@@ -214,7 +214,7 @@ TEST_CASE("a program that asks late is served by the preload") {
 TEST_CASE("a program that asks and is ready gets one more of its predecessor's, under load") {
   AskingPlace place;
   const ReservedPort port;
-  const std::string second = port.address();
+  const std::string& second = port.address();
   place.environment.insert(place.environment.end(),
                            {"CONTINUITY_UNCLAIMED=60s", "CONTINUITY_PROBATION=300ms"});
   const bool waits = GENERATE(false, true);  // until the predecessor's probation is over

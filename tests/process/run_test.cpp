@@ -34,7 +34,7 @@ struct Tree {
   // What it says instead of running anything.
   [[nodiscard]] std::string refusal(const Arguments& arguments, int status = 1) const {
     Process process = start(arguments);
-    const std::string line = process.await_log("continuity-run: ");
+    std::string line = process.await_log("continuity-run: ");
     CHECK(process.wait_exit() == status);
     return line;
   }
@@ -203,6 +203,23 @@ TEST_CASE("continuity-run says in one line what is wrong with how it is called")
   }
 }
 
+// Of a kind that this variable takes; none: the option has no value.
+std::string value_for(const std::string& variable) {
+  if (variable == "READY" || variable == "BUSY") {
+    return "wait";
+  }
+  if (variable == "NEW" || variable == "DISABLE") {
+    return "";
+  }
+  if (variable == "LOG") {
+    return "warn";
+  }
+  return variable.find("SIGNAL") != std::string::npos   ? "RTMIN+3"
+         : variable == "DIR" || variable == "HIDE"      ? "/a b:/c"
+         : variable == "NAME" || variable == "LOG_FILE" ? "it's"
+                                                        : "20ms";
+}
+
 TEST_CASE("continuity-run has an option for every variable of the README, and hands it on") {
   const std::string readme = read_file(SOURCE_TREE "/README.md");
   const std::regex row("\n\\| `CONTINUITY_([A-Z_]+)` \\|");
@@ -214,27 +231,12 @@ TEST_CASE("continuity-run has an option for every variable of the README, and ha
   REQUIRE(variables.size() >= 17);
 
   const Tree tree;
-  const auto value_of = [](const std::string& variable) -> std::string {
-    if (variable == "READY" || variable == "BUSY") {
-      return "wait";
-    }
-    if (variable == "NEW" || variable == "DISABLE") {
-      return "";
-    }
-    if (variable == "LOG") {
-      return "warn";
-    }
-    return variable.find("SIGNAL") != std::string::npos   ? "RTMIN+3"
-           : variable == "DIR" || variable == "HIDE"      ? "/a b:/c"
-           : variable == "NAME" || variable == "LOG_FILE" ? "it's"
-                                                          : "20ms";
-  };
   for (const std::string& variable : variables) {
     CAPTURE(variable);
     std::string option = "--" + variable;
     std::transform(option.begin(), option.end(), option.begin(),
                    [](char one) { return one == '_' ? '-' : static_cast<char>(::tolower(one)); });
-    const std::string value = value_of(variable);
+    const std::string value = value_for(variable);
     const std::string tell = "echo \"[$CONTINUITY_" + variable + "]\"";
     const std::string expected = value.empty() ? "[1]" : "[" + value + "]";
 
