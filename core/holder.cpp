@@ -508,7 +508,8 @@ void Holder::on_hello(Conversation& conversation, const Message& hello) {
   conversation.takes_named = (hello.features & takes_named) != 0;
   conversation.keeps = (hello.features & keeps_copies) != 0;
   conversation.same_numbers = hello.pid == conversation.peer.pid;
-  if (owner_->is_outlived(conversation.peer.pid)) {
+  // A supervisor has handed over to us, and is here to keep what we serve now.
+  if (!conversation.keeps && owner_->is_outlived(conversation.peer.pid)) {
     turn_away_outlived(conversation);
     return;
   }

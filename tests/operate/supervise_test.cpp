@@ -199,6 +199,38 @@ TEST_CASE("while a server that has crashed is started again its clients wait, un
   supervised.stop();
 }
 
+TEST_CASE("clients are refused by no crash of a server and no restart after one") {
+  Plain supervised;
+  NotifySocket manager;
+  supervised.variables.push_back(manager.variable());
+  supervised.start({}, {"threads"});
+  manager.await("FDSTORE=1");  // the listener has been copied
+  Load load(supervised.place.address());
+  const auto crash = [&] {
+    REQUIRE(load.await_ok(50));
+    ::kill(supervised.server, SIGSEGV);
+    supervised.next_server();
+    manager.await("FDSTORE=1");  // ... and once more, from who has taken over from the copy
+  };
+  const auto reload = [&] {
+    REQUIRE(load.await_ok(50));
+    CHECK(supervised.reload().wait_exit() == 0);
+    supervised.next_server();
+    CHECK(supervised.who_answers() == supervised.server);
+  };
+  crash();
+  reload();
+  crash();
+  crash();
+  reload();
+  REQUIRE(load.await_ok(50));
+  load.stats();
+  // What a crash had accepted itself is lost.
+  CHECK(load.count("failed") == load.count("reset") + load.count("closed"));
+  CHECK(load.count("failed") <= 3 * 8);
+  supervised.stop();
+}
+
 TEST_CASE("a server is started again so often and no more, and its status is the supervisor's") {
   Plain supervised;
   supervised.start({"--again", "1"});

@@ -77,6 +77,7 @@ class FakeOwner : public LocalOwner {
   void stop(int signal) override { calls.push_back("stop " + std::to_string(signal)); }
   void stop_next(int signal) override { calls.push_back("stop next " + std::to_string(signal)); }
   void withdraw() override { calls.emplace_back("withdraw"); }
+  bool is_outlived(pid_t /*process*/) override { return peers_are_outlived; }
   ProcessWatch* successor_watch() override {
     return watch ? &*watch : LocalOwner::successor_watch();
   }
@@ -92,6 +93,7 @@ class FakeOwner : public LocalOwner {
   std::vector<int> late{};  // what only shows when it is asked for
   bool all_answer = true;
   std::function<void()> on_retire{};
+  bool peers_are_outlived = false;
   std::optional<ProcessWatch> watch{};  // of somebody else than who speaks
 
  private:

@@ -192,6 +192,23 @@ TEST_CASE("what was closed since a keeper has looked is not given to it", "[hold
   CHECK(keeper.hear_sockets(MessageType::grant) == std::vector{left});
 }
 
+TEST_CASE("who has handed over is turned away as a successor, and kept for as a keeper",
+          "[holder]") {
+  World world;
+  Predecessor predecessor(world);
+  predecessor.owner.peers_are_outlived = true;
+  Peer successor(world);
+  successor.say(hello_message());
+  const Message late = successor.hear();
+  CHECK(late.type == MessageType::abort);
+  CHECK(late.code == ESTALE);
+
+  Peer keeper(world);
+  REQUIRE(keeper.look_to_keep().size() == 1);
+  keeper.say(with_ids(MessageType::claim, {1}));
+  CHECK(keeper.hear_sockets(MessageType::grant).size() == 1);
+}
+
 // What a predecessor does with the files of CONTINUITY_HIDE.
 struct HidingWorld : World {
   HidingWorld() {
