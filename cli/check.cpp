@@ -1,6 +1,7 @@
 // continuity check: a restart up to the moment at which it would happen.
 #include "cli/describe.hpp"
 #include "cli/launch.hpp"
+#include "cli/server_run.hpp"
 #include "core/proc_text.hpp"
 
 #include <algorithm>
@@ -19,7 +20,7 @@ namespace {
 
 struct Arguments {
   std::vector<std::string> command;
-  std::string timeout = "1m";
+  Nanoseconds timeout = 60 * second;
   bool as_json = false;
 };
 
@@ -153,18 +154,10 @@ Start start_of(const Arguments& given, const std::string& report) {
   start.directory = std::filesystem::current_path(error).string();
   start.mask = ::umask(0);
   ::umask(start.mask);
-  std::string preload = "libcontinuity.so";
   for (char** variable = environ; *variable != nullptr; ++variable) {
     start.environment.emplace_back(*variable);
-    constexpr std::string_view name = "LD_PRELOAD=";
-    if (start.environment.back().starts_with(name)) {
-      const std::string chosen = start.environment.back().substr(name.size());
-      preload = chosen.find("libcontinuity") != std::string::npos ? chosen
-                : chosen.empty()                                  ? preload
-                                                                  : preload + " " + chosen;
-    }
   }
-  set_variable(start.environment, "LD_PRELOAD=" + preload);
+  set_variable(start.environment, preload_variable());
   set_variable(start.environment, "CONTINUITY_REHEARSAL=" + report);
   return start;
 }
@@ -179,8 +172,7 @@ std::string read_all(const std::string& path) {
   return text;
 }
 
-Exit rehearse(const Arguments& given, Nanoseconds timeout, const std::string& path,
-              Output& output) {
+Exit rehearse(const Arguments& given, const std::string& path, Output& output) {
   const Start start = start_of(given, path);
   if (start.program.empty()) {
     return complain(Exit::failed, compose("{}: not found", given.command.front()));
@@ -193,7 +185,7 @@ Exit rehearse(const Arguments& given, Nanoseconds timeout, const std::string& pa
   }
   std::optional<Json> report;
   bool running = true;
-  while (!report && running && now(libc_sys()) < began + timeout) {
+  while (!report && running && now(libc_sys()) < began + given.timeout) {
     pause_for(libc_sys(), 5 * millisecond);
     running = run->is_running();
     report = read_report(read_all(path));
@@ -220,17 +212,12 @@ Exit rehearse(const Arguments& given, Nanoseconds timeout, const std::string& pa
 }
 
 Exit check(const Arguments& given) {
-  Nanoseconds timeout = 0;
-  if (!parse_duration(given.timeout, timeout)) {
-    return complain(Exit::usage,
-                    "--timeout wants a duration such as 5s; see continuity check --help");
-  }
   auto output = Output::make("check", 0);
   auto report = Output::make("check", 0);
   if (!output || !report) {
     return Exit::system;
   }
-  const Exit exit = rehearse(given, timeout, report->path(), *output);
+  const Exit exit = rehearse(given, report->path(), *output);
   output->remove();
   report->remove();
   return exit;
@@ -242,7 +229,7 @@ void add_check(CLI::App& application, Exit& exit) {
   CLI::App* command = application.add_subcommand("check", "Rehearse a restart, and change nothing");
   auto given = std::make_shared<Arguments>();
   command->add_option("COMMAND", given->command, "after --: what a restart would be")->required();
-  command->add_option("--timeout", given->timeout, "to be ready (1m)");
+  add_duration(*command, "--timeout", given->timeout, "to be ready (1m)");
   command->add_flag("--json", given->as_json, "as JSON, on a terminal too");
   command->callback([given, &exit] { exit = check(*given); });
 }

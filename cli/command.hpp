@@ -2,6 +2,7 @@
 // finds it.
 #pragma once
 
+#include "core/clock.hpp"
 #include "core/sys.hpp"
 
 #include <CLI/CLI.hpp>
@@ -31,5 +32,9 @@ void add_upgrade(CLI::App& application, Exit& exit);
 void add_stop(CLI::App& application, Exit& exit);
 void add_trace(CLI::App& application, Exit& exit);
 void add_check(CLI::App& application, Exit& exit);
+
+// An option that reads 500ms, 5s, 2m or 1h, and else is wrong usage. `value` is its default,
+// and outlives the command.
+void add_duration(CLI::App& command, const char* name, Nanoseconds& value, const char* text);
 
 }  // namespace continuity::cli

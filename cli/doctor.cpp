@@ -1,8 +1,9 @@
 // continuity doctor: will it work here, and if not, why, and what to do.
 #include "cli/command.hpp"
-#include "cli/generations.hpp"
+#include "cli/describe.hpp"
 #include "cli/output.hpp"
 #include "cli/program_file.hpp"
+#include "cli/servers.hpp"
 #include "core/options.hpp"
 #include "core/proc_text.hpp"
 #include "core/processes.hpp"
@@ -38,8 +39,6 @@ class Doctor {
   void look_at_machine();
   void look_at_command(const std::string& command);
   void look_at_process(pid_t pid);
-  // The pid of who leads a generation of this name; 0: nobody.
-  pid_t find(const std::string& name, std::set<std::string>& names);
 
   [[nodiscard]] const std::vector<Finding>& findings() const { return findings_; }
 
@@ -61,7 +60,6 @@ class Doctor {
   const Sys& sys_ = libc_sys();
   Options options_ =
       read_options([](const char* name) { return std::getenv(name); }).options;  // NOLINT
-  Log log_{};
   std::vector<Finding> findings_{};
 };
 
@@ -321,21 +319,6 @@ void Doctor::look_at_unit(pid_t pid) {
   }
 }
 
-pid_t Doctor::find(const std::string& name, std::set<std::string>& names) {
-  std::string problem;
-  auto rendezvous = Rendezvous::open(sys_, options_.directory, sys_.geteuid(), problem);
-  if (!rendezvous) {
-    return 0;
-  }
-  for (const SeenGeneration& one : look_around(sys_, *rendezvous, log_)) {
-    names.insert(one.identity);
-    if (one.identity == name && one.serves()) {
-      return one.pid;
-    }
-  }
-  return 0;
-}
-
 const char* word_for(Finding::Verdict verdict) {
   return verdict == Finding::Verdict::good  ? "good"
          : verdict == Finding::Verdict::bad ? "bad"
@@ -344,7 +327,7 @@ const char* word_for(Finding::Verdict verdict) {
 
 Exit tell(const std::vector<Finding>& findings, bool as_json) {
   bool well = true;
-  auto told = nlohmann::json::array();
+  auto told = Json::array();
   for (const Finding& one : findings) {
     well = well && one.verdict != Finding::Verdict::bad;
     told.push_back({{"verdict", word_for(one.verdict)},
@@ -357,15 +340,12 @@ Exit tell(const std::vector<Finding>& findings, bool as_json) {
                                                                    : Colour::yellow;
       std::string word = word_for(one.verdict);
       word.resize(10, ' ');
-      std::fputs(compose("{}{}: {}{}{}\n", paint(colour, word), one.subject, one.text,
-                         one.remedy.empty() ? "" : "; ", one.remedy)
-                     .c_str(),
-                 stdout);
+      print(compose("{}{}: {}{}{}\n", paint(colour, word), one.subject, one.text,
+                    one.remedy.empty() ? "" : "; ", one.remedy));
     }
   }
   if (as_json) {
-    const nlohmann::json all{{"will_work", well}, {"findings", told}};
-    std::fputs((all.dump(2) + "\n").c_str(), stdout);
+    print_json(Json{{"will_work", well}, {"findings", std::move(told)}});
   }
   return well ? Exit::done : Exit::failed;
 }
@@ -385,39 +365,34 @@ Exit examine(const Question& question) {
     pid_t pid = 0;
     const std::string& name = question.about.front();
     if (!read_number(name, pid, 10) || pid <= 0) {
-      std::set<std::string> names;
-      pid = doctor.find(name, names);
-      if (pid == 0) {
-        std::string there;
-        for (const std::string& one : names) {
-          there += (there.empty() ? "" : ", ") + one;
-        }
-        return complain(Exit::unknown, compose("there is no {}; there is: {}", name,
-                                               there.empty() ? "nobody" : there));
+      std::vector<Server> servers;
+      if (const Exit exit = find_named(name, servers); exit != Exit::done) {
+        return exit;
       }
+      pid = servers.front().pid;
     } else if (!std::filesystem::exists(proc(pid, "stat"))) {
       return complain(Exit::unknown, compose("there is no pid {}", pid));
     }
     doctor.look_at_process(pid);
   }
-  return tell(doctor.findings(), question.as_json);
+  return tell(doctor.findings(), question.as_json || !is_for_people());
 }
 
 }  // namespace
 
 void add_doctor(CLI::App& application, Exit& exit) {
   CLI::App* command =
-      application.add_subcommand("doctor", "will it work here, and if not, why, and what to do");
+      application.add_subcommand("doctor", "Whether it will work here, and if not, why");
   auto question = std::make_shared<Question>();
-  command->add_flag("--json", question->as_json, "for programs");
-  command->add_flag("--command", question->is_command,
-                    "what follows is a command, and not who runs");
-  command->add_option("about", question->about, "NAME, PID, or a command after --command --");
+  command->add_flag("--json", question->as_json, "as JSON, on a terminal too");
+  command->add_flag("--command", question->is_command, "what follows is a command, as after --");
+  command->add_option("ABOUT", question->about, "NAME, PID, or -- COMMAND");
   command->positionals_at_end();
   command->callback([question, &exit] {
-    exit = question->is_command && question->about.empty()
-               ? complain(Exit::usage, "doctor: --command needs one")
-               : examine(*question);
+    exit =
+        question->is_command && question->about.empty()
+            ? complain(Exit::usage, "doctor wants a command after --; see continuity doctor --help")
+            : examine(*question);
   });
 }
 

@@ -4,10 +4,63 @@
 
 #include <algorithm>
 #include <cstdlib>
+#include <iterator>
 #include <map>
+#include <sys/socket.h>
 
 namespace continuity::cli {
 namespace {
+
+constexpr Nanoseconds look_time = 200 * millisecond;
+constexpr Nanoseconds copy_time = 5 * second;
+
+// What it serves, of whoever may be restarted just now or not. Nothing: there is no answer in
+// time, or another one.
+std::vector<Listener> look_to_keep(const Sys& sys, Channel& channel) {
+  Message hello{.type = MessageType::hello};
+  hello.protocol_min = hello.protocol_max = protocol_version;
+  hello.pid = sys.getpid();
+  hello.features = keeps_copies;
+  const Nanoseconds deadline = after(sys, look_time);
+  std::vector<Listener> listeners;
+  bool more = static_cast<bool>(channel.send(hello, deadline));
+  while (more) {
+    auto received = channel.receive(deadline);
+    if (!received || received->message.type != MessageType::inventory ||
+        listeners.size() > max_listeners) {
+      return {};
+    }
+    std::move(received->message.listeners.begin(), received->message.listeners.end(),
+              std::back_inserter(listeners));
+    more = received->message.more;
+  }
+  return listeners;
+}
+
+// As many as it gives.
+std::vector<OwnedFd> copy_listeners(const Sys& sys, Channel& channel,
+                                    const std::vector<std::uint32_t>& ids) {
+  std::vector<OwnedFd> copies;
+  Message claim{.type = MessageType::claim};
+  claim.ids = ids;
+  const Nanoseconds deadline = after(sys, copy_time);
+  if (!channel.send(claim, deadline)) {
+    return copies;
+  }
+  for (;;) {
+    auto received = channel.receive(deadline);
+    if (!received || received->message.type != MessageType::grant) {
+      return copies;
+    }
+    for (OwnedFd& fd : received->fds) {
+      copies.push_back(std::move(fd));
+    }
+    if (received->fds.empty() || copies.size() >= received->message.total ||
+        !channel.send({.type = MessageType::got}, deadline)) {
+      return copies;
+    }
+  }
+}
 
 // What tells one listener from another: where it is, what it is.
 std::string key_of(const Listener& listener) {
@@ -19,12 +72,19 @@ std::string key_of(const Listener& listener) {
 
 // Of several sockets on one address (SO_REUSEPORT) none is kept: a server that closes one of
 // them, to have fewer workers, would leave that one's share of the clients to us.
-void Keeper::follow(SeenGeneration& generation) {
+void Keeper::follow(Server& server) {
+  // The credentials of who has sent a message would take the place of a descriptor.
+  const int off = 0;
+  sys_->setsockopt(server.channel.fd(), SOL_SOCKET, SO_PASSCRED, &off, sizeof off);
+  const auto listeners = look_to_keep(*sys_, server.channel);
+  if (listeners.empty()) {
+    return;  // busy; the next look tells
+  }
   std::map<std::string, std::vector<std::uint32_t>> by_key;
-  for (const Listener& listener : generation.listeners) {
+  for (const Listener& listener : listeners) {
     by_key[key_of(listener)].push_back(listener.id);
   }
-  std::string keys = compose("{}", generation.generation);
+  std::string keys = compose("{}", server.generation);
   std::vector<std::uint32_t> ids;
   for (const auto& [key, same] : by_key) {
     if (same.size() == 1) {
@@ -37,7 +97,7 @@ void Keeper::follow(SeenGeneration& generation) {
   }
   copies_.clear();
   if (!ids.empty()) {
-    hold(copy_listeners(generation, ids));
+    hold(copy_listeners(*sys_, server.channel, ids));
   }
   // If not all came, the next look tries again.
   followed_ = copies_.size() == ids.size() ? keys : std::string();
@@ -81,14 +141,6 @@ bool Keeper::offer(const std::string& identity) {
     upgrader_.reset();
   }
   return offers();
-}
-
-bool Keeper::is_followed() const {
-  if (!offers()) {
-    return false;
-  }
-  const auto state = upgrader_->progress().outcome().state;
-  return state == Progress::State::taken_over || state == Progress::State::completed;
 }
 
 bool Keeper::look_whether_taken() {

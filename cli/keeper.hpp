@@ -3,7 +3,7 @@
 // from the run before.
 #pragma once
 
-#include "cli/generations.hpp"
+#include "cli/servers.hpp"
 #include "core/upgrader.hpp"
 
 #include <memory>
@@ -14,8 +14,9 @@ class Keeper {
  public:
   explicit Keeper(const Sys& sys) : sys_(&sys) {}
 
-  // What the server serves now. What it serves no more is let go of.
-  void follow(SeenGeneration& generation);
+  // What the server serves now. What it serves no more is let go of. The conversation with
+  // it is over then.
+  void follow(Server& server);
   // The same of descriptors from elsewhere; those that are no listeners are closed.
   void hold(std::vector<OwnedFd> fds);
   void let_go();
@@ -25,8 +26,6 @@ class Keeper {
   // From now on the next run of this identity takes over from us. False: it cannot.
   bool offer(const std::string& identity);
   [[nodiscard]] bool offers() const { return upgrader_ != nullptr; }
-  // A run has taken over from us, and may yet fail.
-  [[nodiscard]] bool is_followed() const;
   // A run has taken over and passed its probation: there is nothing here any more.
   bool look_whether_taken();
 

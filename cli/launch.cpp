@@ -1,6 +1,7 @@
 #include "cli/launch.hpp"
 
 #include "cli/output.hpp"
+#include "cli/server_run.hpp"
 #include "core/log.hpp"
 #include "core/options.hpp"
 #include "core/proc_text.hpp"
@@ -198,10 +199,8 @@ bool Run::is_running() {
       return errno != ECHILD;
     }
     if (ended == pid_) {
-      failed_ = !WIFEXITED(status) || WEXITSTATUS(status) != 0;
-      how_it_ended_ = WIFEXITED(status)
-                          ? compose("exited with status {}", WEXITSTATUS(status))
-                          : compose("was killed by {}", signal_name(WTERMSIG(status)));
+      failed_ = exit_status_of(status) != 0;
+      how_it_ended_ = cli::how_it_ended(status);
     }
   }
 }

@@ -2,9 +2,12 @@
 #include "cli/command.hpp"
 #include "cli/output.hpp"
 
+#include <algorithm>
 #include <array>
 #include <cstdio>
 #include <exception>
+#include <string>
+#include <vector>
 
 namespace continuity::cli {
 namespace {
@@ -21,8 +24,15 @@ Exit run(int argc, char** argv) {
   for (const AddCommand add : commands) {
     add(application, exit);
   }
+  std::vector<std::string> arguments(argv + 1, argv + argc);
+  // To CLI11 what follows "--" is like what stands before it, and doctor wants to know.
+  const auto mark = std::find(arguments.begin(), arguments.end(), "--");
+  if (mark != arguments.end() && arguments.front() == "doctor") {
+    arguments.insert(mark, "--command");
+  }
+  std::reverse(arguments.begin(), arguments.end());  // as it wants them
   try {
-    application.parse(argc, argv);
+    application.parse(std::move(arguments));
   } catch (const CLI::Success& asked) {
     application.exit(asked);  // what --help and --version say
   } catch (const CLI::ParseError& wrong) {

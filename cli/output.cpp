@@ -18,8 +18,12 @@ std::size_t width_of(std::string_view text) {
   }));
 }
 
-// At most so many characters.
-std::string_view cut(std::string_view text, std::size_t width) {
+// At most so many characters. Half an address must not look like another one.
+std::string cut(std::string_view text, std::size_t width) {
+  if (width_of(text) <= width) {
+    return std::string(text);
+  }
+  width = std::max<std::size_t>(width, 1) - 1;
   std::size_t end = 0;
   std::size_t count = 0;
   while (end < text.size()) {
@@ -29,7 +33,7 @@ std::string_view cut(std::string_view text, std::size_t width) {
     }
     ++end;
   }
-  return text.substr(0, end);
+  return std::string(text.substr(0, end)) + "\u2026";
 }
 
 }  // namespace

@@ -1,11 +1,13 @@
 #include "cli/server_run.hpp"
 
+#include "cli/launch.hpp"
 #include "core/log.hpp"
 #include "core/options.hpp"
 
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <cstdlib>
 #include <fcntl.h>
 #include <filesystem>
 #include <sys/wait.h>
@@ -14,22 +16,16 @@
 namespace continuity::cli {
 namespace {
 
-std::string name_of(const std::string& variable) {
-  return variable.substr(0, variable.find('='));
-}
-
 std::vector<std::string> environment_of(const ServerCommand& command) {
   std::vector<std::string> result;
-  const auto remove = [&](const std::string& name) {
-    std::erase_if(result, [&](const std::string& one) { return name_of(one) == name; });
-  };
   for (char** entry = environ; *entry != nullptr; ++entry) {
     result.emplace_back(*entry);
   }
   for (const std::string& variable : command.environment) {
-    remove(name_of(variable));
     if (variable.find('=') != std::string::npos) {
-      result.push_back(variable);
+      set_variable(result, variable);
+    } else {
+      remove_variable(result, variable);
     }
   }
   return result;
@@ -55,9 +51,7 @@ std::vector<char*> as_pointers(const std::vector<std::string>& texts) {
   ::_exit(127);
 }
 
-}  // namespace
-
-std::string preload_library() {
+std::string library() {
   const std::string name = "libcontinuity.so";
   std::error_code none;
   const auto here = std::filesystem::read_symlink("/proc/self/exe", none).parent_path();
@@ -67,6 +61,17 @@ std::string preload_library() {
     }
   }
   return name;
+}
+
+}  // namespace
+
+std::string preload_variable() {
+  const char* const value = std::getenv("LD_PRELOAD");  // NOLINT(concurrency-mt-unsafe)
+  const std::string others = value != nullptr ? value : "";
+  const bool is_there = others.find("libcontinuity.so") != std::string::npos;
+  return "LD_PRELOAD=" + (is_there         ? others
+                          : others.empty() ? library()
+                                           : library() + ":" + others);
 }
 
 Result<pid_t> start_server(const ServerCommand& command) {

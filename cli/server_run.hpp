@@ -10,9 +10,10 @@
 
 namespace continuity::cli {
 
-// The library as LD_PRELOAD is to name it: beside us, in the prefix that we are installed
-// in, or wherever the loader finds it by name.
-std::string preload_library();
+// LD_PRELOAD as a server is to have it: ours, with the library in front if it is not there
+// yet, from beside us, from the prefix that we are installed in, or wherever the loader finds
+// it by name.
+std::string preload_variable();
 
 struct ServerCommand {
   std::vector<std::string> arguments;

@@ -16,9 +16,6 @@
 namespace continuity::cli {
 namespace {
 
-// Who does not answer within this is stopped; all are asked before one is listened to.
-constexpr Nanoseconds answer_time = second;
-
 // "1000/nginx.00000000000000ff.sock": the name and the generation.
 bool read_door(std::string_view door, Server& server) {
   constexpr std::string_view suffix = ".sock";
@@ -193,20 +190,13 @@ std::optional<Start> Server::start() {
   return start_of_process(pid);
 }
 
-std::optional<std::vector<Server>> find_servers() {
+std::vector<Server> find_servers(Rendezvous& rendezvous, Nanoseconds patience) {
   const Sys& sys = libc_sys();
-  // NOLINTNEXTLINE(concurrency-mt-unsafe): one thread
-  const auto options = read_options([](const char* name) { return ::getenv(name); }).options;
-  std::string problem;
-  auto rendezvous = Rendezvous::open(sys, options.directory, ::geteuid(), problem);
-  if (!rendezvous) {
-    complain(Exit::system, problem);
-    return std::nullopt;
-  }
   Log log;
   log.open(sys, LogLevel::error, {});
   std::vector<Server> servers;
-  for (Rendezvous::Peer& peer : rendezvous->connect_all(0, log)) {
+  // All are asked before one is listened to: silent ones cost one wait together.
+  for (Rendezvous::Peer& peer : rendezvous.connect_all(0, log)) {
     Server server{.user = peer.owner};
     const auto other = peer.channel.peer();
     // As root, not everybody is who a directory says.
@@ -217,11 +207,11 @@ std::optional<std::vector<Server>> find_servers() {
     server.channel = std::move(peer.channel);
     const int on = 1;
     ::setsockopt(server.channel.fd(), SOL_SOCKET, SO_PASSCRED, &on, sizeof on);
-    if (server.channel.send({.type = MessageType::status}, after(sys, answer_time))) {
+    if (server.channel.send({.type = MessageType::status}, after(sys, patience))) {
       servers.push_back(std::move(server));
     }
   }
-  const Nanoseconds deadline = after(sys, answer_time);
+  const Nanoseconds deadline = after(sys, patience);
   for (Server& server : servers) {
     receive_report(server, deadline);
   }
@@ -231,6 +221,18 @@ std::optional<std::vector<Server>> find_servers() {
            std::tuple(other.name, !other.serves(), other.pid);
   });
   return servers;
+}
+
+std::optional<std::vector<Server>> find_servers() {
+  // NOLINTNEXTLINE(concurrency-mt-unsafe): one thread
+  const auto options = read_options([](const char* name) { return ::getenv(name); }).options;
+  std::string problem;
+  auto rendezvous = Rendezvous::open(libc_sys(), options.directory, ::geteuid(), problem);
+  if (!rendezvous) {
+    complain(Exit::system, problem);
+    return std::nullopt;
+  }
+  return find_servers(*rendezvous);
 }
 
 Exit find_named(const std::string& name, std::vector<Server>& servers) {

@@ -32,7 +32,7 @@ struct Server {
 
   // A word of libcontinuity(7): "active", "draining" ...
   [[nodiscard]] std::string state() const;
-  // Whether it has what a successor would claim.
+  // Whether it has what a successor would claim; of who cannot say it, it is taken to.
   [[nodiscard]] bool serves() const;
   // Asks again; false: it does not answer any more.
   bool refresh();
@@ -43,8 +43,12 @@ struct Server {
   std::optional<Start> start();
 };
 
-// Everybody there is: of this user, or, for root, of all. Nothing, and said: the rendezvous
-// cannot be opened.
+// Who does not answer within this is stopped.
+constexpr Nanoseconds answer_time = second;
+
+// Everybody there is: of this user, or, for root, of all.
+std::vector<Server> find_servers(Rendezvous& rendezvous, Nanoseconds patience = answer_time);
+// The same. Nothing, and said: the rendezvous cannot be opened.
 std::optional<std::vector<Server>> find_servers();
 
 // Those of a name, or the one of a pid, those that serve first; if there are none it is said

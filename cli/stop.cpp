@@ -29,12 +29,7 @@ int stop_signal_of(Server& server) {
   return chosen == 0 ? SIGTERM : chosen;
 }
 
-Exit stop(const std::string& name, const std::string& patience) {
-  Nanoseconds timeout = 0;
-  if (!parse_duration(patience, timeout)) {
-    return complain(Exit::usage,
-                    "--timeout wants a duration such as 5s; see continuity stop --help");
-  }
+Exit stop(const std::string& name, Nanoseconds timeout) {
   std::vector<Server> servers;
   if (const Exit exit = find_named(name, servers); exit != Exit::done) {
     return exit;
@@ -110,12 +105,12 @@ Exit stop(const std::string& name, const std::string& patience) {
 void add_stop(CLI::App& application, Exit& exit) {
   struct Arguments {
     std::string name;
-    std::string timeout = "30s";
+    Nanoseconds timeout = 30 * second;
   };
   CLI::App* command = application.add_subcommand("stop", "End a server, all its generations");
   auto given = std::make_shared<Arguments>();
   command->add_option("NAME", given->name, "what it is called, or a pid")->required();
-  command->add_option("--timeout", given->timeout, "how long to wait for that (30s)");
+  add_duration(*command, "--timeout", given->timeout, "how long to wait for that (30s)");
   command->callback([given, &exit] { exit = stop(given->name, given->timeout); });
 }
 

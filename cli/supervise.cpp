@@ -11,12 +11,6 @@
 namespace continuity::cli {
 namespace {
 
-// What CLI11 checks a duration with.
-std::string check_duration(const std::string& text) {
-  Nanoseconds duration = 0;
-  return parse_duration(text, duration) ? "" : "a duration such as 500ms, 5s, 2m or 1h";
-}
-
 Exit reload(pid_t supervisor) {
   const Sys& sys = libc_sys();
   sockaddr_un name{};
@@ -62,21 +56,17 @@ Exit reload(pid_t supervisor) {
 
 void add_supervise(CLI::App& application, Exit& exit) {
   CLI::App* command =
-      application.add_subcommand("supervise", "runs a server in the foreground, and restarts it");
+      application.add_subcommand("supervise", "Run a server in the foreground, and restart it");
   auto choices = std::make_shared<SupervisorChoices>();
-  const auto duration = [command](const char* name, const char* text, Nanoseconds& value) {
-    command
-        ->add_option_function<std::string>(
-            name, [&value](const std::string& given) { parse_duration(given, value); }, text)
-        ->check(CLI::Validator(check_duration, "TIME"));
-  };
-  duration("--start-timeout", "of a run that is to take over", choices->start_timeout);
-  duration("--stop-timeout", "after which what is told to stop is killed", choices->stop_timeout);
-  command->add_option("--again", choices->again,
-                      "how often in a row it is started again after a failure (5)");
-  command->add_flag("!--no-keep", choices->keeps,
-                    "do not keep its listeners open while it is started again");
-  command->add_option("command", choices->command, "the server, after --")->required();
+  add_duration(*command, "--start-timeout", choices->start_timeout,
+               "of a run that is to take over");
+  add_duration(*command, "--stop-timeout", choices->stop_timeout,
+               "after which what is told to stop is killed");
+  command->add_option("--again", choices->again, "starts in a row after failures (5)");
+  command->add_flag_callback(
+      "--no-keep", [choices] { choices->keeps = false; },
+      "let go of its listeners while it is started again");
+  command->add_option("COMMAND", choices->command, "the server, after --")->required();
   command->positionals_at_end();
   command->callback(
       [choices, &exit] { exit = static_cast<Exit>(Supervisor(libc_sys(), *choices).run()); });
@@ -84,7 +74,7 @@ void add_supervise(CLI::App& application, Exit& exit) {
 
 void add_reload(CLI::App& application, Exit& exit) {
   CLI::App* command =
-      application.add_subcommand("reload", "has a supervisor restart its server, and waits");
+      application.add_subcommand("reload", "Have a supervisor restart its server, and wait");
   auto supervisor = std::make_shared<pid_t>(0);
   command->add_option("--supervisor", *supervisor, "the pid of continuity supervise")
       ->required()

@@ -23,6 +23,8 @@ namespace {
 
 constexpr Nanoseconds first_look = 10 * millisecond;
 constexpr Nanoseconds later_look = 50 * millisecond;
+// Signals and notices wait while somebody is silent.
+constexpr Nanoseconds look_time = 200 * millisecond;
 constexpr Nanoseconds first_while = second;  // after that, the later interval
 // How long a listener that the server has closed stays open here.
 constexpr Nanoseconds keeping_interval = second;
@@ -53,6 +55,14 @@ sigset_t watched_signals() {
 
 Nanoseconds microseconds(Nanoseconds time) {
   return time / microsecond;
+}
+
+// A stopped one may not, and one that starts does not yet. Of an earlier release nobody knows
+// more than that it is there.
+bool can_be_restarted(const Server& server) {
+  return server.serves() && server.answer != Server::Answer::silent &&
+         (server.answer == Server::Answer::earlier ||
+          server.report.phase != ReportedPhase::starting);
 }
 
 const char* variable(const char* name) {
@@ -101,12 +111,8 @@ bool Supervisor::prepare() {
   }
   auto given = take_listen_fds(*sys_);
   command_.arguments = choices_.command;
-  const std::string preload = preload_library();
-  const std::string others = variable("LD_PRELOAD");
-  const bool is_there = others.find("libcontinuity.so") != std::string::npos;
   command_.environment = {
-      is_there ? "LD_PRELOAD=" + others
-               : "LD_PRELOAD=" + preload + (others.empty() ? "" : ":" + others),
+      preload_variable(),
       notices_.address().empty() ? "NOTIFY_SOCKET" : "NOTIFY_SOCKET=" + notices_.address(),
       "WATCHDOG_PID"};  // it is meant for whoever serves
   if (choices_.keeps && !given.empty()) {
@@ -182,8 +188,7 @@ void Supervisor::wait_for_something() {
     case Phase::serving: {
       keeper_.look_whether_taken();
       auto all = look();
-      if (SeenGeneration* const seen = find_new(all);
-          seen != nullptr && now_ && now_->generation == 0) {
+      if (Server* const seen = find_new(all); seen != nullptr && now_ && now_->generation == 0) {
         note_serving(*now_, *seen);
       }
       keep(now_ ? find(all, now_->generation) : nullptr);
@@ -278,7 +283,7 @@ void Supervisor::answer(OwnedFd& asker, const Answer& answer) {
 // The first, one that is to follow another, or one after a failure.
 void Supervisor::begin_run() {
   known_.clear();
-  for (const SeenGeneration& one : look()) {
+  for (const Server& one : look()) {
     known_.insert(one.generation);
   }
   began_ = now(*sys_);
@@ -359,17 +364,13 @@ void Supervisor::come_to_serve() {
 // Until the first run waits for work, or says that it is ready.
 void Supervisor::look_at_start() {
   auto all = look();
-  SeenGeneration* const serving = find_new(all);
-  // Who has taken over from us tells us nothing for as long as we watch it.
-  const bool followed = keeper_.is_followed();
-  if (serving == nullptr && !server_is_ready_ && !followed) {
+  Server* const serving = find_new(all);
+  if (serving == nullptr && !server_is_ready_) {
     schedule(now(*sys_) - began_ < first_while ? first_look : later_look);
     return;
   }
   if (serving != nullptr) {
     note_serving(*next_, *serving);
-    log_.info("pid {} serves", next_->main);
-  } else if (followed) {
     log_.info("pid {} serves", next_->main);
   } else {
     log_.warn(
@@ -386,7 +387,7 @@ void Supervisor::look_at_start() {
 
 void Supervisor::look_at_restart() {
   auto all = look();
-  SeenGeneration* const serving = find_new(all);
+  Server* const serving = find_new(all);
   if (serving != nullptr) {
     if (!took_over_) {
       took_over_ = true;
@@ -394,7 +395,7 @@ void Supervisor::look_at_restart() {
       note_serving(*next_, *serving);
       log_.info("pid {} serves, on probation", next_->main);
     }
-    if (serving->state != HolderState::on_probation) {
+    if (serving->report.state != HolderState::on_probation) {
       const pid_t successor = next_->main;
       if (now_) {
         old_.push_back(*now_);
@@ -416,16 +417,16 @@ void Supervisor::look_at_restart() {
   schedule(now(*sys_) - began_ < first_while ? first_look : later_look);
 }
 
-void Supervisor::note_serving(Run& run, SeenGeneration& seen) {
+void Supervisor::note_serving(Run& run, const Server& seen) {
   run.generation = seen.generation;
-  identity_ = seen.identity;
+  identity_ = seen.answer == Server::Answer::report ? seen.report.identity : seen.name;
   if (const pid_t main = child_above(seen.pid); main != 0) {
     run.main = main;
   }
 }
 
 // Copies of what is served now, also with the manager, where they outlive us.
-void Supervisor::keep(SeenGeneration* serving) {
+void Supervisor::keep(Server* serving) {
   schedule(keeping_interval);
   if (!choices_.keeps) {
     return;
@@ -434,7 +435,7 @@ void Supervisor::keep(SeenGeneration* serving) {
     keeper_.look_whether_taken();
     return;
   }
-  if (serving == nullptr || !serving->serves()) {
+  if (serving == nullptr || serving->answer != Server::Answer::report) {
     return;
   }
   const auto before = keeper_.descriptors();
@@ -620,24 +621,24 @@ void Supervisor::end(int status) {
 // ---- Who is there ----------------------------------------------------------------------
 
 // Generations of processes that we have started.
-std::vector<SeenGeneration> Supervisor::look() {
-  auto all = look_around(*sys_, *rendezvous_, log_, keeps_copies);
-  std::erase_if(all, [&](const SeenGeneration& one) {
+std::vector<Server> Supervisor::look() {
+  auto all = find_servers(*rendezvous_, look_time);
+  std::erase_if(all, [&](const Server& one) {
     return one.pid == sys_->getpid() || child_above(one.pid) == 0;
   });
   return all;
 }
 
-SeenGeneration* Supervisor::find(std::vector<SeenGeneration>& all, std::uint64_t generation) {
-  const auto found = std::find_if(all.begin(), all.end(), [&](const SeenGeneration& one) {
-    return one.generation == generation && one.serves();
+Server* Supervisor::find(std::vector<Server>& all, std::uint64_t generation) {
+  const auto found = std::find_if(all.begin(), all.end(), [&](const Server& one) {
+    return one.generation == generation && can_be_restarted(one);
   });
   return found != all.end() ? &*found : nullptr;
 }
 
-SeenGeneration* Supervisor::find_new(std::vector<SeenGeneration>& all) {
-  const auto found = std::find_if(all.begin(), all.end(), [&](const SeenGeneration& one) {
-    return one.serves() && known_.count(one.generation) == 0;
+Server* Supervisor::find_new(std::vector<Server>& all) {
+  const auto found = std::find_if(all.begin(), all.end(), [&](const Server& one) {
+    return can_be_restarted(one) && known_.count(one.generation) == 0;
   });
   return found != all.end() ? &*found : nullptr;
 }

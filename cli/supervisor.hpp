@@ -63,9 +63,9 @@ class Supervisor {
   void fail_restart(const std::string& why);
   void look_at_start();
   void look_at_restart();
-  void note_serving(Run& run, SeenGeneration& seen);
+  void note_serving(Run& run, const Server& seen);
   void come_to_serve();
-  void keep(SeenGeneration* serving);
+  void keep(Server* serving);
   void reap();
   void on_end(pid_t pid, int status);
   void on_end_of_server(int status);
@@ -74,9 +74,9 @@ class Supervisor {
   void kill_all();
   void end(int status);
 
-  std::vector<SeenGeneration> look();
-  SeenGeneration* find(std::vector<SeenGeneration>& all, std::uint64_t generation);
-  SeenGeneration* find_new(std::vector<SeenGeneration>& all);
+  std::vector<Server> look();
+  static Server* find(std::vector<Server>& all, std::uint64_t generation);
+  Server* find_new(std::vector<Server>& all);
   [[nodiscard]] pid_t child_above(pid_t process) const;
   [[nodiscard]] std::set<pid_t> children() const;
   [[nodiscard]] bool has_unknown_children() const;

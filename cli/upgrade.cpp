@@ -21,7 +21,7 @@ struct Arguments {
   std::string name;
   std::string program;
   std::vector<std::string> variables;
-  std::string timeout = "2m";
+  Nanoseconds timeout = 120 * second;
   std::vector<std::string> arguments;  // instead of those that it was started with
 };
 
@@ -224,14 +224,10 @@ std::optional<Start> prepare(const Arguments& given, Server& server) {
 }
 
 Exit upgrade(const Arguments& given) {
-  Nanoseconds timeout = 0;
-  if (!parse_duration(given.timeout, timeout) ||
-      std::any_of(given.variables.begin(), given.variables.end(), [](const std::string& one) {
+  if (std::any_of(given.variables.begin(), given.variables.end(), [](const std::string& one) {
         return one.find('=') == std::string::npos || one.front() == '=';
       })) {
-    return complain(Exit::usage,
-                    "--timeout wants a duration such as 5s, --env NAME=VALUE; see "
-                    "continuity upgrade --help");
+    return complain(Exit::usage, "--env wants NAME=VALUE; see continuity upgrade --help");
   }
   Server server;
   if (const Exit exit = find_active(given.name, server); exit != Exit::done) {
@@ -254,7 +250,7 @@ Exit upgrade(const Arguments& given) {
   }
   print(compose("pid {} is started\n", run->pid()));
   Follower follower(std::move(server), std::move(*run), began);
-  const Exit exit = follower.follow(began + timeout);
+  const Exit exit = follower.follow(began + given.timeout);
   if (exit != Exit::done) {
     show_last_lines(*output);
     output->remove();
@@ -274,7 +270,7 @@ void add_upgrade(CLI::App& application, Exit& exit) {
   command->add_option("--exec", given->program, "another program");
   command->add_option("--env", given->variables, "NAME=VALUE, on top of what it had")
       ->allow_extra_args(false);
-  command->add_option("--timeout", given->timeout, "to be ready and healthy (2m)");
+  add_duration(*command, "--timeout", given->timeout, "to be ready and healthy (2m)");
   command->add_option("ARGUMENT", given->arguments,
                       "after --: instead of those that it was started with");
   command->callback([given, &exit] { exit = upgrade(*given); });

@@ -8,13 +8,14 @@ _continuity_names() {
 _continuity() {
   local current=${COMP_WORDS[COMP_CWORD]} previous=${COMP_WORDS[COMP_CWORD - 1]}
   local command=${COMP_WORDS[1]} words i
+  local commands='list status upgrade stop check doctor trace supervise reload'
   COMPREPLY=()
   if [ "$COMP_CWORD" -eq 1 ]; then
-    mapfile -t COMPREPLY < <(compgen -W 'list status upgrade stop check trace --help --version' -- "$current")
+    mapfile -t COMPREPLY < <(compgen -W "$commands --help --version" -- "$current")
     return
   fi
   for ((i = 2; i < COMP_CWORD; i++)); do
-    if [ "${COMP_WORDS[i]}" = -- ]; then # the server's own arguments
+    if [ "${COMP_WORDS[i]}" = -- ]; then # of the server
       mapfile -t COMPREPLY < <(compgen -f -- "$current")
       return
     fi
@@ -24,7 +25,11 @@ _continuity() {
       mapfile -t COMPREPLY < <(compgen -f -- "$current")
       return
       ;;
-    --env | --timeout) return ;;
+    --env | --timeout | --start-timeout | --stop-timeout | --again) return ;;
+    --supervisor)
+      mapfile -t COMPREPLY < <(compgen -W "$(pgrep -f 'continuity supervise')" -- "$current")
+      return
+      ;;
   esac
   case $command in
     list) words='--json' ;;
@@ -32,6 +37,9 @@ _continuity() {
     upgrade) words="--exec --env --timeout -- $(_continuity_names)" ;;
     stop) words="--timeout $(_continuity_names)" ;;
     check) words='--json --timeout --' ;;
+    doctor) words="--json --command -- $(_continuity_names)" ;;
+    supervise) words='--start-timeout --stop-timeout --again --no-keep --' ;;
+    reload) words='--supervisor' ;;
     trace) words="--out $(_continuity_names)" ;;
     *) return ;;
   esac

@@ -27,6 +27,7 @@ bool is_of_type(const json& value, const json& type) {
          : name == "array"   ? value.is_array()
          : name == "string"  ? value.is_string()
          : name == "integer" ? value.is_number_integer()
+         : name == "boolean" ? value.is_boolean()
          : name == "null"    ? value.is_null()
                              : false;
 }
@@ -103,8 +104,9 @@ json server_of(const json& told, pid_t pid) {
   return {};
 }
 
-std::string what_is_wrong(const json& told) {
-  return check(told, json::parse(read_file(SOURCE_TREE "/docs/continuity.schema.json")), "it");
+std::string what_is_wrong(const json& told, const std::string& name) {
+  const json schema = json::parse(read_file(SOURCE_TREE "/docs/continuity.schema.json"));
+  return check(told, name.empty() ? schema : schema.at("$defs").at(name), "it");
 }
 
 pid_t who_answers(const Place& place) {

@@ -30,8 +30,9 @@ Place place_with_probation(const std::string& duration);
 // the test if there is none.
 nlohmann::json server_of(const nlohmann::json& told, pid_t pid);
 
-// What is wrong with it by docs/continuity.schema.json; empty: nothing.
-std::string what_is_wrong(const nlohmann::json& told);
+// What is wrong with it by docs/continuity.schema.json, or what that has under this name;
+// empty: nothing.
+std::string what_is_wrong(const nlohmann::json& told, const std::string& name = {});
 
 // The pid of whoever answers at the place's address.
 pid_t who_answers(const Place& place);

@@ -4,6 +4,7 @@
 #include <catch2/catch.hpp>
 
 #include <algorithm>
+#include <regex>
 #include <sstream>
 
 namespace continuity::test {
@@ -15,7 +16,9 @@ TEST_CASE("wrong usage is one line, and status 2") {
        {Line{}, Line{"nonsense"}, Line{"--nonsense"}, Line{"status"}, Line{"list", "extra"},
         Line{"list", "--nonsense"}, Line{"upgrade"}, Line{"upgrade", "x", "--timeout", "soon"},
         Line{"upgrade", "x", "--env", "novalue"}, Line{"stop", "x", "--timeout", "-1"},
-        Line{"stop"}, Line{"check"}}) {
+        Line{"stop"}, Line{"check"}, Line{"check", "--timeout", "5", "--", "x"}, Line{"reload"},
+        Line{"reload", "--supervisor", "x"}, Line{"supervise"},
+        Line{"supervise", "--stop-timeout", "soon", "--", "x"}, Line{"doctor", "--"}}) {
     CAPTURE(line);
     const Said said = run_command(place, line);
     CHECK(said.status == 2);
@@ -34,7 +37,10 @@ TEST_CASE("help fits a terminal of 80 columns and 24 lines") {
                                                {"upgrade", "--help"},
                                                {"stop", "--help"},
                                                {"trace", "--help"},
-                                               {"check", "--help"}}) {
+                                               {"check", "--help"},
+                                               {"supervise", "--help"},
+                                               {"reload", "--help"},
+                                               {"doctor", "--help"}}) {
     CAPTURE(line);
     const Said said = run_command(place, line);
     CHECK(said.status == 0);
@@ -47,6 +53,45 @@ TEST_CASE("help fits a terminal of 80 columns and 24 lines") {
     }
     CHECK(count > 3);
     CHECK(count <= 24);
+  }
+}
+
+TEST_CASE("each command and each option of it is in the manual and completed by bash and zsh") {
+  const Place place;
+  const std::string manual = read_file(SOURCE_TREE "/docs/continuity.1") +
+                             read_file(SOURCE_TREE "/docs/continuity-supervise.1");
+  const std::string zsh = read_file(SOURCE_TREE "/cli/completions/_continuity");
+  const auto completed = [](const std::string& words) {
+    Process bash = Process::start(
+        {"bash", "-c",
+         "source " SOURCE_TREE "/cli/completions/continuity.bash; COMP_WORDS=(continuity " + words +
+             "); COMP_CWORD=$((${#COMP_WORDS[@]} - 1)); PATH=; _continuity; "
+             "echo \" ${COMPREPLY[*]} \""});
+    return bash.next_line();
+  };
+  const auto words_of = [](const std::string& text, const std::string& expression) {
+    const std::regex pattern(expression);
+    std::vector<std::string> words;
+    for (std::sregex_iterator at(text.begin(), text.end(), pattern), end; at != end; ++at) {
+      words.push_back((*at)[1]);
+    }
+    return words;
+  };
+  const std::string help = run_command(place, {"--help"}).output;
+  const auto commands = words_of(help.substr(help.find("Subcommands:")), "\\n  ([a-z]+) ");
+  CHECK(commands.size() == 9);
+  for (const std::string& command : commands) {
+    CAPTURE(command);
+    CHECK_THAT(completed("''"), Catch::Contains(" " + command + " "));
+    CHECK_THAT(zsh, Catch::Contains("'" + command + ":"));
+    CHECK_THAT(manual, Catch::Contains("Cm " + command + "\n"));
+    for (const std::string& option :
+         words_of(run_command(place, {command, "--help"}).output, "\\n  .*--([a-z-]+)")) {
+      CAPTURE(option);
+      CHECK_THAT(completed(command + " --"), Catch::Contains(" --" + option + " "));
+      CHECK((option == "help" || zsh.find("--" + option + "[") != std::string::npos));
+      CHECK((option == "help" || manual.find("Fl -" + option) != std::string::npos));
+    }
   }
 }
 
