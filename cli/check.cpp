@@ -51,7 +51,7 @@ constexpr std::array option_names{
 #undef NAMED
 
 std::string name_of_option(int level, int number) {
-  const auto found = std::find_if(
+  const auto* const found = std::find_if(
       option_names.begin(), option_names.end(),
       [&](const OptionName& one) { return one.level == level && one.number == number; });
   return found == option_names.end() ? compose("option {} of level {}", number, level)
@@ -139,7 +139,7 @@ std::string find_program(const std::string& name) {
   std::string_view rest = path == nullptr ? "/usr/bin:/bin" : path;
   while (!rest.empty()) {
     const auto end = std::min(rest.find(':'), rest.size());
-    const std::string candidate = std::string(rest.substr(0, end)) + "/" + name;
+    std::string candidate = std::string(rest.substr(0, end)) + "/" + name;
     if (::access(candidate.c_str(), X_OK) == 0) {
       return candidate;
     }

@@ -78,7 +78,9 @@ bool has_go_note(const std::string& bytes, const Elf64_Phdr& segment) {
         std::memcmp(name.data(), "Go\0\0", name.size()) == 0) {
       return true;
     }
-    at += sizeof note + (note.n_namesz + 3U) / 4U * 4U + (note.n_descsz + 3U) / 4U * 4U;
+    constexpr std::size_t word = 4;  // what both are padded to
+    at += sizeof note + (note.n_namesz + word - 1) / word * word +
+          (note.n_descsz + word - 1) / word * word;
   }
   return false;
 }

@@ -29,31 +29,29 @@ int stop_signal_of(Server& server) {
   return chosen == 0 ? SIGTERM : chosen;
 }
 
-Exit stop(const std::string& name, Nanoseconds timeout) {
-  std::vector<Server> servers;
-  if (const Exit exit = find_named(name, servers); exit != Exit::done) {
-    return exit;
-  }
-  // Who could take everything back first, so that there is nobody who does; then who starts
-  // up, so that it does not take over from one that is about to end; and last who serves.
-  const auto can_come_back = [](const Server& one) {
-    return one.answer == Server::Answer::report && !one.serves();
-  };
-  const auto rank = [&](const Server& one) {
+// A predecessor that is on probation, or gives what it has to a successor.
+bool can_come_back(const Server& server) {
+  return server.answer == Server::Answer::report && !server.serves();
+}
+
+// Who could take everything back first, so that there is nobody who does; then who starts
+// up, so that it does not take over from one that is about to end; and last who serves.
+void put_in_order(std::vector<Server>& servers) {
+  const auto rank = [](const Server& one) {
     return can_come_back(one) ? 0 : one.report.phase == ReportedPhase::starting ? 1 : 2;
   };
   std::stable_sort(servers.begin(), servers.end(),
                    [&](const Server& one, const Server& other) { return rank(one) < rank(other); });
-  const Nanoseconds deadline = after(libc_sys(), timeout);
-  std::vector<Ending> endings;
-  const OwnedFd proc(libc_sys(),
-                     libc_sys().openat(AT_FDCWD, "/proc", O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0));
-  const Processes processes(libc_sys(), proc.get());
-  const auto end = [&](const Server& server, pid_t pid, int signal) {
+}
+
+// Those that have been told to end.
+class Endings {
+ public:
+  Exit end(const Server& server, pid_t pid, int signal) {
     Ending ending{.pid = pid, .process = OwnedFd(libc_sys(), libc_sys().pidfd_open(pid, 0))};
     // Root could be told to end anybody's.
     if (server.answer == Server::Answer::report && !server.is_trusted() &&
-        processes.user_of(pid) != server.sender.uid) {
+        processes_.user_of(pid) != server.sender.uid) {
       return complain(Exit::failed,
                       compose("pid {} is not user {}'s; it is let be", pid, server.sender.uid));
     }
@@ -61,38 +59,62 @@ Exit stop(const std::string& name, Nanoseconds timeout) {
         libc_sys().pidfd_send_signal(ending.process.get(), signal) != 0 && errno != ESRCH) {
       return complain(Exit::failed, compose("pid {}: {}", pid, error_text(errno)));
     }
-    endings.push_back(std::move(ending));
+    all_.push_back(std::move(ending));
     return Exit::done;
-  };
-  const auto is_over = [&] { return std::all_of(endings.begin(), endings.end(), has_ended); };
+  }
+
+  void await(Nanoseconds until, Nanoseconds pause) const {
+    while (!std::all_of(all_.begin(), all_.end(), has_ended) && now(libc_sys()) < until) {
+      pause_for(libc_sys(), pause);
+    }
+  }
+
+  // "pid 1, pid 2"; empty: all have ended.
+  [[nodiscard]] std::string left() const {
+    std::string left;
+    for (const Ending& ending : all_) {
+      if (!has_ended(ending)) {
+        left += (left.empty() ? "pid " : ", pid ") + std::to_string(ending.pid);
+      }
+    }
+    return left;
+  }
+
+ private:
+  OwnedFd proc_{libc_sys(),
+                libc_sys().openat(AT_FDCWD, "/proc", O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0)};
+  Processes processes_{libc_sys(), proc_.get()};
+  std::vector<Ending> all_;
+};
+
+Exit stop(const std::string& name, Nanoseconds timeout) {
+  std::vector<Server> servers;
+  if (const Exit exit = find_named(name, servers); exit != Exit::done) {
+    return exit;
+  }
+  put_in_order(servers);
+  const Nanoseconds deadline = after(libc_sys(), timeout);
+  Endings endings;
   for (Server& server : servers) {
     // A successor that is starting is not at the rendezvous yet.
     if (server.report.phase == ReportedPhase::granted && server.report.rival_pid > 1) {
-      if (const Exit exit = end(server, server.report.rival_pid, SIGTERM); exit != Exit::done) {
+      if (const Exit exit = endings.end(server, server.report.rival_pid, SIGTERM);
+          exit != Exit::done) {
         return exit;
       }
     }
     // Those before are given a moment: of who ends in their sight they know that it was meant
     // to, but not where the kernel is slow to say how it ended.
-    const Nanoseconds moment = std::min(deadline, after(libc_sys(), second));
-    while (!can_come_back(server) && !is_over() && now(libc_sys()) < moment) {
-      pause_for(libc_sys(), millisecond);
+    if (!can_come_back(server)) {
+      endings.await(std::min(deadline, after(libc_sys(), second)), millisecond);
     }
-    const Exit exit = end(server, server.pid, stop_signal_of(server));
-    if (exit != Exit::done) {
+    if (const Exit exit = endings.end(server, server.pid, stop_signal_of(server));
+        exit != Exit::done) {
       return exit;
     }
   }
-  while (!is_over() && now(libc_sys()) < deadline) {
-    pause_for(libc_sys(), 5 * millisecond);
-  }
-  std::string left;
-  for (const Ending& ending : endings) {
-    if (!has_ended(ending)) {
-      left += (left.empty() ? "pid " : ", pid ") + std::to_string(ending.pid);
-    }
-  }
-  if (!left.empty()) {
+  endings.await(deadline, 5 * millisecond);
+  if (const std::string left = endings.left(); !left.empty()) {
     return complain(Exit::timed_out,
                     compose("{} still there after {} s", left, in_seconds(timeout)));
   }

@@ -1,5 +1,6 @@
 // continuity supervise, and continuity reload, which asks it for a restart.
 #include "cli/command.hpp"
+#include "cli/describe.hpp"
 #include "cli/output.hpp"
 #include "cli/supervisor.hpp"
 #include "core/proc_text.hpp"
@@ -48,7 +49,7 @@ Exit reload(pid_t supervisor) {
   if (exit != 0) {
     return complain(static_cast<Exit>(exit), told);
   }
-  std::fputs(compose("{}\n", told).c_str(), stdout);
+  print(compose("{}\n", told));
   return Exit::done;
 }
 

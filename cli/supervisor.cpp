@@ -485,9 +485,13 @@ void Supervisor::on_end(pid_t pid, int status) {
     }
     return;
   }
-  if (!next_ || (next_->main != pid && next_->started != pid)) {
-    return;
+  if (next_ && (next_->main == pid || next_->started == pid)) {
+    on_end_of_next(pid, status);
   }
+}
+
+// The run that was to serve, or had begun to.
+void Supervisor::on_end_of_next(pid_t pid, int status) {
   if (exit_status_of(status) == 0 && !took_over_ && has_unknown_children()) {
     return;  // the parent of a daemon
   }
@@ -514,7 +518,11 @@ void Supervisor::on_end(pid_t pid, int status) {
     }
     return;
   }
-  // On probation: its predecessor serves again, or it was stopped on purpose.
+  on_end_in_probation(how, status);
+}
+
+// Its predecessor serves again, or it was stopped on purpose.
+void Supervisor::on_end_in_probation(const std::string& how, int status) {
   const Nanoseconds until = after(*sys_, revival_time);
   next_.reset();
   do {

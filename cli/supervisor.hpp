@@ -68,6 +68,8 @@ class Supervisor {
   void keep(Server* serving);
   void reap();
   void on_end(pid_t pid, int status);
+  void on_end_of_next(pid_t pid, int status);
+  void on_end_in_probation(const std::string& how, int status);
   void on_end_of_server(int status);
   void start_again(const std::string& why);
   void begin_to_stop(int signal);

@@ -62,7 +62,7 @@ Json events_of(const std::vector<Restart>& restarts) {
                           {"dur", (to - from) / microsecond}});
       }
     }
-    const auto last = std::max_element(restart.steps.begin(), restart.steps.end());
+    const auto* const last = std::max_element(restart.steps.begin(), restart.steps.end());
     events.push_back({{"ph", "i"},
                       {"s", "g"},
                       {"name", name_of(restart.outcome)},
