@@ -182,8 +182,8 @@ std::vector<Connection> Connections::of(const Server& server) const {
     }));
   }
   std::vector<Connection> connections;
-  for (auto& [inode, connection] : found) {
-    connections.push_back(std::move(connection));
+  for (const auto& [inode, connection] : found) {
+    connections.push_back(connection);
   }
   std::stable_sort(connections.begin(), connections.end(),
                    [](const Connection& one, const Connection& other) {

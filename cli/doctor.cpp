@@ -236,7 +236,7 @@ void Doctor::look_at_listeners(pid_t pid) {
   const auto listening = listening_in(pid);
   std::set<std::uint64_t> ours;
   for (const std::uint64_t inode : sockets_of(pid)) {
-    if (listening.count(inode) != 0) {
+    if (listening.contains(inode)) {
       ours.insert(inode);
     }
   }
@@ -252,7 +252,7 @@ void Doctor::look_at_listeners(pid_t pid) {
       continue;
     }
     for (const std::uint64_t inode : sockets_of(other)) {
-      if (ours.count(inode) != 0) {
+      if (ours.contains(inode)) {
         note(Verdict::doubtful, "listeners",
              compose("pid {} ({}) has a copy of the one at {}", other,
                      value_in(text_of(proc(other, "status")), "Name:"), listening.at(inode)),

@@ -52,7 +52,7 @@ std::vector<char*> as_pointers(const std::vector<std::string>& texts) {
 }
 
 std::string library() {
-  const std::string name = "libcontinuity.so";
+  std::string name = "libcontinuity.so";
   std::error_code none;
   const auto here = std::filesystem::read_symlink("/proc/self/exe", none).parent_path();
   for (const auto& place : {here, here / "../lib"}) {

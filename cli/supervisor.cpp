@@ -646,7 +646,7 @@ Server* Supervisor::find(std::vector<Server>& all, std::uint64_t generation) {
 
 Server* Supervisor::find_new(std::vector<Server>& all) {
   const auto found = std::find_if(all.begin(), all.end(), [&](const Server& one) {
-    return can_be_restarted(one) && known_.count(one.generation) == 0;
+    return can_be_restarted(one) && !known_.contains(one.generation);
   });
   return found != all.end() ? &*found : nullptr;
 }

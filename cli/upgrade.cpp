@@ -124,12 +124,11 @@ class Follower {
 
   // The attempt of our run, by whom it is told.
   const Restart* find_attempt(const Message& report) {
-    for (auto one = report.journal.rbegin(); one != report.journal.rend(); ++one) {
-      if (one->at(RestartStep::found) >= began_ && run_.has(one->successor)) {
-        return &*one;
-      }
-    }
-    return nullptr;
+    const auto found =
+        std::find_if(report.journal.rbegin(), report.journal.rend(), [&](const Restart& one) {
+          return one.at(RestartStep::found) >= began_ && run_.has(one.successor);
+        });
+    return found != report.journal.rend() ? &*found : nullptr;
   }
 
   void tell(const Restart& attempt) {

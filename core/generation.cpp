@@ -198,11 +198,8 @@ bool Generation::try_to_lead() {
     return false;
   }
   AgentId leader = page_->leader.load();
-  if (is_agent_alive(*sys_, leader) ||
-      !page_->leader.compare_exchange_strong(leader, own_agent())) {
-    return false;
-  }
-  return true;
+  return !is_agent_alive(*sys_, leader) &&
+         page_->leader.compare_exchange_strong(leader, own_agent());
 }
 
 bool Generation::take_over() {

@@ -725,6 +725,7 @@ Nanoseconds Holder::own_probation_ends() const {
   return until - answer_time;
 }
 
+// NOLINTNEXTLINE(readability-function-size): one message, field by field
 void Holder::send_inventory(Conversation& conversation) {
   conversation.joins = belongs(conversation);
   const HolderState current =
@@ -898,6 +899,7 @@ bool Holder::is_current(const Conversation& conversation, std::span<const std::u
          std::all_of(ids.begin(), ids.end(), [&](std::uint32_t id) { return is_in(free, id); });
 }
 
+// NOLINTNEXTLINE(readability-function-size): all that may be wrong with one message
 void Holder::on_claim(Conversation& conversation, const Message& claim) {
   const auto is_named = [&](std::uint32_t id) {
     return std::any_of(conversation.named.begin(), conversation.named.end(),

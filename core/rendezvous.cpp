@@ -368,6 +368,8 @@ std::vector<std::string> Rendezvous::directories() const {
   return names;
 }
 
+// NOLINTNEXTLINE(readability-function-size, readability-function-cognitive-complexity): kinds of
+// names
 bool Rendezvous::connect_below(const std::string& directory, const std::string& own,
                                bool unpublished, Nanoseconds deadline, std::vector<Peer>& peers,
                                Log& log) {

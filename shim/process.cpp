@@ -78,7 +78,10 @@ constinit Locks& g_locks = g_wiped.locks;
 
 // In a forked child, where it was not wiped.
 void free_lock(pthread_mutex_t& lock) {
+  // Its bytes are what glibc begins with: a write would copy the page.
+  // NOLINTNEXTLINE(misc-non-copyable-objects)
   constexpr pthread_mutex_t is_free = PTHREAD_MUTEX_INITIALIZER;
+  // NOLINTNEXTLINE(bugprone-suspicious-memory-comparison, misc-non-copyable-objects)
   if (std::memcmp(&lock, &is_free, sizeof lock) != 0) {
     ::pthread_mutex_init(&lock, nullptr);
   }
