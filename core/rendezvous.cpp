@@ -5,6 +5,7 @@
 
 #include <cstring>
 #include <fcntl.h>
+#include <limits>
 #include <sys/file.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -368,8 +369,39 @@ std::vector<std::string> Rendezvous::directories() const {
   return names;
 }
 
-// NOLINTNEXTLINE(readability-function-size, readability-function-cognitive-complexity): kinds of
-// names
+namespace {
+
+// What there is in a user's directory.
+struct Entries {
+  std::vector<std::string> sockets;  // no more than are looked at
+  std::size_t count = 0;             // of them
+  std::vector<std::string> stand_ins;
+
+  void note(std::string_view name, const std::string& own, std::size_t most) {
+    const auto ends_in = [&](std::string_view end) {
+      return name.size() > end.size() && name.substr(name.size() - end.size()) == end;
+    };
+    if (name.substr(0, stand_in_prefix.size()) == stand_in_prefix &&
+        stand_ins.size() < most_of_others) {
+      stand_ins.emplace_back(name);
+    }
+    if (ends_in(suffix) && !ends_in(own) && ++count <= most) {
+      sockets.emplace_back(name);
+    }
+  }
+};
+
+// Whoever made one removes it at once, unless it was killed.
+void remove_old(const Sys& sys, int directory, const std::vector<std::string>& names) {
+  for (const std::string& name : names) {
+    if (is_old(sys, directory, name)) {
+      sys.unlinkat(directory, name.c_str(), 0);
+    }
+  }
+}
+
+}  // namespace
+
 bool Rendezvous::connect_below(const std::string& directory, const std::string& own,
                                bool unpublished, Nanoseconds deadline, std::vector<Peer>& peers,
                                Log& log) {
@@ -381,36 +413,20 @@ bool Rendezvous::connect_below(const std::string& directory, const std::string& 
     return true;
   }
   bool complete = true;
-  const auto ends_in = [](std::string_view name, std::string_view end) {
-    return name.size() > end.size() && name.substr(name.size() - end.size()) == end;
-  };
-  std::vector<std::string> names;
-  std::vector<std::string> stand_ins;
-  std::size_t count = 0;
-  const auto visit = [&](std::string_view name) {
-    if (name.substr(0, stand_in_prefix.size()) == stand_in_prefix &&
-        stand_ins.size() < most_of_others) {
-      stand_ins.emplace_back(name);
-    }
-    if (ends_in(name, suffix) && !ends_in(name, own) &&
-        (++count <= most_of_others || directory == name_)) {
-      names.emplace_back(name);
-    }
-  };
+  const std::size_t most =
+      directory == name_ ? std::numeric_limits<std::size_t>::max() : most_of_others;
+  Entries entries;
+  const auto visit = [&](std::string_view name) { entries.note(name, own, most); };
   if (const auto read = for_each_entry(*sys_, listing.get(), visit); !read) {
     log.warn("rendezvous directory {}: {}; nobody is found there", path_,
              error_text(read.error().code));
   }
-  if (count > names.size()) {
+  if (entries.count > entries.sockets.size()) {
     log.warn("user {} has {} sockets at the rendezvous; only {} are looked at", status.st_uid,
-             count, names.size());
+             entries.count, entries.sockets.size());
   }
-  for (const std::string& name : stand_ins) {
-    if (is_old(*sys_, listing.get(), name)) {
-      sys_->unlinkat(listing.get(), name.c_str(), 0);
-    }
-  }
-  for (const std::string& name : names) {
+  remove_old(*sys_, listing.get(), entries.stand_ins);
+  for (const std::string& name : entries.sockets) {
     const std::string relative = directory + "/" + name;
     auto fd = connect(listing.get(), name, deadline);
     if (name.front() == '.') {

@@ -77,20 +77,20 @@ constinit Wiped g_wiped{};
 constinit Locks& g_locks = g_wiped.locks;
 
 // In a forked child, where it was not wiped.
-void free_lock(pthread_mutex_t& lock) {
+void free_lock(pthread_mutex_t* lock) {
   // Its bytes are what glibc begins with: a write would copy the page.
   // NOLINTNEXTLINE(misc-non-copyable-objects)
   constexpr pthread_mutex_t is_free = PTHREAD_MUTEX_INITIALIZER;
-  // NOLINTNEXTLINE(bugprone-suspicious-memory-comparison, misc-non-copyable-objects)
-  if (std::memcmp(&lock, &is_free, sizeof lock) != 0) {
-    ::pthread_mutex_init(&lock, nullptr);
+  // NOLINTNEXTLINE(bugprone-suspicious-memory-comparison)
+  if (std::memcmp(lock, &is_free, sizeof is_free) != 0) {
+    ::pthread_mutex_init(lock, nullptr);
   }
 }
 
 void free_locks() {
   for (pthread_mutex_t* lock :
        {&g_locks.process, &g_locks.descriptors, &g_locks.own_descriptors, &g_locks.memory}) {
-    free_lock(*lock);
+    free_lock(lock);
   }
   if (g_locks.memory_keeper.load() != 0) {
     g_locks.memory_keeper.store(0);
