@@ -122,9 +122,10 @@ std::string program_of(const Sys& sys, int proc, const std::string& directory) {
   constexpr std::string_view deleted = " (deleted)";
   struct stat running {};
   struct stat named {};
+  // NOLINTNEXTLINE(performance-no-int-to-ptr): the kernel's word for it
   const auto* called = reinterpret_cast<const char*>(::getauxval(AT_EXECFN));
   if (called != nullptr && *called != '\0' && std::strncmp(called, "/proc/", 6) != 0) {
-    const std::string path = *called == '/' ? called : directory + '/' + called;
+    std::string path = *called == '/' ? called : directory + '/' + called;
     if (sys.fstatat(AT_FDCWD, path.c_str(), &named, 0) == 0 &&
         sys.fstatat(proc, "self/exe", &running, 0) == 0 && running.st_ino == named.st_ino &&
         running.st_dev == named.st_dev) {
