@@ -413,6 +413,7 @@ void Upgrader::become_owner() {
   if (!outcome.outlived.empty()) {
     progress_.note_predecessor(outcome.outlived.front(), now(sys_) - began);
   }
+  const Journal journal = outcome.journal;
   watch(std::move(outcome));
   if (!wake_.is_open() || !door) {
     rendezvous_->withdraw(self_.identity, self_.generation);
@@ -421,7 +422,7 @@ void Upgrader::become_owner() {
     return;
   }
   door_ = std::move(*door);
-  owner_->journal() = outcome.journal;
+  owner_->journal() = journal;
   holder_.emplace(sys_, log_, options_, *owner_,
                   Holder::Self{.identity = self_.identity, .generation = self_.generation},
                   door_.get(), wake_.get());
