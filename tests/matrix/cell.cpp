@@ -175,8 +175,9 @@ class Trial {
     }
     const bool is_known_why = conditions_.without != "pidfd_open";
     return cell_.message == MessageType::healthy ||
+           // Who was not told that it may take over has not, whyever it ended.
            (is_known_why && cell_.action == "exit0" && cell_.message >= MessageType::ready &&
-            cell_.row() != "successor:before:READY");
+            cell_.row() != "successor:before:READY" && cell_.row() != "successor:after:READY");
   }
 
   void see_who_serves() {
