@@ -5,7 +5,6 @@
 #include "core/processes.hpp"
 
 #include <algorithm>
-#include <array>
 #include <cstring>
 #include <fcntl.h>
 #include <linux/inet_diag.h>
@@ -62,9 +61,7 @@ std::optional<std::int64_t> idle_time(const inet_diag_msg& message, std::size_t 
 
 }  // namespace
 
-Connections::Connections()
-    : proc_(libc_sys(),
-            libc_sys().openat(AT_FDCWD, "/proc", O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0)) {
+Connections::Connections() : proc_(open_proc(libc_sys())) {
   read_tcp(AF_INET);
   read_tcp(AF_INET6);
   read_unix();
@@ -168,11 +165,8 @@ std::vector<Connection> Connections::of(const Server& server) const {
       continue;
     }
     static_cast<void>(for_each_number(libc_sys(), directory.get(), [&](int fd) {
-      std::array<char, 64> target{};
-      const ssize_t length = libc_sys().readlinkat(directory.get(), std::to_string(fd).c_str(),
-                                                   target.data(), target.size());
       const std::uint64_t inode =
-          socket_in_link({target.data(), static_cast<std::size_t>(std::max<ssize_t>(length, 0))});
+          socket_in_link(read_link(libc_sys(), directory.get(), std::to_string(fd)));
       const auto connection = by_inode_.find(inode);
       if (inode != 0 && connection != by_inode_.end() && through(connection->second.local) &&
           found.emplace(inode, connection->second).second) {

@@ -4,7 +4,6 @@
 
 #include <array>
 #include <cstdio>
-#include <fcntl.h>
 #include <unistd.h>
 
 namespace continuity::cli {
@@ -107,8 +106,7 @@ std::string in_words(std::int64_t nanoseconds) {
 }
 
 std::optional<std::int64_t> age_of(pid_t process) {
-  const OwnedFd proc(libc_sys(),
-                     libc_sys().openat(AT_FDCWD, "/proc", O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0));
+  const OwnedFd proc = open_proc(libc_sys());
   const std::uint64_t started = Processes(libc_sys(), proc.get()).start_time(process);
   if (started == 0) {
     return std::nullopt;

@@ -242,8 +242,7 @@ void Doctor::look_at_listeners(pid_t pid) {
   }
   find_that(!ours.empty(), "listeners", compose("{} TCP listeners", ours.size()), "no TCP listener",
             "", Verdict::doubtful);
-  const OwnedFd proc_directory(
-      sys_, sys_.openat(AT_FDCWD, "/proc", O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0));
+  const OwnedFd proc_directory = open_proc(sys_);
   const Processes processes(sys_, proc_directory.get());
   const pid_t top = processes.topmost(pid);
   for (const auto& [other, parent] : processes.parents()) {

@@ -24,12 +24,8 @@
 namespace continuity::cli {
 namespace {
 
-OwnedFd open_proc() {
-  return {libc_sys(), libc_sys().openat(AT_FDCWD, "/proc", O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0)};
-}
-
 std::string read_of(pid_t process, const char* file) {
-  return read_proc(libc_sys(), open_proc().get(), compose("{}/{}", process, file));
+  return read_proc(libc_sys(), open_proc(libc_sys()).get(), compose("{}/{}", process, file));
 }
 
 // The predecessor's own descriptor, if it is a file. Its very own where the kernel lets us have
@@ -90,10 +86,7 @@ OwnedFd file_of(pid_t process, int number) {
 }
 
 std::string name_of_net(const std::string& process) {
-  std::array<char, 64> target{};
-  const ssize_t length = libc_sys().readlinkat(open_proc().get(), (process + "/ns/net").c_str(),
-                                               target.data(), target.size());
-  return {target.data(), static_cast<std::size_t>(std::max<ssize_t>(length, 0))};
+  return read_link(libc_sys(), open_proc(libc_sys()).get(), process + "/ns/net");
 }
 
 }  // namespace
@@ -209,7 +202,7 @@ bool Run::has(pid_t process) {
   if (process <= 0 || known_.contains(process)) {
     return process > 0;
   }
-  const OwnedFd proc = open_proc();
+  const OwnedFd proc = open_proc(libc_sys());
   if (Processes(libc_sys(), proc.get()).is_below(process, {::getpid()})) {
     known_.insert(process);
     return true;
@@ -220,7 +213,7 @@ bool Run::has(pid_t process) {
 void Run::end() {
   constexpr Nanoseconds patience = 5 * second;
   const auto tell = [](int signal) {
-    const OwnedFd proc = open_proc();
+    const OwnedFd proc = open_proc(libc_sys());
     const Processes processes(libc_sys(), proc.get());
     const pid_t self = ::getpid();
     for (const auto& [process, parent] : processes.parents()) {

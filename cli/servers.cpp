@@ -8,7 +8,6 @@
 #include <array>
 #include <cstdlib>
 #include <cstring>
-#include <fcntl.h>
 #include <set>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -80,33 +79,13 @@ void receive_report(Server& server, Nanoseconds deadline) {
   }
 }
 
-OwnedFd open_proc() {
-  return {libc_sys(), libc_sys().openat(AT_FDCWD, "/proc", O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0)};
-}
-
-std::vector<std::string> split_at_zeros(const std::string& text) {
-  std::vector<std::string> parts;
-  for (std::size_t at = 0; at < text.size();) {
-    const std::size_t end = std::min(text.find('\0', at), text.size());
-    parts.push_back(text.substr(at, end - at));
-    at = end + 1;
-  }
-  return parts;
-}
-
-std::string link_target(int proc, const std::string& path) {
-  std::array<char, 4096> target{};
-  const ssize_t length = libc_sys().readlinkat(proc, path.c_str(), target.data(), target.size());
-  return {target.data(), static_cast<std::size_t>(std::max<ssize_t>(length, 0))};
-}
-
 // What it has left of how it was started.
 std::optional<Start> start_of_process(pid_t pid) {
-  const OwnedFd proc = open_proc();
+  const OwnedFd proc = open_proc(libc_sys());
   const std::string base = std::to_string(pid) + "/";
   Start start;
-  start.program = link_target(proc.get(), base + "exe");
-  start.directory = link_target(proc.get(), base + "cwd");
+  start.program = read_link(libc_sys(), proc.get(), base + "exe");
+  start.directory = read_link(libc_sys(), proc.get(), base + "cwd");
   start.arguments = split_at_zeros(read_proc(libc_sys(), proc.get(), base + "cmdline"));
   start.environment = split_at_zeros(read_proc(libc_sys(), proc.get(), base + "environ"));
   start.user = ::geteuid();

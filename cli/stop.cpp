@@ -5,7 +5,6 @@
 
 #include <algorithm>
 #include <csignal>
-#include <fcntl.h>
 #include <memory>
 
 namespace continuity::cli {
@@ -81,8 +80,7 @@ class Endings {
   }
 
  private:
-  OwnedFd proc_{libc_sys(),
-                libc_sys().openat(AT_FDCWD, "/proc", O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0)};
+  OwnedFd proc_ = open_proc(libc_sys());
   Processes processes_{libc_sys(), proc_.get()};
   std::vector<Ending> all_;
 };

@@ -82,7 +82,7 @@ Supervisor::Supervisor(const Sys& sys, SupervisorChoices choices)
     : sys_(&sys),
       choices_(std::move(choices)),
       options_(read_options([](const char* name) { return std::getenv(name); }).options),  // NOLINT
-      proc_(sys, sys.openat(AT_FDCWD, "/proc", O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0)),
+      proc_(open_proc(sys)),
       processes_(sys, proc_.get()),
       manager_(sys, variable("NOTIFY_SOCKET")),
       notices_(sys),

@@ -5,7 +5,6 @@
 
 #include <algorithm>
 #include <cstdlib>
-#include <fcntl.h>
 #include <filesystem>
 #include <memory>
 #include <unistd.h>
@@ -213,8 +212,7 @@ std::optional<Start> prepare(const Arguments& given, Server& server) {
     set_variable(start->environment, variable);
   }
   // Whatever its parent is, it is no sibling of the server's.
-  const OwnedFd proc(libc_sys(),
-                     libc_sys().openat(AT_FDCWD, "/proc", O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0));
+  const OwnedFd proc = open_proc(libc_sys());
   const std::set<pid_t> members(server.report.members.begin(), server.report.members.end());
   if (Processes(libc_sys(), proc.get()).is_below(::getpid(), members)) {
     set_variable(start->environment, "CONTINUITY_NEW=1");

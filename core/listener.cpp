@@ -139,6 +139,15 @@ bool has_queued(const Sys& sys, int fd) {
   return fd >= 0 && sys.ppoll(&entry, 1, &at_once) > 0 && (entry.revents & POLLIN) != 0;
 }
 
+int queue_limit(const Sys& sys, int fd) {
+  tcp_info info{};
+  socklen_t size = sizeof info;
+  // For a listener tcpi_sacked is the length its queue may have (tcp_get_info).
+  return sys.getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &size) == 0
+             ? static_cast<int>(info.tcpi_sacked)
+             : -1;
+}
+
 std::uint64_t socket_inode(const Sys& sys, int fd) {
   struct stat status {};
   if (sys.fstat(fd, &status) != 0 || !S_ISSOCK(status.st_mode)) {

@@ -45,6 +45,8 @@ bool receives_work(const Sys& sys, int fd);
 
 // Connections to be accepted, or datagrams to be received.
 bool has_queued(const Sys& sys, int fd);
+// How many connections a TCP listener's queue may hold; -1: that is not to be known.
+int queue_limit(const Sys& sys, int fd);
 
 // Inode number of a socket, which all its copies share; 0 for anything else.
 std::uint64_t socket_inode(const Sys& sys, int fd);

@@ -2,10 +2,10 @@
 
 #include "core/log.hpp"
 #include "core/options.hpp"
+#include "core/proc_text.hpp"
+#include "core/processes.hpp"
 
-#include <array>
 #include <csignal>
-#include <fcntl.h>
 #include <spawn.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -14,21 +14,8 @@ namespace continuity {
 
 CommandLine own_command_line(const Sys& sys, int proc) {
   CommandLine command;
-  std::array<char, 4096> part{};
-  const ssize_t length = sys.readlinkat(proc, "self/exe", part.data(), part.size());
-  command.program.assign(part.data(), static_cast<std::size_t>(std::max<ssize_t>(length, 0)));
-  const OwnedFd file(sys, sys.openat(proc, "self/cmdline", O_RDONLY | O_CLOEXEC, 0));
-  std::string argument;
-  for (ssize_t size = 0; (size = sys.read(file.get(), part.data(), part.size())) > 0;) {
-    for (ssize_t i = 0; i < size; ++i) {
-      if (const char c = part.at(static_cast<std::size_t>(i)); c != 0) {
-        argument += c;
-      } else {
-        command.arguments.push_back(std::move(argument));
-        argument.clear();
-      }
-    }
-  }
+  command.program = read_link(sys, proc, "self/exe");
+  command.arguments = split_at_zeros(read_proc(sys, proc, "self/cmdline"));
   return command;
 }
 

@@ -8,6 +8,7 @@
 
 #include <algorithm>
 #include <array>
+#include <climits>
 #include <csignal>
 #include <cstring>
 #include <fcntl.h>
@@ -234,6 +235,16 @@ std::string ProcessEnd::text() const {
   return "ended";
 }
 
+OwnedFd open_proc(const Sys& sys) {
+  return {sys, sys.openat(AT_FDCWD, "/proc", O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0)};
+}
+
+std::string read_link(const Sys& sys, int directory, const std::string& path) {
+  std::array<char, PATH_MAX> target;  // NOLINT: filled as far as it is used
+  const ssize_t length = sys.readlinkat(directory, path.c_str(), target.data(), target.size());
+  return {target.data(), static_cast<std::size_t>(std::max<ssize_t>(length, 0))};
+}
+
 std::string read_proc(const Sys& sys, int proc, const std::string& path) {
   // Most are short, and what is written to here stays with the process.
   std::size_t chunk = 2048;
@@ -296,11 +307,9 @@ std::optional<uid_t> Processes::user_of(pid_t process) const {
 
 std::vector<std::string> Processes::names_of(pid_t process) const {
   std::vector<std::string> names;
-  std::array<char, 4096> path{};
-  const ssize_t size =
-      sys_->readlinkat(proc_, compose("{}/exe", process).c_str(), path.data(), path.size());
-  if (size > 0) {
-    std::string_view name(path.data(), static_cast<std::size_t>(size));
+  const std::string path = read_link(*sys_, proc_, compose("{}/exe", process));
+  if (!path.empty()) {
+    std::string_view name(path);
     name.remove_prefix(name.rfind('/') + 1);
     constexpr std::string_view replaced = " (deleted)";  // by its next version
     if (name.ends_with(replaced)) {

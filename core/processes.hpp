@@ -48,8 +48,11 @@ bool await_end_of(const Sys& sys, int pidfd, Nanoseconds deadline);
 // The same of a pid, if there is such a process.
 void await_end(const Sys& sys, pid_t process, Nanoseconds deadline);
 
+OwnedFd open_proc(const Sys& sys);
 // All of a file in /proc, which is open as `proc`; nothing where it cannot be read.
 std::string read_proc(const Sys& sys, int proc, const std::string& path);
+// Where a link below an open directory leads; empty: it cannot be read.
+std::string read_link(const Sys& sys, int directory, const std::string& path);
 
 class Processes {
  public:

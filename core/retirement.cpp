@@ -81,15 +81,11 @@ Result<Retirement::SharedState> Retirement::read_state(int fd) const {
   if (state.status_flags < 0) {
     return last_error("look at a listener");
   }
-  tcp_info info{};
-  socklen_t size = sizeof info;
-  // For a listener tcpi_sacked is the length its queue may have (tcp_get_info).
-  if (sys_->getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &size) == 0) {
-    state.backlog = static_cast<int>(info.tcpi_sacked);
-    size = sizeof state.reuse_port;
-    if (sys_->getsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &state.reuse_port, &size) != 0) {
-      state.reuse_port = -1;
-    }
+  state.backlog = queue_limit(*sys_, fd);
+  socklen_t size = sizeof state.reuse_port;
+  if (state.backlog >= 0 &&
+      sys_->getsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &state.reuse_port, &size) != 0) {
+    state.reuse_port = -1;
   }
   return state;
 }

@@ -1,5 +1,6 @@
 #include "core/upgrader.hpp"
 
+#include "core/processes.hpp"
 #include "core/wake.hpp"
 
 #include <algorithm>
@@ -57,7 +58,7 @@ Upgrader::Upgrader(const Environment& environment)
   // The program leaves by itself: nothing is sent, and nothing may be said to be.
   options_.stop_signal = 0;
   self_ = {identity_of(options_, program_invocation_short_name), random_number(), true};
-  proc_ = OwnedFd(sys_, sys_.openat(AT_FDCWD, "/proc", O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0));
+  proc_ = open_proc(sys_);
   command_ = own_command_line(sys_, proc_.get());
   if (options_.disabled) {
     problem_ = "CONTINUITY_DISABLE is set";

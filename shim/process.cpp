@@ -234,8 +234,7 @@ Taker& Process::own_taker() {
 
 bool Process::open_proc() {
   if (!proc.is_open()) {
-    proc = OwnedFd(real_sys(),
-                   real_sys().openat(AT_FDCWD, "/proc", O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0));
+    proc = continuity::open_proc(real_sys());
   }
   return proc.is_open();
 }

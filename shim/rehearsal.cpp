@@ -9,21 +9,10 @@
 #include "shim/real_calls.hpp"
 
 #include <fcntl.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <unistd.h>
 
 namespace continuity::shim {
 namespace {
-
-// How long the queue of a TCP listener may get; -1: it is none.
-int backlog_of(int fd) {
-  tcp_info info{};
-  socklen_t size = sizeof info;
-  return real().getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &size) == 0
-             ? static_cast<int>(info.tcpi_sacked)
-             : -1;
-}
 
 std::string describe(Process& process) {
   std::string text = compose("ready {}\n", static_cast<int>(process.evidence));
@@ -34,7 +23,7 @@ std::string describe(Process& process) {
       continue;
     }
     const int fd = claim.fds.front();
-    text += compose("claimed {} {} {}\n", address, backlog_of(fd), claim.backlog);
+    text += compose("claimed {} {} {}\n", address, queue_limit(real_sys(), fd), claim.backlog);
     for (const OptionChange& change : compare_options(real_sys(), claim.model.get(), fd)) {
       text += compose("option {} {} {} {} {}\n", address, change.level, change.name, change.before,
                       change.after);

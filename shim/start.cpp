@@ -5,14 +5,13 @@
 // copy of some thousand bytes, and seven calls.
 #include "shim/start.hpp"
 
-#include "core/owned_fd.hpp"
+#include "core/proc_text.hpp"
 #include "core/processes.hpp"
 #include "shim/real_calls.hpp"
 
 #include <algorithm>
 #include <array>
 #include <charconv>
-#include <climits>
 #include <cstring>
 #include <fcntl.h>
 #include <sys/auxv.h>
@@ -85,22 +84,6 @@ __attribute__((constructor)) void keep_start(int argc, char** argv, char** varia
   g_kept.is_there = true;
 }
 
-std::vector<std::string> split(std::string_view text) {
-  std::vector<std::string> parts;
-  while (!text.empty()) {
-    const auto end = text.find('\0');
-    parts.emplace_back(text.substr(0, end));
-    text.remove_prefix(end == std::string_view::npos ? text.size() : end + 1);
-  }
-  return parts;
-}
-
-std::string link_target(const Sys& sys, int proc, const char* path) {
-  std::array<char, PATH_MAX> target{};
-  const ssize_t length = sys.readlinkat(proc, path, target.data(), target.size());
-  return {target.data(), static_cast<std::size_t>(std::max<ssize_t>(length, 0))};
-}
-
 mode_t mask_of(const Sys& sys, int proc) {
   if (g_kept.has_mask) {
     return g_kept.mask;
@@ -118,7 +101,7 @@ mode_t mask_of(const Sys& sys, int proc) {
 // By the name that it was called by, since a new version may have that name by then. Of a
 // script, or of what ld.so has been told to run, that is not what the kernel runs.
 std::string program_of(const Sys& sys, int proc, const std::string& directory) {
-  std::string real = link_target(sys, proc, "self/exe");
+  std::string real = read_link(sys, proc, "self/exe");
   constexpr std::string_view deleted = " (deleted)";
   struct stat running {};
   struct stat named {};
@@ -144,14 +127,14 @@ Start how_started(const Sys& sys, int proc) {
   Start start;
   const std::string_view text(g_kept.text.data(), g_kept.size);
   if (g_kept.size != 0) {
-    start.arguments = split(text.substr(0, g_kept.arguments_size));
-    start.environment = split(text.substr(g_kept.arguments_size));
+    start.arguments = split_at_zeros(text.substr(0, g_kept.arguments_size));
+    start.environment = split_at_zeros(text.substr(g_kept.arguments_size));
   } else {
-    start.arguments = split(read_proc(sys, proc, "self/cmdline"));
-    start.environment = split(read_proc(sys, proc, "self/environ"));
+    start.arguments = split_at_zeros(read_proc(sys, proc, "self/cmdline"));
+    start.environment = split_at_zeros(read_proc(sys, proc, "self/environ"));
   }
   start.directory = g_kept.directory.front() == '/' ? std::string(g_kept.directory.data())
-                                                    : link_target(sys, proc, "self/cwd");
+                                                    : read_link(sys, proc, "self/cwd");
   start.mask = mask_of(sys, proc);
   start.user = static_cast<uid_t>(::getauxval(AT_UID));
   for (int resource = 0; resource < RLIM_NLIMITS; ++resource) {
