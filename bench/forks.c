@@ -7,42 +7,18 @@
 // thread that sleeps, as every program has under the library: what that costs is libc's
 // and the kernel's. Prints both medians, in nanoseconds.
 #define _GNU_SOURCE
+#include "measure.h"
+
 #include <arpa/inet.h>
 #include <netinet/in.h>
 #include <poll.h>
 #include <pthread.h>
-#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
-
-static void check(bool fine, const char* what) {
-  if (!fine) {
-    perror(what);
-    exit(111);
-  }
-}
-
-static long nanoseconds(void) {
-  struct timespec time;
-  clock_gettime(CLOCK_MONOTONIC, &time);
-  return time.tv_sec * 1000000000L + time.tv_nsec;
-}
-
-static int compare(const void* one, const void* other) {
-  const long a = *(const long*)one;
-  const long b = *(const long*)other;
-  return (a > b) - (a < b);
-}
-
-static long median(long* values, size_t count) {
-  qsort(values, count, sizeof *values, compare);
-  return values[count / 2];
-}
 
 static int listen_somewhere(void) {
   struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};

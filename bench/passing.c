@@ -7,39 +7,20 @@
 // answers, as READY and RETIRED are said. The second: LISTENERS listeners are sent along
 // and closed by whoever has received them, as a GRANT is.
 #define _GNU_SOURCE
+#include "measure.h"
+
 #include <arpa/inet.h>
 #include <netinet/in.h>
-#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
 enum { most = 253 };  // descriptors in a message: SCM_MAX_FD
 
 static int listeners[most];
-
-static void check(bool fine, const char* what) {
-  if (!fine) {
-    perror(what);
-    exit(111);
-  }
-}
-
-static long nanoseconds(void) {
-  struct timespec time;
-  clock_gettime(CLOCK_MONOTONIC, &time);
-  return time.tv_sec * 1000000000L + time.tv_nsec;
-}
-
-static int compare(const void* one, const void* other) {
-  const long a = *(const long*)one;
-  const long b = *(const long*)other;
-  return (a > b) - (a < b);
-}
 
 static void say(int socket, size_t count) {
   char word = 'w';
@@ -103,8 +84,7 @@ static long median_of_rounds(int socket, long* times, size_t rounds, size_t coun
     check(hear(socket, received, &none), "answer");
     times[i] = nanoseconds() - begun;
   }
-  qsort(times, rounds, sizeof *times, compare);
-  return times[rounds / 2];
+  return median(times, rounds);
 }
 
 int main(int argc, char** argv) {
