@@ -1,6 +1,7 @@
 // continuity check: a restart up to the moment at which it would happen.
 #include "cli/describe.hpp"
 #include "cli/launch.hpp"
+#include "cli/program_file.hpp"
 #include "cli/server_run.hpp"
 #include "core/proc_text.hpp"
 
@@ -128,29 +129,12 @@ std::string describe(const Json& report) {
                         report["memory_kib"].get<std::int64_t>());
 }
 
-// As the shell finds it; empty: it does not.
-std::string find_program(const std::string& name) {
-  if (name.find('/') != std::string::npos) {
-    std::error_code error;
-    return std::filesystem::absolute(name, error).string();
-  }
-  // NOLINTNEXTLINE(concurrency-mt-unsafe): one thread
-  const char* path = std::getenv("PATH");
-  std::string_view rest = path == nullptr ? "/usr/bin:/bin" : path;
-  while (!rest.empty()) {
-    const auto end = std::min(rest.find(':'), rest.size());
-    std::string candidate = std::string(rest.substr(0, end)) + "/" + name;
-    if (::access(candidate.c_str(), X_OK) == 0) {
-      return candidate;
-    }
-    rest.remove_prefix(std::min(end + 1, rest.size()));
-  }
-  return {};
-}
-
 Start start_of(const Arguments& given, const std::string& report) {
-  Start start{.program = find_program(given.command.front()), .arguments = given.command};
   std::error_code error;
+  Start start{.arguments = given.command};
+  if (const std::string program = find_in_path(given.command.front()); !program.empty()) {
+    start.program = std::filesystem::absolute(program, error).string();
+  }
   start.directory = std::filesystem::current_path(error).string();
   start.mask = ::umask(0);
   ::umask(start.mask);
@@ -160,16 +144,6 @@ Start start_of(const Arguments& given, const std::string& report) {
   set_variable(start.environment, preload_variable());
   set_variable(start.environment, "CONTINUITY_REHEARSAL=" + report);
   return start;
-}
-
-std::string read_all(const std::string& path) {
-  const OwnedFd file(libc_sys(), ::open(path.c_str(), O_RDONLY | O_CLOEXEC));
-  std::string text;
-  std::array<char, 4096> part{};
-  for (ssize_t size = 0; (size = libc_sys().read(file.get(), part.data(), part.size())) > 0;) {
-    text.append(part.data(), static_cast<std::size_t>(size));
-  }
-  return text;
 }
 
 Exit rehearse(const Arguments& given, const std::string& path, Output& output) {
@@ -188,7 +162,7 @@ Exit rehearse(const Arguments& given, const std::string& path, Output& output) {
   while (!report && running && now(libc_sys()) < began + given.timeout) {
     pause_for(libc_sys(), 5 * millisecond);
     running = run->is_running();
-    report = read_report(read_all(path));
+    report = read_report(read_file(path));
   }
   const Nanoseconds took = now(libc_sys()) - began;
   run->end();

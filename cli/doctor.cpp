@@ -1,6 +1,7 @@
 // continuity doctor: will it work here, and if not, why, and what to do.
 #include "cli/command.hpp"
 #include "cli/describe.hpp"
+#include "cli/launch.hpp"
 #include "cli/output.hpp"
 #include "cli/program_file.hpp"
 #include "cli/servers.hpp"
@@ -14,8 +15,6 @@
 #include <cstring>
 #include <fcntl.h>
 #include <filesystem>
-#include <fstream>
-#include <iterator>
 #include <linux/filter.h>
 #include <linux/membarrier.h>
 #include <map>
@@ -58,15 +57,9 @@ class Doctor {
   void look_at_unit(pid_t pid);
 
   const Sys& sys_ = libc_sys();
-  Options options_ =
-      read_options([](const char* name) { return std::getenv(name); }).options;  // NOLINT
+  Options options_ = own_options();
   std::vector<Finding> findings_{};
 };
-
-std::string text_of(const std::string& file) {
-  std::ifstream stream(file, std::ios::binary);
-  return {std::istreambuf_iterator<char>(stream), {}};
-}
 
 std::string proc(pid_t pid, const char* name) {
   return compose("/proc/{}/{}", pid, name);
@@ -112,7 +105,7 @@ std::map<std::uint64_t, std::string> listening_in(pid_t pid) {
   constexpr std::string_view listen_state = "0A";
   std::map<std::uint64_t, std::string> found;
   for (const char* table : {"net/tcp", "net/tcp6"}) {
-    for_each_line(text_of(proc(pid, table)), [&](std::string_view line) {
+    for_each_line(read_file(proc(pid, table)), [&](std::string_view line) {
       std::vector<std::string_view> words;
       for (auto word = take_word(line); !word.empty(); word = take_word(line)) {
         words.push_back(word);
@@ -176,7 +169,7 @@ void Doctor::look_at_command(const std::string& command) {
 void Doctor::look_at_process(pid_t pid) {
   std::error_code none;
   const std::string program = std::filesystem::read_symlink(proc(pid, "exe"), none);
-  const bool loaded = text_of(proc(pid, "maps")).find("libcontinuity.so") != std::string::npos;
+  const bool loaded = read_file(proc(pid, "maps")).find("libcontinuity.so") != std::string::npos;
   if (loaded || program.empty()) {
     find_that(loaded, "program", compose("pid {} has the library", pid),
               compose("pid {} cannot be looked at", pid), "ask as its user, or as root");
@@ -194,12 +187,12 @@ void Doctor::look_at_process(pid_t pid) {
 }
 
 void Doctor::look_at_status(pid_t pid) {
-  const std::string seccomp = value_in(text_of(proc(pid, "status")), "Seccomp:");
+  const std::string seccomp = value_in(read_file(proc(pid, "status")), "Seccomp:");
   find_that(seccomp != "2" && seccomp != "1", "seccomp", "there is no filter",
             "a filter applies to the library's thread, too",
             "it must allow what @system-service allows", Verdict::doubtful);
   std::string soft;
-  for_each_line(text_of(proc(pid, "limits")), [&](std::string_view line) {
+  for_each_line(read_file(proc(pid, "limits")), [&](std::string_view line) {
     constexpr std::string_view name = "Max open files";
     if (line.starts_with(name)) {
       line.remove_prefix(name.size());
@@ -222,7 +215,7 @@ void Doctor::look_at_rings(pid_t pid) {
       continue;
     }
     const std::string thread =
-        value_in(text_of(compose("/proc/{}/fdinfo/{}", pid, number)), "SqThread:");
+        value_in(read_file(compose("/proc/{}/fdinfo/{}", pid, number)), "SqThread:");
     find_that(thread.empty() || thread == "-1", "io_uring",
               compose("ring {} can be made to let go", number),
               compose("ring {} is served by a thread of the kernel's (SQPOLL)", number),
@@ -254,7 +247,7 @@ void Doctor::look_at_listeners(pid_t pid) {
       if (ours.contains(inode)) {
         note(Verdict::doubtful, "listeners",
              compose("pid {} ({}) has a copy of the one at {}", other,
-                     value_in(text_of(proc(other, "status")), "Name:"), listening.at(inode)),
+                     value_in(read_file(proc(other, "status")), "Name:"), listening.at(inode)),
              "a supervisor or a run that drains may; anything else keeps the address open");
         break;
       }
@@ -277,12 +270,10 @@ std::string output_of(const std::string& command) {
 }
 
 void Doctor::look_at_unit(pid_t pid) {
-  std::string unit = text_of(proc(pid, "cgroup"));
-  unit = unit.substr(unit.find_last_of('/') + 1);
-  unit = unit.substr(0, unit.find('\n'));
+  const std::string unit = unit_of(read_file(proc(pid, "cgroup")));
   constexpr std::string_view harmless =
       "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789@._-";
-  if (!unit.ends_with(".service") || unit.find_first_not_of(harmless) != std::string::npos ||
+  if (unit.empty() || unit.find_first_not_of(harmless) != std::string::npos ||
       !std::filesystem::exists("/run/systemd/system")) {
     return;
   }

@@ -42,17 +42,8 @@ OwnedFd file_of(pid_t process, int number) {
           own >= 0 ? static_cast<int>(own) : ::open(path.c_str(), O_WRONLY | O_APPEND | O_CLOEXEC)};
 }
 
-[[noreturn]] void become(const Start& start, const Output& output, int extra, int report) {
-  const auto pointers = [](const std::vector<std::string>& texts) {
-    std::vector<char*> result;
-    for (const std::string& text : texts) {
-      result.push_back(const_cast<char*>(text.c_str()));  // NOLINT: execve does not write
-    }
-    result.push_back(nullptr);
-    return result;
-  };
-  const auto arguments = pointers(start.arguments);
-  const auto environment = pointers(start.environment);
+void become(const Start& start, const Output& output, const std::vector<char*>& arguments,
+            const std::vector<char*>& environment) {
   for (int number = 1; number < NSIG; ++number) {
     ::signal(number, SIG_DFL);
   }
@@ -67,22 +58,16 @@ OwnedFd file_of(pid_t process, int number) {
     ::setrlimit(static_cast<__rlimit_resource>(limit.resource), &wanted);
   }
   const int nothing = ::open("/dev/null", O_RDONLY);
-  bool ready = ::chdir(start.directory.c_str()) == 0;
-  ready = ready && ::dup2(nothing, STDIN_FILENO) >= 0 &&
-          ::dup2(output.standard_output(), STDOUT_FILENO) >= 0 &&
-          ::dup2(output.standard_error(), STDERR_FILENO) >= 0;
+  const bool ready = ::chdir(start.directory.c_str()) == 0 && ::dup2(nothing, STDIN_FILENO) >= 0 &&
+                     ::dup2(output.standard_output(), STDOUT_FILENO) >= 0 &&
+                     ::dup2(output.standard_error(), STDERR_FILENO) >= 0;
+  if (!ready) {
+    return;
+  }
   if (nothing > STDERR_FILENO) {
     ::close(nothing);
   }
-  if (ready) {
-    if (extra >= 0) {
-      ::fcntl(extra, F_SETFD, 0);
-    }
-    ::execve(start.program.c_str(), arguments.data(), environment.data());
-  }
-  const int code = errno;
-  static_cast<void>(::write(report, &code, sizeof code));
-  ::_exit(127);
+  ::execve(start.program.c_str(), arguments.data(), environment.data());
 }
 
 std::string name_of_net(const std::string& process) {
@@ -156,29 +141,16 @@ void show_last_lines(const Output& output) {
 
 // ---- Run -------------------------------------------------------------------------------
 
-Result<Run> Run::start(const Start& start, const Output& output, int extra) {
+Result<Run> Run::start(const Start& start, const Output& output) {
   // What it leaves behind as a daemon is to come to us.
   ::prctl(PR_SET_CHILD_SUBREAPER, 1);
-  std::array<int, 2> pipe{};
-  if (::pipe2(pipe.data(), O_CLOEXEC) != 0) {
-    return last_error("make a pipe");
+  const auto arguments = as_pointers(start.arguments);
+  const auto environment = as_pointers(start.environment);
+  const auto pid = start_process([&] { become(start, output, arguments, environment); });
+  if (!pid) {
+    return pid.error();
   }
-  const OwnedFd answer(libc_sys(), pipe[0]);
-  OwnedFd report(libc_sys(), pipe[1]);
-  const pid_t pid = ::fork();
-  if (pid < 0) {
-    return last_error("fork");
-  }
-  if (pid == 0) {
-    become(start, output, extra, report.get());
-  }
-  report.reset();
-  int code = 0;
-  if (libc_sys().read(answer.get(), &code, sizeof code) == sizeof code) {
-    ::waitpid(pid, nullptr, 0);
-    return Error{"execute it", code};
-  }
-  return Run(pid);
+  return Run(*pid);
 }
 
 bool Run::is_running() {
@@ -192,7 +164,6 @@ bool Run::is_running() {
       return errno != ECHILD;
     }
     if (ended == pid_) {
-      failed_ = exit_status_of(status) != 0;
       how_it_ended_ = cli::how_it_ended(status);
     }
   }

@@ -44,16 +44,14 @@ void show_last_lines(const Output& output);
 // behind as a daemon, which come to this process when their parent ends.
 class Run {
  public:
-  // In a session of its own, with nothing of this process's but `output`. `extra`: a
-  // descriptor that it gets under its number.
-  static Result<Run> start(const Start& start, const Output& output, int extra = -1);
+  // In a session of its own, with nothing of this process's but `output`.
+  static Result<Run> start(const Start& start, const Output& output);
 
   [[nodiscard]] pid_t pid() const { return pid_; }
   // Waits for those that have ended. False: none is left.
   bool is_running();
   // How the first process has ended: "exited with status 1"; empty: it has not.
   [[nodiscard]] const std::string& how_it_ended() const { return how_it_ended_; }
-  [[nodiscard]] bool has_failed() const { return failed_; }
   // Whether the process belongs to it, or did when it was last asked.
   bool has(pid_t process);
   // Tells all of it to end, and waits for that; in the end they are killed.
@@ -63,7 +61,6 @@ class Run {
   explicit Run(pid_t pid) : pid_(pid), known_{pid} {}
 
   pid_t pid_;
-  bool failed_ = false;
   std::string how_it_ended_{};
   std::set<pid_t> known_;
 };

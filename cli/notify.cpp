@@ -1,5 +1,6 @@
 #include "cli/notify.hpp"
 
+#include "core/address.hpp"
 #include "core/proc_text.hpp"
 
 #include <array>
@@ -16,25 +17,12 @@ namespace {
 constexpr std::size_t longest_notice = 4096;
 constexpr std::size_t most_fds = 253;  // of one message, by the kernel
 
-struct NotifyAddress {
-  sockaddr_un name{};
-  socklen_t length = 0;
-};
-
-std::optional<NotifyAddress> parse(const std::string& text) {
-  NotifyAddress address;
-  address.name.sun_family = AF_UNIX;
-  if (text.size() < 2 || (text[0] != '/' && text[0] != '@') ||
-      text.size() >= sizeof address.name.sun_path) {
+// As sd_notify reads it: a path, or @ and an abstract name.
+std::optional<Address> parse(const std::string& text) {
+  if (text.size() < 2 || (text[0] != '/' && text[0] != '@')) {
     return std::nullopt;
   }
-  text.copy(&address.name.sun_path[0], text.size());
-  const std::size_t end = text[0] == '/' ? 1 : 0;  // a path ends with a zero byte
-  if (text[0] == '@') {
-    address.name.sun_path[0] = '\0';
-  }
-  address.length = static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + text.size() + end);
-  return address;
+  return parse_address("unix:" + text);
 }
 
 }  // namespace
@@ -45,9 +33,7 @@ Manager::Manager(const Sys& sys, const std::string& address) : sys_(&sys) {
     return;
   }
   fd_ = OwnedFd(sys, sys.socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
-  // NOLINTNEXTLINE(cppcoreguidelines-pro-type-reinterpret-cast): the socket API
-  const auto* name = reinterpret_cast<const sockaddr*>(&parsed->name);
-  if (fd_.is_open() && sys.connect(fd_.get(), name, parsed->length) != 0) {
+  if (fd_.is_open() && sys.connect(fd_.get(), parsed->get(), parsed->length) != 0) {
     fd_.reset();
   }
 }
@@ -150,12 +136,6 @@ std::string lines_to_pass_on(const std::string& lines) {
     }
   });
   return result;
-}
-
-bool says(const std::string& lines, const std::string& wanted) {
-  bool found = false;
-  for_each_line(lines, [&](std::string_view line) { found = found || line == wanted; });
-  return found;
 }
 
 std::vector<OwnedFd> take_listen_fds(const Sys& sys) {

@@ -49,7 +49,6 @@ class ServerNotices {
 // Of what a server says, what concerns the service and not one of its runs: READY=1,
 // MAINPID=, STOPPING=1 and RELOADING=1 are for the supervisor to say.
 std::string lines_to_pass_on(const std::string& lines);
-bool says(const std::string& lines, const std::string& line);
 
 // The descriptors that the manager has given us (sd_listen_fds(3)), close-on-exec from now
 // on; the variables are removed from our environment.

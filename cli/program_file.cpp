@@ -19,29 +19,6 @@ namespace {
 
 constexpr int most_interpreters = 5;  // as many as the kernel follows
 
-// As execvp finds it; empty: nowhere.
-std::string find_in_path(const std::string& command) {
-  if (command.find('/') != std::string::npos) {
-    return command;
-  }
-  const char* path = std::getenv("PATH");  // NOLINT(concurrency-mt-unsafe): there is one thread
-  std::string rest = path != nullptr ? path : "/usr/bin:/bin";
-  while (!rest.empty()) {
-    const std::string directory = rest.substr(0, rest.find(':'));
-    rest.erase(0, std::min(rest.size(), directory.size() + 1));
-    if (std::string file = (directory.empty() ? "." : directory) + "/" + command;
-        ::access(file.c_str(), X_OK) == 0) {
-      return file;
-    }
-  }
-  return {};
-}
-
-std::string read_all(const std::string& file) {
-  std::ifstream stream(file, std::ios::binary);
-  return {std::istreambuf_iterator<char>(stream), {}};
-}
-
 // What executes a script; empty: it is none.
 std::string interpreter_of(const std::string& bytes) {
   if (bytes.compare(0, 2, "#!") != 0) {
@@ -88,7 +65,7 @@ bool has_go_note(const std::string& bytes, const Elf64_Phdr& segment) {
 Obstacle obstacle_in_header(const std::string& file, const std::string& bytes) {
   Elf64_Ehdr header{};
   Elf64_Ehdr ours{};
-  if (!read_at(bytes, 0, header) || !read_at(read_all("/proc/self/exe"), 0, ours)) {
+  if (!read_at(bytes, 0, header) || !read_at(read_file("/proc/self/exe"), 0, ours)) {
     return {file + ": an ELF header without its end", ""};
   }
   if (header.e_machine != ours.e_machine || header.e_ident[EI_CLASS] != ours.e_ident[EI_CLASS]) {
@@ -147,6 +124,28 @@ Obstacle obstacle_in_privileges(const std::string& file) {
 
 }  // namespace
 
+std::string find_in_path(const std::string& command) {
+  if (command.find('/') != std::string::npos) {
+    return command;
+  }
+  const char* path = std::getenv("PATH");  // NOLINT(concurrency-mt-unsafe): there is one thread
+  std::string rest = path != nullptr ? path : "/usr/bin:/bin";
+  while (!rest.empty()) {
+    const std::string directory = rest.substr(0, rest.find(':'));
+    rest.erase(0, std::min(rest.size(), directory.size() + 1));
+    if (std::string file = (directory.empty() ? "." : directory) + "/" + command;
+        ::access(file.c_str(), X_OK) == 0) {
+      return file;
+    }
+  }
+  return {};
+}
+
+std::string read_file(const std::string& path) {
+  std::ifstream stream(path, std::ios::binary);
+  return {std::istreambuf_iterator<char>(stream), {}};
+}
+
 Obstacle obstacle_in(const std::string& command) {
   std::string file = find_in_path(command);
   for (int turn = 0; turn <= most_interpreters; ++turn) {
@@ -156,7 +155,7 @@ Obstacle obstacle_in(const std::string& command) {
     if (std::filesystem::is_directory(file) || ::access(file.c_str(), X_OK) != 0) {
       return {file + ": not executable", "chmod +x"};
     }
-    const std::string bytes = read_all(file);
+    const std::string bytes = read_file(file);
     if (const std::string interpreter = interpreter_of(bytes); !interpreter.empty()) {
       file = find_in_path(interpreter);
       continue;

@@ -13,4 +13,11 @@ struct Obstacle {
 };
 Obstacle obstacle_in(const std::string& command);
 
+// As execvp finds it, which looks in the current directory for an empty part of PATH; a name
+// with a slash is what it is. Empty: it is nowhere.
+std::string find_in_path(const std::string& command);
+
+// All of a file; empty: it cannot be read.
+std::string read_file(const std::string& path);
+
 }  // namespace continuity::cli

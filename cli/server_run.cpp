@@ -3,8 +3,8 @@
 #include "cli/launch.hpp"
 #include "core/log.hpp"
 #include "core/options.hpp"
+#include "core/owned_fd.hpp"
 
-#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <cstdlib>
@@ -31,26 +31,6 @@ std::vector<std::string> environment_of(const ServerCommand& command) {
   return result;
 }
 
-std::vector<char*> as_pointers(const std::vector<std::string>& texts) {
-  std::vector<char*> pointers;
-  for (const std::string& text : texts) {
-    pointers.push_back(const_cast<char*>(text.c_str()));  // NOLINT: execve does not write
-  }
-  pointers.push_back(nullptr);
-  return pointers;
-}
-
-// In the child. Ours have no handlers: what is blocked or ignored is what we were given.
-[[noreturn]] void become(const std::vector<char*>& arguments, const std::vector<char*>& variables,
-                         const sigset_t& mask, int answer) {
-  ::setsid();
-  ::sigprocmask(SIG_SETMASK, &mask, nullptr);
-  ::execvpe(arguments.front(), arguments.data(), variables.data());
-  const int code = errno;
-  [[maybe_unused]] const ssize_t told = ::write(answer, &code, sizeof code);
-  ::_exit(127);
-}
-
 std::string library() {
   std::string name = "libcontinuity.so";
   std::error_code none;
@@ -74,44 +54,60 @@ std::string preload_variable() {
                                            : library() + ":" + others);
 }
 
-Result<pid_t> start_server(const ServerCommand& command) {
-  const auto environment = environment_of(command);
-  const auto arguments = as_pointers(command.arguments);
-  const auto variables = as_pointers(environment);
-  std::array<int, 2> answer{};
-  if (::pipe2(answer.data(), O_CLOEXEC) != 0) {
-    return last_error("pipe");
+std::vector<char*> as_pointers(const std::vector<std::string>& texts) {
+  std::vector<char*> pointers;
+  for (const std::string& text : texts) {
+    pointers.push_back(const_cast<char*>(text.c_str()));  // NOLINT: execve does not write
   }
+  pointers.push_back(nullptr);
+  return pointers;
+}
+
+Result<pid_t> start_process(const std::function<void()>& become) {
+  const Sys& sys = libc_sys();
+  std::array<int, 2> pipe{};
+  if (::pipe2(pipe.data(), O_CLOEXEC) != 0) {
+    return last_error("make a pipe");
+  }
+  const OwnedFd answer(sys, pipe[0]);
+  OwnedFd report(sys, pipe[1]);
   const pid_t pid = ::fork();
-  if (pid == 0) {
-    become(arguments, variables, command.mask, answer[1]);
-  }
-  const int code = errno;
-  ::close(answer[1]);
-  int refusal = 0;
-  if (pid > 0) {
-    // The end of the pipe comes with a successful exec.
-    while (::read(answer[0], &refusal, sizeof refusal) < 0 && errno == EINTR) {
-    }
-  }
-  ::close(answer[0]);
   if (pid < 0) {
-    return Error{"fork", code};
+    return last_error("fork");
   }
-  if (refusal != 0) {
+  if (pid == 0) {
+    become();
+    const int code = errno;
+    static_cast<void>(::write(report.get(), &code, sizeof code));
+    ::_exit(127);
+  }
+  report.reset();
+  int code = 0;
+  ssize_t size = -1;
+  // The end of the pipe comes with a successful exec.
+  while ((size = sys.read(answer.get(), &code, sizeof code)) < 0 && errno == EINTR) {
+  }
+  if (size == sizeof code) {
     ::waitpid(pid, nullptr, 0);
-    return Error{"execute", refusal};
+    return Error{"execute it", code};
   }
   return pid;
 }
 
-int exit_status_of(int wait_status) {
-  return WIFSIGNALED(wait_status) ? 128 + WTERMSIG(wait_status) : WEXITSTATUS(wait_status);
+Result<pid_t> start_server(const ServerCommand& command) {
+  const auto environment = environment_of(command);
+  const auto arguments = as_pointers(command.arguments);
+  const auto variables = as_pointers(environment);
+  // We have no handlers: what is blocked or ignored is what we were given.
+  return start_process([&] {
+    ::setsid();
+    ::sigprocmask(SIG_SETMASK, &command.mask, nullptr);
+    ::execvpe(arguments.front(), arguments.data(), variables.data());
+  });
 }
 
-bool was_asked_to_end(int wait_status) {
-  constexpr std::array asked{0, 128 + SIGHUP, 128 + SIGINT, 128 + SIGQUIT, 128 + SIGTERM};
-  return std::find(asked.begin(), asked.end(), exit_status_of(wait_status)) != asked.end();
+int exit_status_of(int wait_status) {
+  return WIFSIGNALED(wait_status) ? 128 + WTERMSIG(wait_status) : WEXITSTATUS(wait_status);
 }
 
 std::string how_it_ended(int wait_status) {

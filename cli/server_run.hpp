@@ -4,6 +4,7 @@
 #include "core/result.hpp"
 
 #include <csignal>
+#include <functional>
 #include <string>
 #include <sys/types.h>
 #include <vector>
@@ -23,11 +24,14 @@ struct ServerCommand {
 // The child's pid, or why it could not be executed.
 Result<pid_t> start_server(const ServerCommand& command);
 
+// The same of any program: `become` prepares the child and executes it, and comes back only
+// where that has failed, with errno saying why.
+Result<pid_t> start_process(const std::function<void()>& become);
+// As execve wants them; they point into `texts`.
+std::vector<char*> as_pointers(const std::vector<std::string>& texts);
+
 // As a shell has it: what it exited with, or 128 and the signal that ended it.
 int exit_status_of(int wait_status);
-// An end that somebody has asked for, as in libcontinuity(7): status 0, and TERM, INT, QUIT
-// and HUP, whether the kernel or a handler made an end of it.
-bool was_asked_to_end(int wait_status);
 // "exited with status 3", "was killed by SIGSEGV".
 std::string how_it_ended(int wait_status);
 

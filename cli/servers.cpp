@@ -203,10 +203,8 @@ std::vector<Server> find_servers(Rendezvous& rendezvous, Nanoseconds patience) {
 }
 
 std::optional<std::vector<Server>> find_servers() {
-  // NOLINTNEXTLINE(concurrency-mt-unsafe): one thread
-  const auto options = read_options([](const char* name) { return ::getenv(name); }).options;
   std::string problem;
-  auto rendezvous = Rendezvous::open(libc_sys(), options.directory, ::geteuid(), problem);
+  auto rendezvous = Rendezvous::open(libc_sys(), own_options().directory, ::geteuid(), problem);
   if (!rendezvous) {
     complain(Exit::system, problem);
     return std::nullopt;
@@ -260,6 +258,10 @@ Exit find_active(const std::string& name, Server& server) {
   }
   server = std::move(found.front());
   return Exit::done;
+}
+
+Options own_options() {
+  return read_options([](const char* name) { return std::getenv(name); }).options;
 }
 
 Options options_of(const std::vector<std::string>& environment) {

@@ -57,7 +57,8 @@ Exit find_named(const std::string& name, std::vector<Server>& servers);
 // The one of these that can be restarted; otherwise it is said why not.
 Exit find_active(const std::string& name, Server& server);
 
-// What the library would read of this environment; no complaints.
+// What the library would read of this environment, or of our own; no complaints.
 Options options_of(const std::vector<std::string>& environment);
+Options own_options();
 
 }  // namespace continuity::cli

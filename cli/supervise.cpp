@@ -6,25 +6,18 @@
 #include "core/proc_text.hpp"
 
 #include <array>
-#include <cstddef>
-#include <sys/un.h>
 
 namespace continuity::cli {
 namespace {
 
 Exit reload(pid_t supervisor) {
   const Sys& sys = libc_sys();
-  sockaddr_un name{};
-  name.sun_family = AF_UNIX;
-  const std::string text = control_name(sys, supervisor);
-  text.copy(&name.sun_path[1], sizeof name.sun_path - 1);
+  const Address name = control_address(sys, supervisor);
   Channel channel(sys, OwnedFd(sys, sys.socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0)));
-  const auto length = static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + 1 + text.size());
-  const auto* address = reinterpret_cast<const sockaddr*>(&name);  // NOLINT: the socket API
   if (!channel.is_open()) {
     return complain(Exit::system, "no socket can be made");
   }
-  if (sys.connect(channel.fd(), address, length) != 0) {
+  if (sys.connect(channel.fd(), name.get(), name.length) != 0) {
     return complain(Exit::unknown, compose("pid {} is no continuity supervise", supervisor));
   }
   // Anybody can take a name in the abstract namespace.

@@ -2,16 +2,14 @@
 
 #include "cli/output.hpp"
 #include "core/channel.hpp"
+#include "core/notice.hpp"
 
 #include <algorithm>
 #include <array>
 #include <csignal>
-#include <cstddef>
 #include <cstdlib>
-#include <cstring>
 #include <fcntl.h>
 #include <sys/prctl.h>
-#include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -72,16 +70,16 @@ const char* variable(const char* name) {
 
 }  // namespace
 
-std::string control_name(const Sys& sys, pid_t supervisor) {
+Address control_address(const Sys& sys, pid_t supervisor) {
   struct stat space {};
   sys.fstatat(AT_FDCWD, "/proc/self/ns/pid", &space, 0);
-  return compose("continuity-supervise-{}-{}", space.st_ino, supervisor);
+  return *parse_address(compose("unix:@continuity-supervise-{}-{}", space.st_ino, supervisor));
 }
 
 Supervisor::Supervisor(const Sys& sys, SupervisorChoices choices)
     : sys_(&sys),
       choices_(std::move(choices)),
-      options_(read_options([](const char* name) { return std::getenv(name); }).options),  // NOLINT
+      options_(own_options()),
       proc_(open_proc(sys)),
       processes_(sys, proc_.get()),
       manager_(sys, variable("NOTIFY_SOCKET")),
@@ -123,17 +121,13 @@ bool Supervisor::prepare() {
     keeper_.offer(identity_);
     log_.info("{} listeners are kept from before; the server takes them over", stored_);
   }
-  sockaddr_un name{};
-  name.sun_family = AF_UNIX;
-  const std::string text = control_name(*sys_, sys_->getpid());
-  text.copy(&name.sun_path[1], sizeof name.sun_path - 1);
+  const Address name = control_address(*sys_, sys_->getpid());
   control_ =
       OwnedFd(*sys_, sys_->socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
-  const auto length = static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + 1 + text.size());
-  if (sys_->bind(control_.get(), reinterpret_cast<const sockaddr*>(&name), length) !=
-          0 ||  // NOLINT
+  if (sys_->bind(control_.get(), name.get(), name.length) != 0 ||
       sys_->listen(control_.get(), 8) != 0) {
-    log_.warn("the name {} is taken: continuity reload does not reach us, SIGHUP does", text);
+    log_.warn("the name {} is taken: continuity reload does not reach us, SIGHUP does",
+              name.abstract_name());
     control_.reset();
   }
   return true;
@@ -233,7 +227,7 @@ void Supervisor::on_notices() {
     if (notice->lines.empty() || child == 0 || outdated) {
       continue;
     }
-    server_is_ready_ = server_is_ready_ || says(notice->lines, "READY=1");
+    server_is_ready_ = server_is_ready_ || read_notice(notice->lines).is_ready;
     std::vector<int> fds;
     for (const OwnedFd& fd : notice->fds) {
       fds.push_back(fd.get());
@@ -533,7 +527,7 @@ void Supervisor::on_end_in_probation(const std::string& how, int status) {
       return;
     }
     pause_for(*sys_, first_look);
-  } while (!was_asked_to_end(status) && now(*sys_) < until);
+  } while (!from_wait_status(status).is_on_purpose() && now(*sys_) < until);
   if (now_) {
     old_.push_back(*now_);
   }
@@ -546,7 +540,7 @@ void Supervisor::on_end_of_server(int status) {
   const bool lived_well = now(*sys_) - began_ >= good_life;
   now_.reset();
   last_status_ = exit_status_of(status);
-  if (was_asked_to_end(status)) {
+  if (from_wait_status(status).is_on_purpose()) {
     log_.info("{}", how);
     begin_to_stop(0);
     return;

@@ -27,7 +27,7 @@ struct SupervisorChoices {
 
 // The name, in the abstract namespace, at which the supervisor with this pid is asked to
 // restart its server. Pids mean something in one namespace of pids only.
-std::string control_name(const Sys& sys, pid_t supervisor);
+Address control_address(const Sys& sys, pid_t supervisor);
 
 class Supervisor {
  public:
