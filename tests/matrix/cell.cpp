@@ -2,6 +2,7 @@
 
 #include "family_tree.hpp"
 #include "support/load_driver.hpp"
+#include "trial.hpp"
 
 #include <algorithm>
 #include <cerrno>
@@ -18,7 +19,6 @@ namespace {
 
 using std::chrono::milliseconds;
 
-constexpr const char* it_happens = "continuity-test: it happens";
 const Arguments server_loop{"epoll-level"};
 
 bool is_among(const std::string& action, const std::set<std::string>& actions) {
@@ -275,18 +275,7 @@ class Trial {
   Result result_{};
 
  public:
-  // What both have said, for a cell that is not as it should be.
-  std::string logs() {
-    std::string text;
-    for (auto* process : {&predecessor_, &successor_}) {
-      if (*process) {
-        for (const std::string& line : (**process).log()) {
-          text += "\n    " + line;
-        }
-      }
-    }
-    return text;
-  }
+  std::string logs() { return logs_of({&predecessor_, &successor_}); }
 };
 
 }  // namespace
@@ -295,17 +284,7 @@ Result run(const Cell& cell, const Conditions& conditions) {
   if (!cell.who.empty()) {
     return run_family(cell, conditions);
   }
-  Trial trial(cell, conditions);
-  Result result;
-  try {
-    result = trial.run();
-  } catch (const std::exception& problem) {
-    result.problem = problem.what();
-  }
-  if (!result.problem.empty()) {
-    result.problem += trial.logs();
-  }
-  return result;
+  return result_of(Trial(cell, conditions));
 }
 
 }  // namespace continuity::test

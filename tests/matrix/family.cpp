@@ -2,10 +2,10 @@
 //
 // Both sides are a main process, which waits for no client, and two workers, which live on
 // without it. So whatever happens to one process of them, the others can go on.
-#include "cell.hpp"
 #include "family_tree.hpp"
 #include "support/client.hpp"
 #include "support/load_driver.hpp"
+#include "trial.hpp"
 
 #include <algorithm>
 #include <csignal>
@@ -19,7 +19,6 @@ namespace {
 
 using std::chrono::milliseconds;
 
-constexpr const char* it_happens = "continuity-test: it happens";
 const Arguments server_loop{"--workers", "2", "fork-and-forget"};
 
 class FamilyTrial {
@@ -275,33 +274,13 @@ class FamilyTrial {
   Result result_{};
 
  public:
-  std::string logs() {
-    std::string text;
-    for (auto* process : {&predecessor_, &successor_, &next_}) {
-      if (*process) {
-        for (const std::string& line : (**process).log()) {
-          text += "\n    " + line;
-        }
-      }
-    }
-    return text;
-  }
+  std::string logs() { return logs_of({&predecessor_, &successor_, &next_}); }
 };
 
 }  // namespace
 
 Result run_family(const Cell& cell, const Conditions& conditions) {
-  FamilyTrial trial(cell, conditions);
-  Result result;
-  try {
-    result = trial.run();
-  } catch (const std::exception& problem) {
-    result.problem = problem.what();
-  }
-  if (!result.problem.empty()) {
-    result.problem += trial.logs();
-  }
-  return result;
+  return result_of(FamilyTrial(cell, conditions));
 }
 
 }  // namespace continuity::test

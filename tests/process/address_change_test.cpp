@@ -78,6 +78,27 @@ bool serves(const std::string& address, const Process& server) {
   return wait_until([&] { return answer_from(address) == answer_of(server); });
 }
 
+// The successor dies before it is ready, and nobody notices.
+void serves_on(Process& server, Process& successor, Load& load) {
+  successor.signal(SIGKILL);
+
+  server.await_log("before it was ready; serving on");
+  CHECK(load.await_ok(100));
+  CHECK(load.count("failed") == 0);
+  CHECK(load.count("stale") == 0);
+}
+
+// The owner dies on probation.
+void comes_back(const std::string& address, Process& server, Process& successor) {
+  successor.signal(SIGKILL);
+
+  server.await_log("serving again");
+  CHECK(serves(address, server));
+  Load load(address, server);
+  CHECK(load.await_ok(100));
+  CHECK(load.count("failed") == 0);
+}
+
 }  // namespace
 
 TEST_CASE("a server moves to an address that overlaps with its own, and back, under load") {
@@ -115,12 +136,7 @@ TEST_CASE("a program that asks for an overlapping address and is not ready chang
   CHECK(successor.next_line() == "holding");
   CHECK(load.await_ok(100));
 
-  successor.signal(SIGKILL);
-
-  server.await_log("before it was ready; serving on");
-  CHECK(load.await_ok(100));
-  CHECK(load.count("failed") == 0);
-  CHECK(load.count("stale") == 0);
+  serves_on(server, successor, load);
   CHECK(server.next_line().rfind("failed ", 0) == 0);
   const Process next = move_to(places.at(move.to), {}, server, load, left_after_events);
   CHECK(answer_from(places.of(move.clients)) == answer_of(next));
@@ -163,13 +179,7 @@ TEST_CASE("a program that asks comes back at its address when a successor beside
   server.await_log("is closed: ");
   CHECK(answer_from(places.of(move.clients)) == answer_of(successor));
 
-  successor.signal(SIGKILL);
-
-  server.await_log("serving again");
-  CHECK(serves(places.of(move.clients), server));
-  Load load(places.of(move.clients), server);
-  CHECK(load.await_ok(100));
-  CHECK(load.count("failed") == 0);
+  comes_back(places.of(move.clients), server, successor);
 }
 
 // What the above is about.
@@ -196,12 +206,7 @@ TEST_CASE("a successor at an overlapping address that is not ready yet changes n
   Process successor = places.at(move.to).spawn_listening({"--end", "hang", "loop"});
   CHECK(load.await_ok(100));
 
-  successor.signal(SIGKILL);
-
-  server.await_log("before it was ready; serving on");
-  CHECK(load.await_ok(100));
-  CHECK(load.count("failed") == 0);
-  CHECK(load.count("stale") == 0);
+  serves_on(server, successor, load);
   // And the next attempt is as if that had not been.
   const Process next = move_to(places.at(move.to), {"loop"}, server, load);
   CHECK(answer_from(places.of(move.clients)) == answer_of(next));
@@ -222,13 +227,7 @@ TEST_CASE("a predecessor at an overlapping address comes back when its successor
     CHECK(answer_from(places.of(move.clients)) == answer_of(successor));
   }
 
-  successor.signal(SIGKILL);
-
-  server.await_log("serving again");
-  CHECK(serves(places.of(move.clients), server));
-  Load load(places.of(move.clients), server);
-  CHECK(load.await_ok(100));
-  CHECK(load.count("failed") == 0);
+  comes_back(places.of(move.clients), server, successor);
 }
 
 TEST_CASE("what a server binds itself conflicts as it would without the library") {

@@ -35,16 +35,6 @@ std::set<pid_t> processes_of(const Process& server) {
   return all;
 }
 
-void nothing_went_astray(DatagramLoad& load, std::uint64_t least) {
-  const auto totals = load.finish();
-  CAPTURE(totals.asked);
-  CHECK(totals.answered >= least);
-  CHECK(totals.lost == 0);
-  CHECK(totals.twice == 0);
-  CHECK(totals.strange == 0);
-  CHECK(totals.stale == 0);
-}
-
 void restarts_without_loss(const DatagramPlace& place, const Arguments& arguments,
                            int usually = 3) {
   const int restarts = restarts_to_make(usually);

@@ -72,6 +72,16 @@ void restarts_without_loss(const Arguments& arguments, const Place& place, Leavi
   check_nothing_was_lost(load, restarts);
 }
 
+void nothing_went_astray(DatagramLoad& load, std::uint64_t least) {
+  const auto totals = load.finish();
+  CAPTURE(totals.asked);
+  CHECK(totals.answered >= least);
+  CHECK(totals.lost == 0);
+  CHECK(totals.twice == 0);
+  CHECK(totals.strange == 0);
+  CHECK(totals.stale == 0);
+}
+
 void check_it_loses(const Arguments& arguments, const Place& place) {
   CAPTURE(arguments);
   Process server = place.start(arguments);

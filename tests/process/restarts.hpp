@@ -2,6 +2,7 @@
 #pragma once
 
 #include "place.hpp"
+#include "support/datagrams.hpp"
 #include "support/load_driver.hpp"
 
 namespace continuity::test {
@@ -24,6 +25,9 @@ void check_nothing_was_lost(Load& load, int times);
 
 void restarts_without_loss(const Arguments& arguments, const Place& place = {},
                            Leaving leaving = left_by_itself);
+
+// The same of clients that send datagrams: at least so many answers came, and each once.
+void nothing_went_astray(DatagramLoad& load, std::uint64_t least);
 
 // Without a hand-over a second start fails, and stopping first loses.
 void check_it_loses(const Arguments& arguments, const Place& place);

@@ -134,6 +134,15 @@ int World::wait(pollfd* fds, nfds_t count, const timespec* timeout) {
   return 0;
 }
 
+Channel channel_to_only_one(World& world) {
+  Rendezvous rendezvous = world.open_rendezvous(world.taker_sys);
+  auto peers = rendezvous.connect_all(99, world.log);
+  if (peers.size() != 1) {
+    throw std::runtime_error(std::to_string(peers.size()) + " generations are at the rendezvous");
+  }
+  return std::move(peers[0].channel);
+}
+
 Rendezvous World::open_rendezvous(const Sys& sys) const {
   std::string problem;
   auto rendezvous = Rendezvous::open(sys, directory.path(), ::geteuid(), problem);

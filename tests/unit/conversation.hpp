@@ -63,6 +63,9 @@ class World {
   Nanoseconds time_ = 1000 * second;
 };
 
+// A channel to the one generation that is at the rendezvous. Throws if it is not alone.
+Channel channel_to_only_one(World& world);
+
 // A generation that listens, publishes itself and answers.
 class Predecessor {
  public:

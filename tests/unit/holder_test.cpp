@@ -33,12 +33,7 @@ Message with_ids(MessageType type, std::vector<std::uint32_t> ids) {
 // A successor that a test plays message by message.
 class Peer {
  public:
-  explicit Peer(World& world) : world_(world) {
-    Rendezvous rendezvous = world.open_rendezvous(world.taker_sys);
-    auto peers = rendezvous.connect_all(99, world.log);
-    REQUIRE(peers.size() == 1);
-    channel_ = std::move(peers[0].channel);
-  }
+  explicit Peer(World& world) : world_(world), channel_(channel_to_only_one(world)) {}
   void say(const Message& message) {
     // One that has been hung up on may find nobody there.
     static_cast<void>(channel_.send(message, never));
@@ -72,13 +67,7 @@ class Peer {
     Message hello = hello_message();
     hello.features = keeps_copies;
     say(hello);
-    const Message inventory = hear();
-    REQUIRE(inventory.type == MessageType::inventory);
-    std::vector<std::uint32_t> ids;
-    for (const Listener& listener : inventory.listeners) {
-      ids.push_back(listener.id);
-    }
-    return ids;
+    return hear_offer();
   }
   void close() { channel_.close(); }
   void die() {
@@ -88,13 +77,9 @@ class Peer {
   // What it is offered.
   std::vector<std::uint32_t> look(std::uint64_t generation) {
     say(hello_message(generation));
-    const Message inventory = hear();
-    REQUIRE(inventory.type == MessageType::inventory);
-    REQUIRE(inventory.state == HolderState::active);
-    std::vector<std::uint32_t> ids;
-    for (const Listener& listener : inventory.listeners) {
-      ids.push_back(listener.id);
-    }
+    HolderState state{};
+    auto ids = hear_offer(&state);
+    REQUIRE(state == HolderState::active);
     return ids;
   }
   void become_granted(std::uint64_t generation = 0, std::uint32_t id = 1) {
@@ -116,6 +101,19 @@ class Peer {
   int error = 0;
 
  private:
+  std::vector<std::uint32_t> hear_offer(HolderState* state = nullptr) {
+    const Message inventory = hear();
+    REQUIRE(inventory.type == MessageType::inventory);
+    if (state != nullptr) {
+      *state = inventory.state;
+    }
+    std::vector<std::uint32_t> ids;
+    for (const Listener& listener : inventory.listeners) {
+      ids.push_back(listener.id);
+    }
+    return ids;
+  }
+
   World& world_;
   Channel channel_;
 };

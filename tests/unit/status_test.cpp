@@ -13,12 +13,7 @@ namespace {
 // One that connects, and says one thing after the other.
 class Asker {
  public:
-  explicit Asker(World& world) : world_(world) {
-    Rendezvous rendezvous = world.open_rendezvous(world.taker_sys);
-    auto peers = rendezvous.connect_all(99, world.log);
-    REQUIRE(peers.size() == 1);
-    channel_ = std::move(peers[0].channel);
-  }
+  explicit Asker(World& world) : world_(world), channel_(channel_to_only_one(world)) {}
   Message ask(const Message& message) {
     REQUIRE(channel_.send(message, never));
     return hear();

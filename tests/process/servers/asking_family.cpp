@@ -8,17 +8,15 @@
 // own: each worker asks itself, under a name of its own, for its socket of a group.
 // threads: each thread gets its own address, all at once, and all say that they are ready.
 #include "continuity/upgrader.h"
+#include "line_threads.hpp"
 
-#include <algorithm>
 #include <array>
 #include <atomic>
 #include <cerrno>
-#include <condition_variable>
 #include <csignal>
 #include <cstdlib>
 #include <cstring>
 #include <fcntl.h>
-#include <mutex>
 #include <netinet/in.h>
 #include <poll.h>
 #include <string>
@@ -33,50 +31,9 @@ namespace {
 
 constexpr int workers = 3;
 pid_t g_answer = 0;
-std::mutex g_mutex;
-std::condition_variable g_finished;
-int g_connections = 0;
-
-// One line, one write: an event that a test waits for.
-void say(const std::string& line) {
-  const std::string text = line + "\n";
-  if (write(STDOUT_FILENO, text.data(), text.size()) != static_cast<ssize_t>(text.size())) {
-    _exit(3);
-  }
-}
-
 [[noreturn]] void fail(const std::string& what, const std::string& why) {
   say(what + ": " + why);
   _exit(EXIT_FAILURE);
-}
-
-// Until the peer has finished.
-void serve(int client) {
-  const std::string answer = "pid=" + std::to_string(g_answer) + "\n";
-  std::array<char, 256> buffer{};
-  ssize_t size = 0;
-  while ((size = read(client, buffer.data(), buffer.size())) > 0) {
-    for (auto lines = std::count(buffer.data(), buffer.data() + size, '\n'); lines > 0; --lines) {
-      send(client, answer.data(), answer.size(), MSG_NOSIGNAL);
-    }
-  }
-  close(client);
-  const std::lock_guard lock(g_mutex);
-  --g_connections;
-  g_finished.notify_one();
-}
-
-void serve_in_thread(int client) {
-  {
-    const std::lock_guard lock(g_mutex);
-    ++g_connections;
-  }
-  std::thread(serve, client).detach();
-}
-
-void finish_what_is_in_hand() {
-  std::unique_lock lock(g_mutex);
-  g_finished.wait(lock, [] { return g_connections == 0; });
 }
 
 // A worker that its parent does not survive.
@@ -117,7 +74,7 @@ void accept_until(SocketUpgrader& upgrader, int sock, int parent) {
     }
     poll(waited.data(), waited.size(), -1);
     if (const int client = accept(sock, nullptr, nullptr); client >= 0) {
-      serve_in_thread(client);
+      serve_in_thread(client, g_answer);
     }
   }
   finish_what_is_in_hand();
@@ -192,7 +149,7 @@ int work_by_itself(int index, const std::string& address, int ready) {
   close(ready);
   while (!upgrader.has_completed()) {
     if (const int client = accept(sock, nullptr, nullptr); client >= 0) {
-      serve_in_thread(client);
+      serve_in_thread(client, g_answer);
     }
   }
   finish_what_is_in_hand();
@@ -242,7 +199,7 @@ int run_threads(const std::vector<std::string>& addresses) {
       }
       while (!upgrader.has_completed()) {
         if (const int client = accept(sock, nullptr, nullptr); client >= 0) {
-          serve_in_thread(client);
+          serve_in_thread(client, g_answer);
         }
         static_cast<void>(upgrader.outcome());
       }

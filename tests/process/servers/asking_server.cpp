@@ -6,16 +6,13 @@
 //
 // C++17, and SocketUpgrader without its namespace: what users may count on.
 #include "continuity/upgrader.h"
+#include "line_threads.hpp"
 
-#include <algorithm>
 #include <arpa/inet.h>
-#include <array>
 #include <cerrno>
-#include <condition_variable>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
-#include <mutex>
 #include <netinet/in.h>
 #include <string>
 #include <sys/socket.h>
@@ -26,18 +23,6 @@
 static_assert(__cplusplus == 201703L, "what is said of C++17 is tried with C++17");
 
 namespace {
-
-std::mutex g_mutex;
-std::condition_variable g_finished;
-int g_connections = 0;
-
-// One line, one write: an event that a test waits for.
-void say(const std::string& line) {
-  const std::string text = line + "\n";
-  if (write(STDOUT_FILENO, text.data(), text.size()) != static_cast<ssize_t>(text.size())) {
-    _exit(3);
-  }
-}
 
 [[noreturn]] void fail(const std::string& what) {
   say(what + " " + strerrorname_np(errno));
@@ -58,35 +43,6 @@ void bind_and_listen(int sock, const std::string& text) {
   if (listen(sock, 128) != 0) {
     fail("listen");
   }
-}
-
-// Until the peer has finished.
-void serve(int client) {
-  const std::string answer = "pid=" + std::to_string(getpid()) + "\n";
-  std::array<char, 256> buffer{};
-  ssize_t size = 0;
-  while ((size = read(client, buffer.data(), buffer.size())) > 0) {
-    for (auto lines = std::count(buffer.data(), buffer.data() + size, '\n'); lines > 0; --lines) {
-      send(client, answer.data(), answer.size(), MSG_NOSIGNAL);
-    }
-  }
-  close(client);
-  const std::lock_guard lock(g_mutex);
-  --g_connections;
-  g_finished.notify_one();
-}
-
-void serve_in_thread(int client) {
-  {
-    const std::lock_guard lock(g_mutex);
-    ++g_connections;
-  }
-  std::thread(serve, client).detach();
-}
-
-void finish_what_is_in_hand() {
-  std::unique_lock lock(g_mutex);
-  g_finished.wait(lock, [] { return g_connections == 0; });
 }
 
 // The same loop in more threads.

@@ -1,0 +1,44 @@
+// What the trials of one process and of several have in common.
+#pragma once
+
+#include "cell.hpp"
+#include "support/process.hpp"
+
+#include <exception>
+#include <initializer_list>
+#include <optional>
+#include <string>
+
+namespace continuity::test {
+
+// As the hooks of the library say it.
+constexpr const char* it_happens = "continuity-test: it happens";
+
+// What all have said, for a cell that is not as it should be.
+inline std::string logs_of(std::initializer_list<std::optional<Process>*> processes) {
+  std::string text;
+  for (auto* process : processes) {
+    if (*process) {
+      for (const std::string& line : (**process).log()) {
+        text += "\n    " + line;
+      }
+    }
+  }
+  return text;
+}
+
+template <typename Trial>
+Result result_of(Trial trial) {
+  Result result;
+  try {
+    result = trial.run();
+  } catch (const std::exception& problem) {
+    result.problem = problem.what();
+  }
+  if (!result.problem.empty()) {
+    result.problem += trial.logs();
+  }
+  return result;
+}
+
+}  // namespace continuity::test
