@@ -6,7 +6,7 @@
 #include <continuity/upgrader.h>
 
 #include <boost/asio.hpp>
-#include <cstdio>
+#include <iostream>
 #include <memory>
 #include <utility>
 
@@ -77,7 +77,7 @@ int main(int argc, char** argv) {
   SocketUpgrader upgrader;
   const int sock = upgrader.listen(argc > 1 ? argv[1] : "127.0.0.1:8080");
   if (sock < 0 || !upgrader.ready()) {
-    std::fprintf(stderr, "%s\n", upgrader.error());
+    std::cerr << upgrader.error() << '\n';
     return 1;
   }
   asio::io_context context;

@@ -8,6 +8,7 @@
 #include <array>
 #include <cstdio>
 #include <fcntl.h>
+#include <iostream>
 #include <sys/epoll.h>
 
 namespace {
@@ -25,7 +26,7 @@ int main(int argc, char** argv) {
   SocketUpgrader upgrader;
   const int sock = upgrader.listen(argc > 1 ? argv[1] : "127.0.0.1:8080");
   if (sock < 0 || !upgrader.ready()) {
-    std::fprintf(stderr, "%s\n", upgrader.error());
+    std::cerr << upgrader.error() << '\n';
     return 1;
   }
   // Only now: until ready() the socket was the predecessor's as well.

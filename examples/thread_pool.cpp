@@ -5,7 +5,7 @@
 
 #include <continuity/upgrader.h>
 
-#include <cstdio>
+#include <iostream>
 #include <thread>
 #include <vector>
 
@@ -14,7 +14,7 @@ int main(int argc, char** argv) {
   SocketUpgrader upgrader;
   const int sock = upgrader.listen(argc > 1 ? argv[1] : "127.0.0.1:8080");
   if (sock < 0) {
-    std::fprintf(stderr, "%s\n", upgrader.error());
+    std::cerr << upgrader.error() << '\n';
     return 1;
   }
   say_listening();
