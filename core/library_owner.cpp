@@ -101,6 +101,9 @@ void LibraryOwner::revive() {
 
 void LibraryOwner::forget_listeners() {
   LocalOwner::forget_listeners();
+  if (serves()) {
+    return;  // what the successor has not claimed: a program that is told to leave drops its queue
+  }
   progress_->complete();  // first: who comes back from a stand-in asks
   end_stand_ins();
 }

@@ -34,7 +34,8 @@ class LibraryOwner : public Program, public LocalOwner {
   bool retire(std::span<const std::uint32_t> ids, Nanoseconds deadline) override;
   void sweep() override;
   void revive() override;
-  // Probation is over. Threads asleep in accept are woken for good.
+  // Probation is over. Once nothing is served here any more threads asleep in accept are
+  // woken for good, and the program may leave.
   void forget_listeners() override;
 
   // The program leaves by itself when has_completed() tells it.

@@ -45,6 +45,7 @@ class LocalOwner : public Owner {
   // See Retirement.
   [[nodiscard]] std::vector<Item> prepared_items() const { return retirement_.items(); }
   void end_stand_ins() { retirement_.end_stand_ins(); }
+  [[nodiscard]] bool serves() const { return retirement_.serves(); }
   [[nodiscard]] std::vector<Address> retired_addresses() const { return retirement_.addresses(); }
 
  protected:

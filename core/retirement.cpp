@@ -680,6 +680,10 @@ bool Retirement::is_retired(std::uint32_t id) const {
   return kept != nullptr && kept->retired;
 }
 
+bool Retirement::serves() const {
+  return std::any_of(kept_.begin(), kept_.end(), [](const Kept& kept) { return !kept.retired; });
+}
+
 bool Retirement::is_grouped(std::uint32_t id) const {
   const Kept* kept = find_kept(id);
   return kept != nullptr && kept->before.reuse_port > 0;

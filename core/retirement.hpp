@@ -126,6 +126,8 @@ class Retirement {
   [[nodiscard]] bool is_stand_in(std::uint64_t inode) const;
 
   [[nodiscard]] bool any() const { return !seats_.empty(); }
+  // Whether there are prepared listeners that the program still accepts from.
+  [[nodiscard]] bool serves() const;
   [[nodiscard]] std::vector<Address> addresses() const;
   // What has been prepared, with the state that a revival will put back; in no order.
   [[nodiscard]] std::vector<Item> items() const;

@@ -78,7 +78,7 @@ enum continuity_state {
   CONTINUITY_SERVING = 0,     /**< nobody has begun to take over */
   CONTINUITY_STARTING = 1,    /**< a successor starts; this process serves */
   CONTINUITY_TAKEN_OVER = 2,  /**< a successor serves, and may yet fail */
-  CONTINUITY_COMPLETED = 3,   /**< it has passed its probation: finish, and leave */
+  CONTINUITY_COMPLETED = 3,   /**< continuity_has_completed(): finish, and leave */
   CONTINUITY_ROLLED_BACK = 4, /**< it ended on probation; this process serves again */
   CONTINUITY_FAILED = 5       /**< it was not to be ready; this process has served all along */
 };
@@ -208,7 +208,8 @@ CONTINUITY_API int continuity_ready(struct continuity_upgrader* upgrader) CONTIN
 
 /**
  * Whether a successor has taken over and passed its probation: then finish what is in hand
- * and leave. The first call also says continuity_ready().
+ * and leave. The first call also says continuity_ready(). What the successor does not want
+ * is still accepted here for unclaimed_ms after the take-over, and this is 0 until then.
  *
  * Between take-over and that, accept finds nothing: it sleeps, or says EAGAIN; afterwards it
  * says EINVAL, so that a thread that slept in it comes back to ask. If the successor ends on
@@ -229,8 +230,9 @@ CONTINUITY_API int continuity_has_completed(struct continuity_upgrader* upgrader
 
 /**
  * A descriptor for the program's own event loop: it becomes readable when a successor has
- * taken over, has passed its probation, or has failed. continuity_get_outcome() tells which,
- * and makes it unreadable again. Do not read from it, and do not close it.
+ * taken over, when continuity_has_completed() says 1, or when the successor has failed.
+ * continuity_get_outcome() tells which, and makes it unreadable again. Do not read from it, and do
+ * not close it.
  * @param upgrader from continuity_open().
  * @return the same number each time, valid until continuity_close(); -1: errno of eventfd(2).
  */

@@ -220,13 +220,14 @@ TEST_CASE("a program that asks and is ready gets one more of its predecessor's, 
   const bool waits = GENERATE(false, true);  // until the predecessor's probation is over
   CAPTURE(waits);
   place.addresses.push_back(second);
-  Process server = place.start({});
+  Process server =
+      place.start(waits ? Arguments{"--signal", std::to_string(SIGUSR2)} : Arguments{});
   Load load(second, server);
   place.addresses.pop_back();
   Process successor = place.restart({});
   await_event(server, "taken over");
   if (waits) {
-    await_event(server, "completed");
+    CHECK(server.next_line() == "told of success");
   }
   CHECK(answer_from(second) == answer_of(server));
   load.watch(successor.pid());
@@ -238,7 +239,7 @@ TEST_CASE("a program that asks and is ready gets one more of its predecessor's, 
   successor.await_log("took over " + second);
   CHECK(answer_from(second) == answer_of(successor));
   CHECK(load.await_ok(20));
-  CHECK((waits ? server.wait_exit() == 0 : left_after_events(server)));
+  CHECK(left_after_events(server));
   // And it is handed on with the rest.
   place.addresses.push_back(second);
   const Process third = place.spawn_listening({});
@@ -265,6 +266,25 @@ TEST_CASE("a program that asks and is ready gets a listener beside its predecess
   successor.await_log("took over " + port.address());
   CHECK(load.await_ok(50));
   CHECK(load.count("failed") == 0);
+}
+
+TEST_CASE("a program that asks is not told to leave before what it has left is closed") {
+  AskingPlace place;
+  const ReservedPort port;
+  place.environment.insert(place.environment.end(),
+                           {"CONTINUITY_UNCLAIMED=800ms", "CONTINUITY_PROBATION=100ms"});
+  place.addresses.push_back(port.address());
+  Process server = place.start({"--signal", std::to_string(SIGUSR2)});
+  place.addresses.pop_back();
+  const Process successor = place.restart({});
+  await_event(server, "taken over");
+  CHECK(server.next_line() == "told of success");
+  // It has no connection in hand, and each of these is a chance to leave.
+  for (int i = 0; i < 5; ++i) {
+    CHECK(answer_from(port.address()) == answer_of(server));
+  }
+  CHECK(left_after_events(server));
+  CHECK(answer_from(port.address()) == "ECONNREFUSED");
 }
 
 TEST_CASE("a program that asks is told why it gets nothing more") {

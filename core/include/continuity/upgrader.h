@@ -53,7 +53,7 @@ enum class UpgradeState {
   serving = CONTINUITY_SERVING,          ///< nobody has begun to take over
   starting = CONTINUITY_STARTING,        ///< a successor starts; this process serves
   taken_over = CONTINUITY_TAKEN_OVER,    ///< a successor serves, and may yet fail
-  completed = CONTINUITY_COMPLETED,      ///< it has passed its probation: finish, and leave
+  completed = CONTINUITY_COMPLETED,      ///< has_completed(): finish, and leave
   rolled_back = CONTINUITY_ROLLED_BACK,  ///< it ended on probation; this process serves again
   failed = CONTINUITY_FAILED             ///< it was not to be ready; this process served all along
 };
@@ -135,11 +135,12 @@ class SocketUpgrader {
   bool ready() noexcept { return continuity_ready(upgrader_.get()) == 0; }
 
   /// True once a successor has taken over and passed its probation: then finish
-  /// what is in hand and leave. Between take-over and that, accept finds
-  /// nothing: it sleeps, or says EAGAIN; afterwards it says EINVAL, so that a
-  /// thread that slept in it comes back to ask. If the successor fails in its
-  /// probation, accept goes on as before. At the take-over a poll, epoll_wait or
-  /// sleep that another thread is just beginning may end with EINTR.
+  /// what is in hand and leave. What the successor does not want is still accepted
+  /// here for UpgraderOptions::unclaimed after the take-over, and this is false until
+  /// then. Between take-over and that, accept finds nothing else: it sleeps, or says EAGAIN;
+  /// afterwards it says EINVAL, so that a thread that slept in it comes back to ask. If the
+  /// successor fails in its probation, accept goes on as before. At the take-over a poll,
+  /// epoll_wait or sleep that another thread is just beginning may end with EINTR.
   [[nodiscard]] bool has_completed() noexcept {
     return continuity_has_completed(upgrader_.get()) != 0;
   }
