@@ -78,7 +78,7 @@ class Trial {
   void start() {
     place_.environment = environment_of(Side::predecessor);
     predecessor_.emplace(place_.start(server_loop));
-    load_.emplace(place_.address(), *predecessor_, 4);
+    load_.emplace(Load::silent(place_.address(), *predecessor_));
     if (!load_->await_ok(20)) {
       throw std::runtime_error("the first server does not serve");
     }
@@ -230,7 +230,7 @@ class Trial {
       result_.accepted = std::exchange(result_.lost, 0);
     } else if (is_ended() || cell_.action == "hang") {
       // Only what was accepted is closed like that: what waits in a queue of which somebody
-      // has a copy stays there.
+      // has a copy stays there, and is reset where nobody has one.
       result_.accepted = resets_of(stats, victim().pid()) + std::stol(json_value(stats, "closed"));
       result_.lost -= result_.accepted;
     }

@@ -74,7 +74,7 @@ class FamilyTrial {
     // Until both wait for work.
     who_answers(place_.address(), 2);
     old_ones_ = family_of(predecessor_->pid());
-    load_.emplace(place_.address(), *predecessor_, 4);
+    load_.emplace(Load::silent(place_.address(), *predecessor_));
     watch(old_ones_);
     if (old_ones_.size() != 3 || !load_->await_ok(20)) {
       throw std::runtime_error("the first server does not serve");
@@ -230,11 +230,9 @@ class FamilyTrial {
     if (!is_stopped()) {
       // What a process had accepted ends with it. The queue of the listener does not, since
       // the others have it.
-      // The client may be told before it is known whose it was.
-      result_.accepted =
-          std::stol(json_value(stats, "closed")) + std::stol(json_value(stats, "reset"));
-      for (const pid_t process : server_processes()) {
-        result_.accepted -= ended_.contains(process) ? 0 : resets_of(stats, process);
+      result_.accepted = std::stol(json_value(stats, "closed"));
+      for (const pid_t process : ended_) {
+        result_.accepted += resets_of(stats, process);
       }
       result_.lost -= result_.accepted;
     }

@@ -28,7 +28,7 @@ long resets_of(const std::string& stats, pid_t process) {
                                                    : std::stol(stats.substr(reset + key.size()));
 }
 
-Load::Load(const std::string& address, int clients, bool owners) {
+Load::Load(const std::string& address, int clients, Owners owners) {
   std::vector<std::string> command{CONTINUITY_LOAD,
                                    "--connect",
                                    address,
@@ -40,18 +40,24 @@ Load::Load(const std::string& address, int clients, bool owners) {
                                    "15s",
                                    "--clients",
                                    std::to_string(clients)};
-  if (owners) {
-    command.emplace_back("--owners");
+  if (owners != Owners::unknown) {
+    command.emplace_back(owners == Owners::known ? "--owners" : "--silent");
   }
   process_ = Process::start(command);
 }
 
 Load::Load(const std::string& address, const Process& server, int clients)
-    : Load(address, clients, true) {
+    : Load(address, clients, Owners::known) {
   watch(server.pid());
 }
 
-Load::Load(const std::string& address) : Load(address, 8, false) {}
+Load::Load(const std::string& address) : Load(address, 8, Owners::unknown) {}
+
+Load Load::silent(const std::string& address, const Process& server) {
+  Load load(address, 4, Owners::before_data);
+  load.watch(server.pid());
+  return load;
+}
 
 std::string Load::tell(const std::string& command) {
   process_.send(command + "\n");

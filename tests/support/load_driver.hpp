@@ -14,6 +14,10 @@ class Load {
  public:
   // Every request is a line, and every answer a line with a pid.
   Load(const std::string& address, const Process& server, int clients = 8);
+  // Four, for servers that are killed, of which nobody waits for data before it accepts. A
+  // request that was `reset`, and by nobody in `resets_of`, had been accepted by nobody: it
+  // was in a queue. One that was `closed` had been accepted.
+  static Load silent(const std::string& address, const Process& server);
   // Does not look who serves it.
   explicit Load(const std::string& address);
 
@@ -36,7 +40,8 @@ class Load {
   void drop(const std::string& id) { tell("drop " + id); }
 
  private:
-  Load(const std::string& address, int clients, bool owners);
+  enum class Owners { unknown, known, before_data };
+  Load(const std::string& address, int clients, Owners owners);
 
   Process process_;
 };

@@ -36,19 +36,24 @@ class Client {
         !connected.is_ok()) {
       return connected;
     }
+    Answer answer(target_.exchange);
     std::string_view rest = target_.exchange.request;
     if (finder_) {
-      if (auto sent = connection.send(all_but_the_end(rest), deadline); !sent.is_ok()) {
-        return sent;
+      if (!settings_.silent) {
+        if (auto sent = connection.send(all_but_the_end(rest), deadline); !sent.is_ok()) {
+          return sent;
+        }
+        rest = end_of(rest);
       }
-      rest = end_of(rest);
       report.owner = finder_->find(connection, deadline);
       report.is_stale = std::find(retired.begin(), retired.end(), report.owner) != retired.end();
+      if (settings_.silent && report.owner == 0 && connection.peer_closes_within({})) {
+        return connection.receive(answer, deadline);
+      }
     }
     if (auto sent = connection.send(rest, deadline); !sent.is_ok()) {
       return sent;
     }
-    Answer answer(target_.exchange);
     return connection.receive(answer, deadline);
   }
 

@@ -20,6 +20,10 @@ struct Settings {
   std::chrono::milliseconds timeout{10'000};  // of a whole request
   std::chrono::milliseconds pause{2};         // between two requests of a client
   bool owners = false;                        // find the process that serves, for each
+  // With owners: say nothing before somebody has accepted. Of a connection on which nothing
+  // was said the kernel tells at its end what it was: one that somebody had accepted is
+  // closed, one that waited in the queue of a listener that is gone is reset.
+  bool silent = false;
 };
 
 // A request without its last bytes: a server that has read this holds an

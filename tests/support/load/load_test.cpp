@@ -364,6 +364,43 @@ TEST_CASE("the process that serves a connection is found") {
   CHECK(held.finish("a").verdict.is_ok());
 }
 
+Settings silent_until_accepted() {
+  Settings settings = with_owners();
+  settings.silent = true;
+  return settings;
+}
+
+TEST_CASE("how the connection of a silent client ends tells whether it had been accepted") {
+  const std::string where = GENERATE("127.0.0.1:0", "@continuity-load-silent-");
+  CAPTURE(where);
+  const auto place = [&] {
+    return parse_endpoint(where.front() == '@' ? where + std::to_string(::getpid()) : where);
+  };
+  SECTION("accepted, and nothing read") {
+    const ScriptedServer server([](const Fd&) {}, place());
+    CHECK(ask(server.endpoint(), text(), silent_until_accepted()).of(Outcome::closed) == 1);
+  }
+  SECTION("the same, where something was said: that is no different from a queue that is lost") {
+    const ScriptedServer server(
+        [](const Fd& connection) {
+          pollfd entry{.fd = connection.get(), .events = POLLIN, .revents = 0};
+          ::poll(&entry, 1, 5000);
+        },
+        place());
+    CHECK(ask(server.endpoint(), text(), with_owners()).of(Outcome::reset) == 1);
+  }
+  SECTION("in the queue of a listener that is closed") {
+    auto endpoint = place();
+    auto listener = listen_on(endpoint);
+    auto counts = std::async(std::launch::async,
+                             [&] { return ask(endpoint, text(), silent_until_accepted()); });
+    pollfd entry{.fd = listener.get(), .events = POLLIN, .revents = 0};
+    REQUIRE(::poll(&entry, 1, 5000) == 1);
+    listener = Fd();
+    CHECK(counts.get().of(Outcome::reset) == 1);
+  }
+}
+
 TEST_CASE("a connection that nobody accepts has no owner yet") {
   auto endpoint = any_port();
   const auto listener = listen_on(endpoint);

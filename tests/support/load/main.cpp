@@ -37,6 +37,8 @@ Opens a fresh connection for every request and says what became of each.
   --timeout TIME     of a whole request (10s)
   --pause TIME       of a client between two requests (2ms)
   --owners           find for every connection the process that serves it
+  --silent           the same, and say nothing before somebody has accepted: whoever had not
+                     is told by the end of such a connection (reset), and who had (closed)
   --duration TIME    end by itself
 
 Commands, one a line on standard input, each answered by one line of JSON:
@@ -111,8 +113,9 @@ bool read_option(Options& options, const std::string& name, const std::string& v
 Options read_options(const std::vector<std::string>& words) {
   Options options;
   for (auto word = words.begin(); word != words.end(); ++word) {
-    if (*word == "--owners") {
+    if (*word == "--owners" || *word == "--silent") {
       options.settings.owners = true;
+      options.settings.silent = options.settings.silent || *word == "--silent";
     } else if (std::next(word) == words.end() || !read_option(options, *word, *std::next(word))) {
       throw std::invalid_argument(fmt::format("cannot read {}; see --help", *word));
     } else {
