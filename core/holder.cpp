@@ -22,6 +22,8 @@ constexpr Nanoseconds closed_door_time = 50 * millisecond;
 constexpr Nanoseconds send_time = 100 * millisecond;
 // A predecessor that has not said by then that our probation is over is stopped.
 constexpr Nanoseconds answer_time = 5 * second;
+// Whoever has a GRANT looks at its descriptors, and says GOT.
+constexpr Nanoseconds got_time = second;
 // The longest time in which nobody accepts, if a thread cannot be woken.
 constexpr Nanoseconds retire_time = 200 * millisecond;
 constexpr Nanoseconds first_look = 5 * millisecond;
@@ -60,6 +62,7 @@ bool is_among(std::span<const std::uint32_t> ids, std::uint32_t id) {
 // In what is kept of a conversation.
 constexpr std::uint32_t has_same_numbers = 1;
 constexpr std::uint32_t has_claimed_named = 2;
+constexpr std::uint32_t awaits_last_got = 4;
 // Of the attempt.
 constexpr std::uint32_t has_said_goodbye = 1;
 
@@ -134,8 +137,8 @@ void Holder::resume(HolderPhase phase, Nanoseconds until) {
 
 // ---- An attempt that another process has begun -------------------------------------
 
-// First the attempt, then its conversations. One that has not been granted everything is
-// left out: its end tells the successor to look for us again.
+// First the attempt, then its conversations. One that has not been granted everything, or
+// is about to be, is left out: its end tells the successor to look for us again.
 void Holder::keep_attempt() {
   if (!std::exchange(attempt_changed_, false)) {
     return;
@@ -158,8 +161,9 @@ void Holder::keep_attempt() {
       Message note{.type = MessageType::claim};
       note.ids = one.claimed;
       note.narrowed = one.retired;
-      note.features =
-          (one.same_numbers ? has_same_numbers : 0) | (one.claimed_named ? has_claimed_named : 0);
+      note.features = (one.same_numbers ? has_same_numbers : 0) |
+                      (one.claimed_named ? has_claimed_named : 0) |
+                      (one.awaits_got ? awaits_last_got : 0);
       all.push_back({.note = std::move(note), .channel = one.channel.fd()});
     }
   }
@@ -171,6 +175,13 @@ void Holder::take_up(Received& kept) {
     return;
   }
   Conversation conversation{.channel = Channel(*sys_, std::move(kept.fds.front()))};
+  // Did the one before still send the last GRANT? If so there is an answer, or it comes.
+  if ((kept.message.features & awaits_last_got) != 0) {
+    const auto got = conversation.channel.look(after(*sys_, got_time));
+    if (!got && got.error().code == ETIMEDOUT) {
+      return;
+    }
+  }
   conversation.peer = conversation.channel.peer().has_value() ? *conversation.channel.peer()
                                                               : Credentials{.pid = successor_};
   conversation.stage = Stage::attempt;
@@ -472,6 +483,7 @@ void Holder::on_message(Conversation& conversation, Received& received) {
       on_status(conversation, message);
       break;
     case MessageType::got:
+      conversation.awaits_got = false;
       send_grant(conversation);
       break;
     case MessageType::ready:
@@ -1033,6 +1045,15 @@ void Holder::send_grant(Conversation& conversation) {
   for (std::size_t i = 0; i < copies.size(); ++i) {
     grant.ids.push_back(conversation.named[i].id);
     fds.push_back(copies[i].get());
+  }
+  if (!keeps && conversation.granted >= conversation.offered.size() &&
+      conversation.named_copies.empty()) {
+    // Kept before it is sent: the successor that has it goes on, whether or not we live to
+    // note it. Whoever leads next must not take an earlier GOT for the answer.
+    take_away(conversation);
+    conversation.awaits_got = true;
+    attempt_changed_ = true;
+    keep_attempt();
   }
   reply(conversation, grant, fds);
   if (retired_at_ == 0) {

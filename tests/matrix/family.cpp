@@ -198,9 +198,7 @@ class FamilyTrial {
 
   // One that dies leaves others, which can do all that it could.
   [[nodiscard]] Side expected() const {
-    return cell_.action == "twice" || cell_.name() == "predecessor/leader:after:GRANT:kill"
-               ? Side::predecessor  // nobody else knows yet that it was granted
-               : Side::successor;
+    return cell_.action == "twice" ? Side::predecessor : Side::successor;
   }
 
   void see_who_serves() {

@@ -136,4 +136,24 @@ TEST_CASE("who leads dies before the successor is ready, and so does that: nothi
   CHECK(next.logged("took over") == 1);
 }
 
+TEST_CASE("who leads dies when it has sent, or is about to send, the last GRANT: it goes on") {
+  const std::string when = GENERATE("before", "after");
+  CAPTURE(when);
+  FamilyPlace place("CONTINUITY_PROBATION=60s");
+  const Environment environment = place.environment;
+  place.environment.insert(place.environment.end(), {"LD_PRELOAD=" CONTINUITY_FAULTY_LIBRARY,
+                                                     "CONTINUITY_TEST_AT=" + when + ":4:kill"});
+  Predecessor predecessor(place);
+  place.environment = environment;
+  Process successor = place.spawn(two_workers);
+
+  predecessor.process.await_log("it happens");
+  predecessor.process.wait_exit();
+  successor.await_log("took over " + place.printed_address());
+  CHECK(predecessor.process.logged(goes_on) == 1);
+  // And comes back with what it has, should that be the end of the other one.
+  kill_family(successor);
+  CHECK(who_answers(place.address(), 2) == predecessor.workers);
+}
+
 }  // namespace continuity::test
