@@ -138,6 +138,51 @@ TEST_CASE("a predecessor that ends leaves its successor what it has claimed") {
   CHECK(early.ask("hello") == answer_of(successor));
 }
 
+// What was said and is not answered yet: the predecessor is stopped where it would let go.
+struct Asking {
+  Asking() {
+    place.environment = {"LD_PRELOAD=" CONTINUITY_FAULTY_LIBRARY, "CONTINUITY_TEST_AT=got:7:stop",
+                         "CONTINUITY_PROBATION=30s"};
+    predecessor = place.start({"loop"});
+    place.environment.clear();
+    successor = place.spawn({"loop"});
+    predecessor.await_log("it happens");
+    REQUIRE(wait_until([&] { return predecessor.is_stopped(); }));
+  }
+
+  Place place{};
+  Process predecessor{};
+  Process successor{};
+};
+
+// It waits with all signals blocked: it has taken over when it hears of one.
+TEST_CASE("a successor that ends while its predecessor lets go ends as on probation") {
+  const int signal = GENERATE(values(all_signals));
+  CAPTURE(signal);
+  Asking asking;
+  asking.successor.signal(signal);
+  asking.predecessor.signal(SIGCONT);
+  CHECK(asking.successor.wait_exit() == by_signal + signal);
+  if (signal == SIGKILL) {
+    asking.predecessor.await_log("after it took over; serving again");
+    CHECK(answer_from(asking.place.address()) == answer_of(asking.predecessor));
+  } else {
+    asking.predecessor.await_log("as it was meant to; not serving again");
+    CHECK(wait_until([&] { return answer_from(asking.place.address()) == "ECONNREFUSED"; }));
+  }
+}
+
+TEST_CASE("a predecessor that ends while it lets go leaves its successor everything") {
+  const int signal = GENERATE(values(all_signals));
+  CAPTURE(signal);
+  Asking asking;
+  Connection early(asking.place.address());
+  asking.predecessor.signal(signal);
+  asking.predecessor.signal(SIGCONT);
+  CHECK(asking.predecessor.wait_exit() == by_signal + signal);
+  CHECK(early.ask("hello") == answer_of(asking.successor));
+}
+
 TEST_CASE("a predecessor that ends after it has handed over takes nothing with it") {
   const int signal = GENERATE(values(all_signals));
   const std::string probation = GENERATE("30s", "10ms");
