@@ -143,11 +143,11 @@ Status Retirement::prepare(std::vector<Item> items) {
     abandon();
     return holdings.error();
   }
-  if (auto prepared = prepare_rings(holdings->rings); !prepared) {
+  leave_out_kept(*holdings);
+  if (auto prepared = prepare_rings(*holdings); !prepared) {
     abandon();
     return prepared;
   }
-  leave_out_kept(*holdings);
   adopt(*holdings);
   return Done{};
 }
@@ -184,20 +184,39 @@ void Retirement::leave_out_from(std::size_t first) {
   kept_.erase(kept_.begin() + static_cast<std::ptrdiff_t>(first), kept_.end());
 }
 
+// Something else than a ring waits for what comes there.
+bool Retirement::is_called_for(std::uint64_t inode, const Holdings& holdings) const {
+  return std::any_of(holdings.registrations.begin(), holdings.registrations.end(),
+                     [&](const Registration& one) { return one.inode == inode; }) ||
+         std::any_of(holdings.copies.begin(), holdings.copies.end(), [&](const Copy& copy) {
+           return copy.inode == inode && program_->is_waited_for(copy.fd);
+         });
+}
+
 // What cannot be done at READY is refused now, when nothing has been changed.
-Status Retirement::prepare_rings(const std::vector<int>& rings) {
+Status Retirement::prepare_rings(const Holdings& holdings) {
   obstacle_.clear();
-  if (ring_control_.any_closed(rings)) {
+  if (ring_control_.any_closed(holdings.rings)) {
     obstacle_ =
         "the program uses an io_uring whose descriptor it has closed, so that nobody can see what "
         "it waits for";
   }
-  for (const int ring : rings) {
-    if (const char* reason = ring_control_.why_not(ring); reason != nullptr) {
+  std::vector<std::uint64_t> listeners;
+  for (const Kept& kept : kept_) {
+    if (!holdings.rings.empty() && !kept.item.listener.is_datagram()) {
+      listeners.push_back(kept.item.inode);
+    }
+  }
+  const bool called_for = std::all_of(listeners.begin(), listeners.end(), [&](std::uint64_t inode) {
+    return is_called_for(inode, holdings);
+  });
+  for (const int ring : holdings.rings) {
+    if (const char* reason = ring_control_.why_not(ring, {listeners, called_for});
+        reason != nullptr) {
       obstacle_ = compose("io_uring {}: {}", ring, reason);
     }
   }
-  rings_ = rings;
+  rings_ = holdings.rings;
   return obstacle_.empty() ? Status(Done{}) : Error{"end what a ring waits for", ENOTSUP};
 }
 

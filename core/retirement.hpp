@@ -58,6 +58,9 @@ class Program : public RingIssuer {
   // sleep, or accept.
   virtual void note_settled() = 0;
 
+  // Whether the program has ever been seen to wait for what comes to this number by a call
+  // that says so: an accept, a receive, a poll.
+  [[nodiscard]] virtual bool is_waited_for(int /*fd*/) const { return false; }
   // Waits until no thread is sending from this number; who begins to waits for
   // note_settled.
   virtual bool clear_sends(int /*fd*/, Nanoseconds /*deadline*/) { return true; }
@@ -168,7 +171,8 @@ class Retirement {
   Result<SharedState> read_state(int fd) const;
   Status prepare_item(Item item);
   void leave_out_from(std::size_t first);
-  Status prepare_rings(const std::vector<int>& rings);
+  Status prepare_rings(const Holdings& holdings);
+  [[nodiscard]] bool is_called_for(std::uint64_t inode, const Holdings& holdings) const;
   bool deafen_rings(bool& any);
   void revive_rings();
   void adopt(const Holdings& holdings);

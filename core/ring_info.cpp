@@ -32,12 +32,24 @@ bool note_file(std::string_view line, RingInfo& info) {
   return true;
 }
 
+// "  op=13, task_works=0"
+void note_wait(std::string_view line, RingInfo& info) {
+  constexpr std::string_view label = "op=";
+  const std::string_view word = take_word(line);
+  unsigned operation = 0;
+  if (word.starts_with(label) && word.ends_with(',') &&
+      read_number(word.substr(label.size(), word.size() - label.size() - 1), operation, 10)) {
+    info.accepts += operation == IORING_OP_ACCEPT ? 1U : 0U;
+  }
+}
+
 }  // namespace
 
 // Headings begin at the edge; what belongs to them is indented.
 RingInfo parse_ring_info(std::string_view text) {
   constexpr std::string_view files = "UserFiles:";
   constexpr std::string_view waits = "PollList:";
+  constexpr std::string_view requests = "SQEs:";
   RingInfo info;
   std::string_view heading;
   unsigned room = 0;
@@ -56,16 +68,12 @@ RingInfo parse_ring_info(std::string_view text) {
       }
     } else if (heading == files) {
       any_file = note_file(line, info) || any_file;
+    } else if (heading == requests) {
+      // "    0: opcode:ACCEPT, fd:5, flags:0, ..."
+      take_word(line);
+      info.queued_accepts += take_word(line) == "opcode:ACCEPT," ? 1U : 0U;
     } else if (heading == waits) {
-      // "  op=13, task_works=0"
-      constexpr std::string_view label = "op=";
-      const std::string_view word = take_word(line);
-      unsigned operation = 0;
-      if (word.starts_with(label) && word.ends_with(',') &&
-          read_number(word.substr(label.size(), word.size() - label.size() - 1), operation, 10) &&
-          operation == IORING_OP_ACCEPT) {
-        ++info.accepts;
-      }
+      note_wait(line, info);
     }
   });
   info.doubtful = room > 0 && !any_file;

@@ -21,7 +21,8 @@ struct RingInfo {
   bool doubtful = false;
   // A thread of the kernel's looks for what is asked (IORING_SETUP_SQPOLL).
   bool has_kernel_thread = false;
-  unsigned accepts = 0;  // that wait for a connection
+  unsigned accepts = 0;         // that wait for a connection
+  unsigned queued_accepts = 0;  // the program has asked, and the kernel has not seen it yet
   std::vector<FixedSocket> sockets;
 };
 

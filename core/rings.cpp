@@ -27,6 +27,16 @@ struct SyncCancel {
 static_assert(sizeof(SyncCancel) == 64);
 constexpr std::uint32_t by_operation = 1U << 5;  // IORING_ASYNC_CANCEL_OP
 
+// Whether or not it does at the moment of a look: who asks for one connection at a time
+// may be at work. Where something else waits for each listener, nothing else shows that.
+bool may_accept(const RingInfo& info, const Rings::Listeners& listeners) {
+  const auto& all = listeners.all;
+  return info.accepts + info.queued_accepts > 0 || (!all.empty() && !listeners.called_for) ||
+         std::any_of(info.sockets.begin(), info.sockets.end(), [&](const FixedSocket& one) {
+           return one.inode == 0 || std::find(all.begin(), all.end(), one.inode) != all.end();
+         });
+}
+
 }  // namespace
 
 RingInfo Rings::look_once(int ring) const {
@@ -84,9 +94,21 @@ int Rings::cancel(int ring, int fd, By& by) const {
   return -errno;
 }
 
+// Who asks for one connection at a time has just been given one, perhaps.
+RingInfo Rings::look_for_accepts(int ring) const {
+  constexpr int most_looks = 10;
+  constexpr Nanoseconds between = 200 * microsecond;
+  RingInfo info = look(ring);
+  for (int i = 1; info.complete && info.accepts + info.queued_accepts == 0 && i < most_looks; ++i) {
+    pause_for(*sys_, between);
+    info = look(ring);
+  }
+  return info;
+}
+
 // A ring tells what it allows when it is asked to cancel what cannot be there: nothing
 // waits on the open /proc, which is ours alone.
-const char* Rings::why_not(int ring) const {
+const char* Rings::why_not(int ring, const Listeners& listeners) const {
   By by = By::us;
   int refusal = -Rings(*sys_, proc_).cancel(ring, proc_, by);
   // One that has not been started yet has nothing that waits.
@@ -97,20 +119,16 @@ const char* Rings::why_not(int ring) const {
   if (refusal == EEXIST && issuer_ != nullptr && issuer_->reach(ring)) {
     refusal = 0;
   }
-  // Who asks for one connection at a time has just been given one, perhaps.
-  constexpr int most_looks = 10;
-  constexpr Nanoseconds between = 200 * microsecond;
   RingInfo info = look(ring);
-  for (int i = 1; refusal > 0 && info.complete && info.accepts == 0 && i < most_looks; ++i) {
-    pause_for(*sys_, between);
-    info = look(ring);
+  if (info.complete && (refusal > 0 || info.has_kernel_thread)) {
+    info = look_for_accepts(ring);
   }
   if (!info.complete) {
     return "it is in use all the time, so that what it waits for cannot be seen";
   }
-  // Whether or not it accepts at the moment of a look.
-  if (info.has_kernel_thread) {
-    return "a thread of the kernel's looks for what is asked of it (IORING_SETUP_SQPOLL)";
+  if (info.has_kernel_thread && may_accept(info, listeners)) {
+    return "a thread of the kernel's looks for what is asked of it (IORING_SETUP_SQPOLL), and it "
+           "may accept";
   }
   if (info.accepts == 0) {
     return nullptr;

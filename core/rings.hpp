@@ -45,9 +45,14 @@ class Rings {
   // Whether it does just now, at one look; false where it cannot be told.
   [[nodiscard]] bool waits_for_connections(int ring) const { return look_once(ring).accepts > 0; }
 
+  // What a ring may accept from, by inode.
+  struct Listeners {
+    std::span<const std::uint64_t> all;
+    bool called_for;  // the program waits for each of them by calls, or by an epoll
+  };
   // Why accepts that wait in this ring could not be ended; null: they can, or there are
   // none. Nothing is changed.
-  [[nodiscard]] const char* why_not(int ring) const;
+  [[nodiscard]] const char* why_not(int ring, const Listeners& listeners) const;
 
   // Ends all accepts that wait in one of these rings on a file that is under one of `fds`.
   enum class Ended { none, some, refused };
@@ -62,6 +67,7 @@ class Rings {
 
  private:
   [[nodiscard]] RingInfo look_once(int ring) const;
+  [[nodiscard]] RingInfo look_for_accepts(int ring) const;
   // Whose thread has made the call.
   enum class By { us, issuer };
   int control(int ring, unsigned operation, void* argument, By& by) const;

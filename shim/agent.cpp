@@ -270,6 +270,13 @@ void ProcessOwner::note_revived(int fd) {
   wake_sleepers(fd);
 }
 
+bool ProcessOwner::is_waited_for(int fd) const {
+  return (fd_flags(fd) & fd_flag::polled) != 0 ||
+         std::any_of(
+             all_accept_slots().begin(), all_accept_slots().end(),
+             [&](const AcceptSlot& slot) { return slot.called.load() == AcceptSlot::inside(fd); });
+}
+
 bool ProcessOwner::clear_sends(int fd, Nanoseconds deadline) {
   constexpr Nanoseconds pause_time = 20 * microsecond;
   const Sys& sys = LocalOwner::sys();

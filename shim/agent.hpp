@@ -39,6 +39,7 @@ class ProcessOwner : public Program, public LocalOwner {
   void note_reviving(int fd) override;
   void note_revived(int fd) override;
   void note_settled() override;
+  [[nodiscard]] bool is_waited_for(int fd) const override;
   bool clear_sends(int fd, Nanoseconds deadline) override;
   bool clear_accepts(std::span<const int> fds, Nanoseconds deadline) override;
   bool reach(int ring) override { return issuer_.reach(ring); }

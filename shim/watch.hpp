@@ -129,6 +129,9 @@ struct alignas(64) AcceptSlot {
   std::atomic<std::int64_t> where{outside};  // outside, or inside(fd), maybe parked or sends
   std::atomic<pid_t> thread{0};
   std::atomic<bool> woken{false};  // by us: an EINTR may not be the program's
+  // inside(fd) of the last listener that the thread has gone the long way to, or received
+  // from: somebody waits there by calls.
+  std::atomic<std::int64_t> called{0};
   // The gate has been looked at, and the thread needs no barrier: who retires
   // has one executed in all threads.
   std::atomic<bool> short_way{false};

@@ -43,6 +43,7 @@ inline int real_accept(AcceptCall call, int fd, sockaddr* address, socklen_t* le
     AcceptSlot* slot = own_accept_slot();
     if (slot != nullptr) [[likely]] {
       take_short_way(*slot);
+      slot->called.store(AcceptSlot::inside(fd), std::memory_order_relaxed);
       slot->where.exchange(AcceptSlot::inside(fd));
     }
     int result = -1;

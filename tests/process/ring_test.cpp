@@ -118,6 +118,10 @@ TEST_CASE("restarted under load, nothing is lost: io_uring, all in fixed files")
   }
 }
 
+TEST_CASE("restarted under load, nothing is lost: epoll, and files by a ring that is polled") {
+  restarts_ring_server({"files"});
+}
+
 TEST_CASE("restarted under load, nothing is lost: io_uring, made by syscall()") {
   RingPlace place;
   place.program = STATIC_RING_SERVER;

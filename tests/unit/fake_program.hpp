@@ -20,6 +20,7 @@ class FakeProgram : public Program {
   void note_reviving(int fd) override;
   void note_revived(int fd) override;
   void note_settled() override { events.emplace_back("settled"); }
+  [[nodiscard]] bool is_waited_for(int fd) const override { return waits_for == fd; }
   bool clear_accepts(std::span<const int> fds, Nanoseconds deadline) override;
 
   struct Note {
@@ -34,6 +35,7 @@ class FakeProgram : public Program {
   std::function<void()> on_lock;   // the program races with us just before
   std::function<void()> on_clear;  // everything is swapped, nothing is settled
   bool accepts_clear = true;
+  int waits_for = -1;  // by a call
   int locked = 0;
 };
 

@@ -43,7 +43,7 @@ struct Scene {
   io_uring ring{};
   bool fixed = false;
 
-  Scene() { REQUIRE(::io_uring_queue_init(8, &ring, 0) == 0); }
+  explicit Scene(unsigned flags = 0) { REQUIRE(::io_uring_queue_init(8, &ring, flags) == 0); }
   Scene(const Scene&) = delete;
   Scene& operator=(const Scene&) = delete;
   ~Scene() { ::io_uring_queue_exit(&ring); }
@@ -117,6 +117,7 @@ TEST_CASE("of a ring's list the accepts that wait are counted, and nothing else"
   const RingInfo info = parse_ring_info(
       "pos:\t0\nino:\t4711\nSqMask:\t0x7\nSQEs:\t1\n"
       "    0: opcode:ACCEPT, fd:5, flags:0, off:0, addr:0x0, rw_flags:0x0, buf_index:0\n"
+      "    1: opcode:READ, fd:5, flags:0, off:0, addr:0x0, rw_flags:0x0, buf_index:0\n"
       "CQEs:\t1\n    1: user_data:7, res:13, flag:2\n"
       "SqThread:\t-1\nUserFiles:\t0\nUserBufs:\t0\n"
       "PollList:\n  op=13, task_works=0\n  op=6, task_works=0\n  op=13, task_works=1\n"
@@ -125,6 +126,7 @@ TEST_CASE("of a ring's list the accepts that wait are counted, and nothing else"
   CHECK_FALSE(info.doubtful);
   CHECK_FALSE(info.has_kernel_thread);
   CHECK(info.accepts == 2);
+  CHECK(info.queued_accepts == 1);
   CHECK(info.sockets.empty());
 }
 
@@ -297,6 +299,52 @@ TEST_CASE("a ring with which it cannot be done, and that accepts nothing, is no 
   CHECK(scene.retirement.obstacle().empty());
 }
 
+TEST_CASE("a ring that is polled is a reason not to begin only where it may accept", "[rings]") {
+  if (!has_rings()) {
+    return;
+  }
+  struct Row {
+    const char* what;
+    bool called;
+    bool accepts;
+    bool fixed;
+    bool refused;
+  };
+  const auto row =
+      GENERATE(values<Row>({{"something else waits for connections", true, false, false, false},
+                            {"nobody knows who waits for them", false, false, false, true},
+                            {"it accepts just now", true, true, false, true},
+                            {"the listener is in its table", true, false, true, true}}));
+  CAPTURE(row.what);
+  Scene scene(IORING_SETUP_SQPOLL);
+  scene.program.waits_for = row.called ? scene.listener.get() : -1;
+  if (row.fixed) {
+    scene.put_into_slot(2);
+  }
+  if (row.accepts) {
+    scene.ask();
+  }
+
+  CHECK(scene.prepare().has_value() == !row.refused);
+
+  CHECK((scene.retirement.obstacle().find("IORING_SETUP_SQPOLL") != std::string::npos) ==
+        row.refused);
+}
+
+TEST_CASE("what an epoll waits for is no affair of a ring that is polled", "[rings]") {
+  if (!has_rings()) {
+    return;
+  }
+  Scene scene(IORING_SETUP_SQPOLL);
+  const OwnedFd epoll(libc_sys(), ::epoll_create1(EPOLL_CLOEXEC));
+  epoll_event event{.events = EPOLLIN, .data = {.fd = scene.listener.get()}};
+  REQUIRE(::epoll_ctl(epoll.get(), EPOLL_CTL_ADD, scene.listener.get(), &event) == 0);
+
+  CHECK(scene.prepare());
+  CHECK(scene.retire());
+  CHECK(scene.retirement.obstacle().empty());
+}
+
 TEST_CASE("what a ring refuses us, its own thread is asked to do", "[rings]") {
   if (!has_rings()) {
     return;
@@ -322,7 +370,7 @@ TEST_CASE("what a ring refuses us, its own thread is asked to do", "[rings]") {
   const std::array<int, 1> listeners{scene.listener.get()};
   scene.ask();
 
-  CHECK(rings.why_not(scene.ring.ring_fd) == nullptr);
+  CHECK(rings.why_not(scene.ring.ring_fd, {}) == nullptr);
   CHECK(issuer.calls == 0);  // nothing has been changed
   CHECK(rings.end_accepts(all, listeners) == Rings::Ended::some);
   CHECK(issuer.calls == 1);
@@ -332,7 +380,7 @@ TEST_CASE("what a ring refuses us, its own thread is asked to do", "[rings]") {
 
   scene.ask();
   issuer.reachable = false;
-  CHECK(rings.why_not(scene.ring.ring_fd) != nullptr);
+  CHECK(rings.why_not(scene.ring.ring_fd, {}) != nullptr);
 }
 
 TEST_CASE("a ring whose table the kernel does not name is not taken from", "[rings]") {
@@ -349,7 +397,7 @@ TEST_CASE("a ring whose table the kernel does not name is not taken from", "[rin
     told = part == 0 ? 0 : told + part;
     return static_cast<ssize_t>(part);
   };
-  const char* reason = Rings(old, scene.proc.get()).why_not(scene.ring.ring_fd);
+  const char* reason = Rings(old, scene.proc.get()).why_not(scene.ring.ring_fd, {});
   REQUIRE(reason != nullptr);
   CHECK(std::string(reason).find("which sockets are its fixed files") != std::string::npos);
 }

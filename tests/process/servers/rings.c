@@ -1,5 +1,5 @@
 // ring-server [OPTION...] MODE ADDRESS: a server that asks an io_uring for everything
-// it waits for, and calls neither accept nor poll.
+// it waits for, and calls neither accept nor poll (all modes but "files").
 //
 //   single    one connection is asked for at a time
 //   multishot all are asked for at once
@@ -7,6 +7,8 @@
 //             connections have no descriptor
 //   issuer    as multishot, and the ring obeys one thread only
 //   poll      as multishot, and a thread of the kernel's looks for what is asked
+//   files     an epoll waits for connections; the ring, which a thread of the kernel's
+//             looks after, reads a file for each answer
 //   early     as multishot, and the ring is there before the listener
 //   closed    as multishot, and the ring's descriptor is closed
 //
@@ -20,6 +22,7 @@
 #include "tiny.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <getopt.h>
 #include <liburing.h>
 #include <poll.h>
@@ -30,6 +33,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -186,11 +190,62 @@ static _Noreturn void serve_by_ring(void) {
   }
 }
 
+// ---- A ring for files only --------------------------------------------------------------
+
+static void read_by_ring(int file) {
+  static char text[64];
+  struct io_uring_sqe* sqe = io_uring_get_sqe(&ring);
+  struct io_uring_cqe* cqe = NULL;
+  io_uring_prep_read(sqe, file, text, sizeof text, 0);
+  io_uring_submit(&ring);
+  const int failure = io_uring_wait_cqe(&ring, &cqe);
+  if (failure != 0 || cqe->res != sizeof text) {
+    errno = failure != 0 ? -failure : EIO;
+    fail("read");
+  }
+  io_uring_cqe_seen(&ring, cqe);
+}
+
+static void answer_by_calls(int connection, int file) {
+  char line[max_line];
+  const ssize_t size = recv(connection, line, sizeof line, 0);
+  if (size <= 0) {
+    close(connection);
+  } else if (line[size - 1] == '\n') {
+    read_by_ring(file);
+    dprintf(connection, "pid=%d\n", getpid());
+  }
+}
+
+static _Noreturn void serve_by_epoll(void) {
+  const int file = open("/proc/self/exe", O_RDONLY | O_CLOEXEC);
+  const int epoll = epoll_create1(EPOLL_CLOEXEC);
+  struct epoll_event event = {.events = EPOLLIN, .data.fd = listener};
+  fcntl(listener, F_SETFL, O_NONBLOCK);
+  epoll_ctl(epoll, EPOLL_CTL_ADD, listener, &event);
+  for (;;) {
+    if (epoll_wait(epoll, &event, 1, -1) <= 0) {
+      continue;
+    }
+    if (event.data.fd != listener) {
+      answer_by_calls(event.data.fd, file);
+      continue;
+    }
+    const int connection = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
+    if (connection >= 0) {
+      event = (struct epoll_event){.events = EPOLLIN, .data.fd = connection};
+      epoll_ctl(epoll, EPOLL_CTL_ADD, connection, &event);
+    }
+  }
+}
+
+// ---- Starting ---------------------------------------------------------------------------
+
 static void make_ring(const char* mode, bool by_syscall) {
   struct io_uring_params parameters = {0};
   if (strcmp(mode, "issuer") == 0) {
     parameters.flags = IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN;
-  } else if (strcmp(mode, "poll") == 0) {
+  } else if (strcmp(mode, "poll") == 0 || strcmp(mode, "files") == 0) {
     parameters.flags = IORING_SETUP_SQPOLL;
     parameters.sq_thread_idle = 1;  // ms in which it spins
   }
@@ -299,6 +354,9 @@ int main(int argc, char** argv) {
   }
   if (!early) {
     make_ring(mode, by_syscall);
+  }
+  if (strcmp(mode, "files") == 0) {
+    serve_by_epoll();
   }
   if (direct) {
     register_files();
