@@ -230,7 +230,7 @@ void Taker::log_stranger(const Conversation& conversation, const Listener& wante
 
 // Not what had been closed by the time of the grant.
 bool Taker::is_there(const Conversation& conversation, const Offer& offer) {
-  return !conversation.granted || offer.fd.is_open();
+  return !conversation.granted || offer.fd.is_open() || offer.claims > 0;
 }
 
 // False: what came is not what was promised, as the kernel tells it. Of a lesser user root
@@ -361,19 +361,20 @@ Taker::Offer* Taker::find_free(Conversation& conversation, const Listener& wante
   return best;
 }
 
-Taker::Claim Taker::claim_from(Conversation& conversation, const Listener& wanted) {
+Taker::Claim Taker::claim_from(Conversation& conversation, const Listener& wanted, bool may_share) {
   Offer* offer = find_free(conversation, wanted);
   if (offer == nullptr) {
     return {};
   }
-  Claim result = claim_offer(conversation, *offer);
+  Claim result = claim_offer(conversation, *offer, may_share);
   if (result.found == Found::claimed) {
     offer->claims = 1;
   }
   return result;
 }
 
-Taker::Claim Taker::claim_offer(Conversation& conversation, Offer& offer) {
+// `keep`: what was granted may be wanted once more, by one more socket.
+Taker::Claim Taker::claim_offer(Conversation& conversation, Offer& offer, bool keep) {
   Claim result{.found = Found::refused, .fd = {}, .listener = offer.listener};
   if (!offer.asked) {
     Message claim{.type = MessageType::claim};
@@ -386,8 +387,10 @@ Taker::Claim Taker::claim_offer(Conversation& conversation, Offer& offer) {
     return result;
   }
   // If it has died since, we hold what it granted, and become_owner finds out.
-  // The granted copy is kept: bind, close, bind again must work.
-  result.fd = OwnedFd(*sys_, sys_->fcntl(offer.fd.get(), F_DUPFD_CLOEXEC, 0));
+  // Bind, close, bind again must work. A copy of each of thousands would be one too many.
+  result.fd = keep || !self_.gives_back
+                  ? OwnedFd(*sys_, sys_->fcntl(offer.fd.get(), F_DUPFD_CLOEXEC, 0))
+                  : std::move(offer.fd);
   if (result.fd.is_open()) {
     result.found = Found::claimed;
   }
@@ -438,7 +441,7 @@ bool Taker::is_worth_another_look(const Conversation& conversation, const Claim&
 }
 
 Taker::Claim Taker::claim_among(std::list<Conversation>& found, const Listener& wanted, Fit fit,
-                                bool& look_again) {
+                                bool keep, bool& look_again) {
   Claim refused{};
   const Conversation* stranger = nullptr;
   for (auto conversation = found.begin(); conversation != found.end(); ++conversation) {
@@ -465,7 +468,7 @@ Taker::Claim Taker::claim_among(std::list<Conversation>& found, const Listener& 
       look_again = true;  // somebody else holds it by now, or nobody
       continue;
     }
-    Claim claim = claim_offer(*conversation, *offer);
+    Claim claim = claim_offer(*conversation, *offer, keep);
     if (claim.found == Found::claimed) {
       offer->claims = fit == Fit::same ? 1 : 0;
       conversations_.splice(conversations_.end(), found, conversation);
@@ -513,7 +516,7 @@ Taker::Claim Taker::claim(Rendezvous& rendezvous, const Listener& wanted, bool m
     if (conversation.shared) {
       continue;
     }
-    Claim claim = claim_from(conversation, wanted);
+    Claim claim = claim_from(conversation, wanted, may_share);
     if (claim.found != Found::nothing) {
       return claim;
     }
@@ -533,7 +536,7 @@ Taker::Claim Taker::claim(Rendezvous& rendezvous, const Listener& wanted, bool m
       return {.found = Found::handed_over, .fd = {}, .listener = {}};
     }
     bool look_again = false;
-    Claim claim = claim_among(found, wanted, Fit::same, look_again);
+    Claim claim = claim_among(found, wanted, Fit::same, may_share, look_again);
     if (claim.found != Found::nothing || !look_again) {
       return claim;
     }
@@ -604,7 +607,7 @@ std::vector<Taker::Claim> Taker::claim_overlapping_granted(const Listener& wante
       if (conversation.shared || offer.claims > 0 || !offer.fd.is_open() || how == Overlap::none) {
         continue;
       }
-      Claim claim = claim_offer(conversation, offer);
+      Claim claim = claim_offer(conversation, offer, true);
       if (claim.found == Found::claimed) {
         ++(how == Overlap::held_first ? offer.replacements : offer.parts);
         claim.overlap = how;
@@ -624,7 +627,7 @@ std::vector<Taker::Claim> Taker::claim_overlapping(Rendezvous& rendezvous, const
     }
     auto found = look(rendezvous);
     bool look_again = false;
-    Claim claim = claim_among(found, wanted, Fit::overlapping, look_again);
+    Claim claim = claim_among(found, wanted, Fit::overlapping, true, look_again);
     if (claim.found == Found::claimed) {
       continue;
     }
@@ -710,8 +713,16 @@ bool decrease(unsigned& count) {
 
 }  // namespace
 
-void Taker::release(const Listener& listener) {
-  for_offer_of(conversations_, listener, [](Offer& offer) { return decrease(offer.claims); });
+void Taker::release(const Listener& listener, int fd) {
+  for_offer_of(conversations_, listener, [&](Offer& offer) {
+    if (!decrease(offer.claims)) {
+      return false;
+    }
+    if (!offer.fd.is_open() && fd >= 0) {
+      offer.fd = OwnedFd(*sys_, sys_->fcntl(fd, F_DUPFD_CLOEXEC, 0));
+    }
+    return true;
+  });
 }
 
 void Taker::release_beside(std::span<const Beside> beside) {

@@ -25,6 +25,7 @@ class Taker {
     std::string identity;
     std::uint64_t generation = 0;
     bool takes_named = false;  // descriptors that are no listeners
+    bool gives_back = false;   // what it closes of what it has claimed
   };
 
   enum class Found {
@@ -83,8 +84,9 @@ class Taker {
   };
   Present look_around(Rendezvous& rendezvous);
 
-  // The program closed what it had claimed: it may be claimed again.
-  void release(const Listener& listener);
+  // The program closes what it had claimed: it may be claimed again. `fd` is a descriptor of
+  // it, for who gives back; -1: there is none any more.
+  void release(const Listener& listener, int fd = -1);
   // The same of what has a socket of the program's beside it.
   void release_beside(std::span<const Beside> beside);
 
@@ -126,7 +128,7 @@ class Taker {
   // A listener a predecessor has offered.
   struct Offer {
     Listener listener;
-    OwnedFd fd;           // once granted
+    OwnedFd fd{};         // once granted, until it is handed out for good
     bool asked = false;   // CLAIM has been said
     unsigned claims = 0;  // of sockets of the program's
     // Other sockets of the program's, beside it: those that reach all its peers, and others.
@@ -162,12 +164,12 @@ class Taker {
   void note_no_answer(Conversation& conversation, int code);
   bool receive_inventory(Conversation& conversation, Nanoseconds deadline);
   bool is_worth_another_look(const Conversation& conversation, const Claim& claim);
-  Claim claim_from(Conversation& conversation, const Listener& wanted);
-  Claim claim_offer(Conversation& conversation, Offer& offer);
+  Claim claim_from(Conversation& conversation, const Listener& wanted, bool may_share);
+  Claim claim_offer(Conversation& conversation, Offer& offer, bool keep);
   std::vector<Claim> claim_overlapping(Rendezvous& rendezvous, const Listener& wanted);
   std::vector<Claim> claim_overlapping_granted(const Listener& wanted);
   Claim share(Conversation& conversation, const Listener& wanted);
-  Claim claim_among(std::list<Conversation>& found, const Listener& wanted, Fit fit,
+  Claim claim_among(std::list<Conversation>& found, const Listener& wanted, Fit fit, bool keep,
                     bool& look_again);
   enum class Waited { active, busy, ended };
   Waited wait_until_active(Conversation& conversation, const std::string& wanted);

@@ -104,7 +104,7 @@ bool install(Process& process, int fd, const Address& address, Taker::Claim clai
       sys.dup3(claim.fd.get(), fd, (fd_flags & FD_CLOEXEC) != 0 ? O_CLOEXEC : 0) < 0) {
     process.log.warn("{} is not taken over: {}", to_string(claimed.listener.address),
                      error_text(errno));
-    process.taker->release(claimed.listener);
+    process.taker->release(claimed.listener, claim.fd.get());
     return false;
   }
   process.log.debug("claimed {}", to_string(claimed.listener.address));

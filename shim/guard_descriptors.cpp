@@ -22,7 +22,7 @@ void forget_number(Process& process, int fd) {
     std::erase(claim->fds, fd);
     if (claim->fds.empty()) {
       if (process.taker && !claim->native) {
-        process.taker->release(claim->listener);
+        process.taker->release(claim->listener, fd);
       }
       process.release_beside(*claim);
       if (!claim->shared) {

@@ -227,7 +227,8 @@ Process::Process() : pid_(::getpid()) {
 
 Taker& Process::own_taker() {
   if (!taker) {
-    taker.emplace(real_sys(), log, options, Taker::Self{identity, generation});
+    taker.emplace(real_sys(), log, options,
+                  Taker::Self{.identity = identity, .generation = generation, .gives_back = true});
   }
   return *taker;
 }

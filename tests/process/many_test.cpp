@@ -1,5 +1,5 @@
 // A server with thousands of listeners: more than the descriptors that a process may
-// have by default, and each is held twice or thrice during a restart.
+// have by default, and each is held twice during a restart.
 #include "families.hpp"
 
 #include <catch2/catch.hpp>
@@ -31,13 +31,14 @@ struct ManyPlace : Place {
   std::string number{};
 };
 
-// As many as there may be, with three descriptors of a starting successor for each.
+// As many as there may be, with two descriptors for each: of a starting successor, which has
+// the listener and what takes its options, and of the predecessor, which keeps a copy.
 int as_many_as_possible() {
   constexpr rlim_t most = 10'000;
   constexpr rlim_t others = 500;
   rlimit limit{};
   ::getrlimit(RLIMIT_NOFILE, &limit);
-  return static_cast<int>(std::min(most, (limit.rlim_max - others) / 3));
+  return static_cast<int>(std::min(most, (limit.rlim_max - others) / 2));
 }
 
 std::size_t descriptors_of(const Process& process) {

@@ -200,17 +200,34 @@ TEST_CASE("what the program has closed between offer and claim is not waited for
   CHECK(messages >= 3);
 }
 
+namespace {
+
+// Of listeners, that it keeps besides its one conversation.
+std::ptrdiff_t copies_in(const Taker& taker) {
+  std::vector<int> fds;
+  taker.append_descriptors(fds);
+  return std::count_if(fds.begin(), fds.end(), [](int fd) { return fd >= 0; }) - 1;
+}
+
+}  // namespace
+
 TEST_CASE("what is bound, closed and bound again is claimed again", "[taker]") {
   World world;
   const Predecessor predecessor(world);
   Rendezvous rendezvous = world.open_rendezvous(world.taker_sys);
-  Taker taker = world.make_taker(2);
+  const bool gives_back = GENERATE(false, true);
+  CAPTURE(gives_back);
+  Taker taker(world.taker_sys, world.log, world.options,
+              {.identity = "server", .generation = 2, .gives_back = gives_back});
   {
     const auto claim = taker.claim(rendezvous, predecessor.wanted());
     REQUIRE(claim.found == Found::claimed);
+    CHECK(copies_in(taker) == (gives_back ? 0 : 1));
     CHECK(taker.claim(rendezvous, predecessor.wanted()).found != Found::claimed);
-    taker.release(claim.listener);
+    CHECK(taker.unclaimed().empty());
+    taker.release(claim.listener, claim.fd.get());
     CHECK_FALSE(taker.has_claims());
+    CHECK(taker.unclaimed().size() == 1);
   }
   const auto again = taker.claim(rendezvous, predecessor.wanted());
   REQUIRE(again.found == Found::claimed);
