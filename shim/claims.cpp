@@ -42,11 +42,15 @@ std::uint8_t kind_of(const Listener& listener) {
   return listener.is_datagram() ? fd_flag::datagram : std::uint8_t{0};
 }
 
-// Sockets of a group share one address: one more may share one of the sockets.
-bool joins_group(int fd) {
+bool is_set(int fd, int option) {
   int on = 0;
   socklen_t size = sizeof on;
-  return real().getsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &on, &size) == 0 && on != 0;
+  return real().getsockopt(fd, SOL_SOCKET, option, &on, &size) == 0 && on != 0;
+}
+
+// Sockets of a group share one address: one more may share one of the sockets.
+bool joins_group(int fd) {
+  return is_set(fd, SO_REUSEPORT);
 }
 
 // Whether anybody can hold it: without a file there is no UNIX listener.
@@ -391,7 +395,8 @@ bool is_told_by_kernel(int fd, const Address& address) {
   socklen_t size = sizeof type;
   const Process* process = Process::existing();
   return process != nullptr && process->has_looked && !address.is_unix() &&
-         real().getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &size) == 0 && type == SOCK_STREAM &&
+         real().getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &size) == 0 &&
+         (type == SOCK_STREAM || (type == SOCK_DGRAM && !is_set(fd, SO_REUSEADDR))) &&
          !joins_group(fd) && !has_handed_over(*process);
 }
 

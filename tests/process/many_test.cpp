@@ -1,6 +1,7 @@
 // A server with thousands of listeners: more than the descriptors that a process may
 // have by default, and each is held twice during a restart.
 #include "families.hpp"
+#include "support/datagrams.hpp"
 
 #include <catch2/catch.hpp>
 
@@ -21,6 +22,15 @@ struct ManyPlace : Place {
     addresses = {number};
     environment = {"CONTINUITY_PROBATION=200ms"};
   }
+  // Another server of the same rendezvous.
+  [[nodiscard]] Process start_somebody() {
+    const std::string own = std::exchange(program, TINY_SERVER);
+    addresses = {port.address()};
+    Process somebody = start({"epoll-level"});
+    program = own;
+    addresses = {number};
+    return somebody;
+  }
   [[nodiscard]] Arguments arguments() const { return {std::to_string(count)}; }
   [[nodiscard]] std::string address_of(int index) const {
     constexpr int hosts_each = 250;
@@ -30,6 +40,11 @@ struct ManyPlace : Place {
   int count;
   std::string number{};
 };
+
+// How often a process has asked at the rendezvous who is there.
+std::size_t looks_of(Process& process, const Process& other) {
+  return process.logged("pid " + std::to_string(other.pid()) + " (\"tiny-server\") offers");
+}
 
 // As many as there may be, with two descriptors for each: of a starting successor, which has
 // the listener and what takes its options, and of the predecessor, which keeps a copy.
@@ -99,6 +114,37 @@ TEST_CASE("a successor of thousands of listeners that is not ready changes nothi
   server.await_log("serving ");
   CHECK(wait_until([&] { return descriptors_of(server) < before + some; }));
   CHECK(answer_from(place.address_of(3'999)) == answer_of(server));
+}
+
+TEST_CASE("of many binds to free addresses only the first asks who has them") {
+  const std::string kind = GENERATE("streams", "datagrams");
+  CAPTURE(kind);
+  ManyPlace place(40);
+  const Process somebody = place.start_somebody();
+  place.environment.emplace_back("CONTINUITY_LOG=debug");
+  Arguments arguments = place.arguments();
+  if (kind == "datagrams") {
+    arguments.insert(arguments.begin(), "--datagrams");
+  }
+
+  Process server = place.spawn_listening(arguments);
+
+  CHECK(looks_of(server, somebody) == 1);
+}
+
+TEST_CASE("a thousand datagram sockets are taken over") {
+  const ManyPlace place(1'200);
+  const Arguments arguments{"--datagrams", std::to_string(place.count)};
+  Process server = place.spawn_listening(arguments);
+  REQUIRE(ask_by_datagram(place.address_of(0), "x") == "x " + answer_of(server));
+
+  Process successor = place.spawn_listening(arguments);
+  successor.await_log("took over ");
+
+  for (int k = 0; k < place.count; ++k) {
+    REQUIRE(ask_by_datagram(place.address_of(k), "y") == "y " + answer_of(successor));
+  }
+  CHECK(left_by_itself(server));
 }
 
 }  // namespace continuity::test

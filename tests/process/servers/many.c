@@ -1,16 +1,21 @@
-// many-server COUNT PORT: listens on that many addresses, 127.1.0.1:PORT and on, and
-// answers every line with "pid=4711". It allows itself the descriptors that it needs.
+// many-server [--datagrams] COUNT PORT: listens on that many addresses, 127.1.0.1:PORT and
+// on, and answers every line, or datagram TEXT, with "pid=4711", or "TEXT pid=4711". It
+// allows itself the descriptors that it needs.
 #include <arpa/inet.h>
 #include <netinet/in.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/epoll.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 enum { most_seconds = 120, spare_descriptors = 64, hosts_each = 250, some_events = 64 };
+
+static bool datagrams;
 
 static void check(int good, const char* what) {
   if (!good) {
@@ -21,15 +26,18 @@ static void check(int good, const char* what) {
 
 static int listen_on(int index, in_port_t port) {
   const int on = 1;
-  const int fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+  const int type = datagrams ? SOCK_DGRAM : SOCK_STREAM;
+  const int fd = socket(AF_INET, type | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
   check(fd >= 0, "socket");
-  setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
+  if (!datagrams) {
+    setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
+  }
   const uint32_t host =
       0x7f010001U + (uint32_t)(index / hosts_each) * 256U + (uint32_t)(index % hosts_each);
   const struct sockaddr_in address = {
       .sin_family = AF_INET, .sin_port = htons(port), .sin_addr.s_addr = htonl(host)};
   check(bind(fd, (const struct sockaddr*)&address, sizeof address) == 0, "bind");
-  check(listen(fd, 16) == 0, "listen");
+  check(datagrams || listen(fd, 16) == 0, "listen");
   return fd;
 }
 
@@ -45,7 +53,23 @@ static void serve(int listener) {
   close(fd);
 }
 
+static void answer(int fd) {
+  char text[128];
+  struct sockaddr_in peer;
+  socklen_t length = sizeof peer;
+  enum { own_part = 32 };
+  const ssize_t size =
+      recvfrom(fd, text, sizeof text - own_part, 0, (struct sockaddr*)&peer, &length);
+  if (size >= 0) {
+    const int more = snprintf(text + size, own_part, " pid=%d", (int)getpid());
+    sendto(fd, text, (size_t)(size + more), 0, (struct sockaddr*)&peer, length);
+  }
+}
+
 int main(int argc, char** argv) {
+  datagrams = argc > 1 && strcmp(argv[1], "--datagrams") == 0;
+  argv += datagrams ? 1 : 0;
+  argc -= datagrams ? 1 : 0;
   if (argc != 3) {
     return 2;
   }
@@ -68,7 +92,7 @@ int main(int argc, char** argv) {
     struct epoll_event events[some_events];
     const int ready = epoll_wait(epoll, events, some_events, -1);
     for (int i = 0; i < ready; ++i) {
-      serve(events[i].data.fd);
+      (datagrams ? answer : serve)(events[i].data.fd);
     }
   }
 }
