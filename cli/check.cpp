@@ -1,18 +1,19 @@
 // continuity check: a restart up to the moment at which it would happen.
 #include "cli/describe.hpp"
 #include "cli/launch.hpp"
+#include "cli/notify.hpp"
 #include "cli/program_file.hpp"
 #include "cli/server_run.hpp"
 #include "core/proc_text.hpp"
 
 #include <algorithm>
 #include <cstdlib>
-#include <fcntl.h>
 #include <filesystem>
 #include <memory>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -58,6 +59,60 @@ std::string name_of_option(int level, int number) {
   return found == option_names.end() ? compose("option {} of level {}", number, level)
                                      : found->name;
 }
+
+// Where the rehearsal tells of itself, whichever of its processes and users that is.
+class Reports {
+ public:
+  Reports() : socket_(make_named_socket(sys_, SOCK_STREAM, name_)) {
+    constexpr int queue = 8;
+    if (sys_.listen(socket_.get(), queue) != 0) {
+      socket_.reset();
+    }
+  }
+  [[nodiscard]] bool is_open() const { return socket_.is_open(); }
+  [[nodiscard]] const std::string& name() const { return name_; }
+
+  // What a process of the run says within this time; empty: nothing.
+  std::string receive(Run& run, Nanoseconds patience) {
+    if (!await(socket_, now(sys_) + patience)) {
+      return {};
+    }
+    const OwnedFd teller(
+        sys_, sys_.accept4(socket_.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
+    ucred peer{};
+    socklen_t length = sizeof peer;
+    // Anybody can find a name in the abstract namespace.
+    if (!teller.is_open() ||
+        sys_.getsockopt(teller.get(), SOL_SOCKET, SO_PEERCRED, &peer, &length) != 0 ||
+        !run.has(peer.pid)) {
+      return {};
+    }
+    std::string text;
+    std::array<char, 4096> part{};
+    const Nanoseconds deadline = after(sys_, telling_time);
+    while (!text.ends_with("end\n") && await(teller, deadline)) {
+      const ssize_t size = sys_.read(teller.get(), part.data(), part.size());
+      if (size <= 0) {
+        break;
+      }
+      text.append(part.data(), static_cast<std::size_t>(size));
+    }
+    return text;
+  }
+
+ private:
+  static constexpr Nanoseconds telling_time = 5 * second;
+
+  bool await(const OwnedFd& fd, Nanoseconds deadline) {
+    pollfd entry{.fd = fd.get(), .events = POLLIN, .revents = 0};
+    const timespec timeout = to_timespec(std::max<Nanoseconds>(deadline - now(sys_), 0));
+    return sys_.ppoll(&entry, 1, &timeout) > 0;
+  }
+
+  const Sys& sys_ = libc_sys();
+  std::string name_{};
+  OwnedFd socket_;
+};
 
 // What the rehearsal has said, as JSON; nothing: not all of it, or not yet.
 std::optional<Json> read_report(const std::string& text) {
@@ -129,7 +184,7 @@ std::string describe(const Json& report) {
                         report["memory_kib"].get<std::int64_t>());
 }
 
-Start start_of(const Arguments& given, const std::string& report) {
+Start start_of(const Arguments& given, const Reports& reports) {
   std::error_code error;
   Start start{.arguments = given.command};
   if (const std::string program = find_in_path(given.command.front()); !program.empty()) {
@@ -142,12 +197,13 @@ Start start_of(const Arguments& given, const std::string& report) {
     start.environment.emplace_back(*variable);
   }
   set_variable(start.environment, preload_variable());
-  set_variable(start.environment, "CONTINUITY_REHEARSAL=" + report);
+  set_variable(start.environment, "CONTINUITY_REHEARSAL=" + reports.name());
   return start;
 }
 
-Exit rehearse(const Arguments& given, const std::string& path, Output& output) {
-  const Start start = start_of(given, path);
+Exit rehearse(const Arguments& given, Reports& reports, Output& output) {
+  constexpr Nanoseconds look_interval = 5 * millisecond;
+  const Start start = start_of(given, reports);
   if (start.program.empty()) {
     return complain(Exit::failed, compose("{}: not found", given.command.front()));
   }
@@ -160,9 +216,8 @@ Exit rehearse(const Arguments& given, const std::string& path, Output& output) {
   std::optional<Json> report;
   bool running = true;
   while (!report && running && now(libc_sys()) < began + given.timeout) {
-    pause_for(libc_sys(), 5 * millisecond);
-    running = run->is_running();
-    report = read_report(read_file(path));
+    report = read_report(reports.receive(*run, look_interval));
+    running = report || run->is_running();
   }
   const Nanoseconds took = now(libc_sys()) - began;
   run->end();
@@ -187,13 +242,15 @@ Exit rehearse(const Arguments& given, const std::string& path, Output& output) {
 
 Exit check(const Arguments& given) {
   auto output = Output::make("check", 0);
-  auto report = Output::make("check", 0);
-  if (!output || !report) {
+  Reports reports;
+  if (!reports.is_open()) {
+    complain(Exit::system, "no socket can be made");
+  }
+  if (!output || !reports.is_open()) {
     return Exit::system;
   }
-  const Exit exit = rehearse(given, report->path(), *output);
+  const Exit exit = rehearse(given, reports, *output);
   output->remove();
-  report->remove();
   return exit;
 }
 

@@ -27,6 +27,21 @@ std::optional<Address> parse(const std::string& text) {
 
 }  // namespace
 
+OwnedFd make_named_socket(const Sys& sys, int type, std::string& name) {
+  OwnedFd fd(sys, sys.socket(AF_UNIX, type | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+  sockaddr_un chosen{};
+  chosen.sun_family = AF_UNIX;
+  auto* address = reinterpret_cast<sockaddr*>(&chosen);  // NOLINT: the socket API
+  socklen_t length = sizeof chosen;
+  if (sys.bind(fd.get(), address, sizeof(sa_family_t)) != 0 ||
+      sys.getsockname(fd.get(), address, &length) != 0) {
+    return {};
+  }
+  name.assign(&chosen.sun_path[0], length - offsetof(sockaddr_un, sun_path));
+  name.front() = '@';
+  return fd;
+}
+
 Manager::Manager(const Sys& sys, const std::string& address) : sys_(&sys) {
   const auto parsed = parse(address);
   if (!parsed) {
@@ -61,23 +76,13 @@ void Manager::say(const std::string& lines, const std::vector<int>& fds) {
   sys_->sendmsg(fd_.get(), &message, MSG_NOSIGNAL);
 }
 
-// The kernel chooses the name, in the abstract namespace: nothing is left behind in a
-// directory.
 ServerNotices::ServerNotices(const Sys& sys)
-    : sys_(&sys), fd_(sys, sys.socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0)) {
-  sockaddr_un name{};
-  name.sun_family = AF_UNIX;
-  auto* address = reinterpret_cast<sockaddr*>(&name);  // NOLINT: the socket API
-  socklen_t length = sizeof name;
+    : sys_(&sys), fd_(make_named_socket(sys, SOCK_DGRAM, address_)) {
   const int on = 1;
-  if (sys.setsockopt(fd_.get(), SOL_SOCKET, SO_PASSCRED, &on, sizeof on) != 0 ||
-      sys.bind(fd_.get(), address, sizeof(sa_family_t)) != 0 ||
-      sys.getsockname(fd_.get(), address, &length) != 0) {
+  if (sys.setsockopt(fd_.get(), SOL_SOCKET, SO_PASSCRED, &on, sizeof on) != 0) {
     fd_.reset();
-    return;
+    address_.clear();
   }
-  address_.assign(&name.sun_path[0], length - offsetof(sockaddr_un, sun_path));
-  address_.front() = '@';
 }
 
 std::optional<ServerNotices::Notice> ServerNotices::receive() {

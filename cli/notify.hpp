@@ -10,6 +10,10 @@
 
 namespace continuity::cli {
 
+// A socket of AF_UNIX at a name of the kernel's choice, "@name" in the abstract namespace: nothing
+// is left behind in a directory. Not open: it could not be made.
+OwnedFd make_named_socket(const Sys& sys, int type, std::string& name);
+
 // The manager that has started us.
 class Manager {
  public:
@@ -42,8 +46,8 @@ class ServerNotices {
 
  private:
   const Sys* sys_;
+  std::string address_{};
   OwnedFd fd_;
-  std::string address_;
 };
 
 // Of what a server says, what concerns the service and not one of its runs: READY=1,

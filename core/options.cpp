@@ -122,12 +122,10 @@ bool read_hide(std::string_view text, Options& options) {
   return true;
 }
 
+// Whatever it says, this is a rehearsal: one that cannot tell of itself must not take over.
 bool read_rehearsal(std::string_view text, Options& options) {
-  if (!text.empty() && text.front() != '/') {
-    return false;
-  }
   options.rehearsal = text;
-  return true;
+  return text.empty() || (text.front() == '@' && text.size() > 1);
 }
 
 template <std::string Options::*member>
@@ -157,7 +155,7 @@ constexpr std::array readers{
     Reader{"CONTINUITY_DRAIN_TIMEOUT", a_duration, read_duration<&Options::drain_timeout>},
     Reader{"CONTINUITY_HIDE", "absolute paths of files, separated by ':'", read_hide},
     Reader{"CONTINUITY_NEW", a_switch, read_bool<&Options::fresh>},
-    Reader{"CONTINUITY_REHEARSAL", "an absolute path", read_rehearsal},
+    Reader{"CONTINUITY_REHEARSAL", "a name in the abstract namespace: @name", read_rehearsal},
     Reader{"CONTINUITY_LOG", "error, warn, info or debug", read_log},
     Reader{"CONTINUITY_LOG_FILE", "a path", read_text<&Options::log_file>},
     Reader{"CONTINUITY_DISABLE", a_switch, read_bool<&Options::disabled>},

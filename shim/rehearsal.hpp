@@ -5,8 +5,9 @@
 
 namespace continuity::shim {
 
-// At the moment at which it would become the owner. Its predecessor has noticed nothing but
-// an attempt that ends.
+// At the moment at which it would become the owner.
+void tell_of_rehearsal(Process& process) noexcept;
+// Its predecessor has noticed nothing but an attempt that ends.
 [[noreturn]] void end_rehearsal(Process& process) noexcept;
 
 }  // namespace continuity::shim

@@ -244,6 +244,7 @@ bool settle_generation(Process& process, bool for_others) {
             page.phase.compare_exchange_strong(
                 phase, static_cast<std::uint32_t>(GenerationPhase::asking))) {
           if (!process.options.rehearsal.empty()) {
+            tell_of_rehearsal(process);
             tell_generation(process, GenerationPhase::ended);
             end_rehearsal(process);
           }

@@ -1,9 +1,13 @@
 // continuity check: a restart that is not one.
 #include "command.hpp"
+#include "support/temp_dir.hpp"
 
 #include <catch2/catch.hpp>
 
 #include <csignal>
+#include <fstream>
+#include <sys/stat.h>
+#include <unistd.h>
 
 namespace continuity::test {
 namespace {
@@ -66,6 +70,65 @@ TEST_CASE("check of the same command changes nothing, and a restart afterwards w
   CHECK(report["ready"] == "epoll");
   const Process second = place.restart({"epoll-level"});
   CHECK(left_by_itself(server));
+}
+
+TEST_CASE("check hears of it from a worker of another user, in a directory of its own as well") {
+  if (::geteuid() != 0) {
+    WARN("skipped: not root");
+    return;
+  }
+  const TempDir root;
+  const bool has_root = GENERATE(false, true);
+  const std::string loop = GENERATE("prefork", "prefork-epoll");
+  Arguments arguments{"--nobody", "workers"};
+  if (has_root) {
+    arguments.insert(arguments.end(), {"--chroot", root.path()});
+  }
+  arguments.push_back(loop);
+  CAPTURE(arguments);
+  const Place place;
+  const Process server = place.start(arguments);
+  arguments.push_back(place.address());
+  const Said said = check(place, arguments);
+  CHECK(said.errors.empty());
+  REQUIRE(said.status == 0);
+  CHECK(said.json()["claims"][0]["address"] == place.address());
+  CHECK(answer_from(place.address()).rfind("pid=", 0) == 0);
+}
+
+TEST_CASE("check believes nobody but the command that it has started") {
+  const Place place;
+  const Process server = place.start({"loop"});
+  // It finds the command's name, as anybody can, and has something to say.
+  const std::string lie =
+      "import os, re, socket, sys\n"
+      "name = re.search(r'CONTINUITY_REHEARSAL=@(\\w+)', open(sys.argv[1]).read())[1]\n"
+      "s = socket.socket(socket.AF_UNIX)\n"
+      "s.connect('\\0' + name)\n"
+      "try:\n"
+      "  s.sendall(b'ready 1\\nclaimed 1.2.3.4:5 1 1\\nend\\n')\n"
+      "  s.recv(1)\n"
+      "except ConnectionError: pass\n"
+      "print('lied', flush=True)\n";
+  const std::string seen = place.directory / "seen";
+  REQUIRE(::mkfifo(seen.c_str(), 0600) == 0);
+  Process liar = Process::start({"python3", "-c", lie, seen});
+  const std::string fifo = place.directory / "fifo";
+  REQUIRE(::mkfifo(fifo.c_str(), 0600) == 0);
+  Process command =
+      start_command(place, {"check", "--", "/bin/sh", "-c",
+                            "env >" + seen + "; read -r line <" + fifo + "; exec \"$@\"", "sh",
+                            TINY_SERVER, "loop", place.address()});
+  CHECK(liar.next_line() == "lied");
+  std::ofstream(fifo) << "go\n";
+  CHECK(command.wait_exit() == 0);
+  std::string all;
+  for (std::string line; line != "}";) {
+    line = command.next_line();
+    all += line;
+  }
+  CHECK(all.find("1.2.3.4") == std::string::npos);
+  CHECK(all.find(place.address()) != std::string::npos);
 }
 
 TEST_CASE("check of a command that fails says what it wrote") {

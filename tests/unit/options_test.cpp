@@ -149,7 +149,6 @@ TEST_CASE("a value that cannot be read is named, and the default stays", "[optio
       {"CONTINUITY_SUCCESS_SIGNAL", "term", "signal"},
       {"CONTINUITY_DRAIN_TIMEOUT", "1d", "duration"},
       {"CONTINUITY_HIDE", "server.pid", "absolute"},
-      {"CONTINUITY_REHEARSAL", "report", "absolute"},
       {"CONTINUITY_HIDE", "/run/server.pid:", "absolute"},
       {"CONTINUITY_HIDE", "/run/server.pid::/run/server.sock", "absolute"},
       {"CONTINUITY_HIDE", "/run/", "files"},
@@ -171,6 +170,13 @@ TEST_CASE("one bad value does not spoil the good ones", "[options]") {
       {{"CONTINUITY_PROBATION", "x"}, {"CONTINUITY_UNCLAIMED", "7s"}, {"CONTINUITY_LOG", "y"}});
   CHECK(errors.size() == 2);
   CHECK(options.unclaimed == 7 * second);
+}
+
+TEST_CASE("a rehearsal that does not know whom to tell is a rehearsal all the same", "[options]") {
+  const auto [options, errors] = read({{"CONTINUITY_REHEARSAL", "/tmp/report"}});
+  REQUIRE(errors.size() == 1);
+  CHECK_THAT(errors[0].expected, Catch::Contains("@name"));
+  CHECK_FALSE(options.rehearsal.empty());
 }
 
 TEST_CASE("durations are whole numbers of ms, s, m or h", "[options]") {
