@@ -72,13 +72,13 @@ std::string key_of(const Listener& listener) {
 
 // Of several sockets on one address (SO_REUSEPORT) none is kept: a server that closes one of
 // them, to have fewer workers, would leave that one's share of the clients to us.
-void Keeper::follow(Server& server) {
+bool Keeper::follow(Server& server) {
   // The credentials of who has sent a message would take the place of a descriptor.
   const int off = 0;
   sys_->setsockopt(server.channel.fd(), SOL_SOCKET, SO_PASSCRED, &off, sizeof off);
   const auto listeners = look_to_keep(*sys_, server.channel);
   if (listeners.empty()) {
-    return;  // busy; the next look tells
+    return false;  // busy; the next look tells
   }
   std::map<std::string, std::vector<std::uint32_t>> by_key;
   for (const Listener& listener : listeners) {
@@ -93,7 +93,7 @@ void Keeper::follow(Server& server) {
     }
   }
   if (offers() || keys == followed_) {
-    return;
+    return false;
   }
   copies_.clear();
   if (!ids.empty()) {
@@ -101,6 +101,7 @@ void Keeper::follow(Server& server) {
   }
   // If not all came, the next look tries again.
   followed_ = copies_.size() == ids.size() ? keys : std::string();
+  return true;
 }
 
 void Keeper::hold(std::vector<OwnedFd> fds) {

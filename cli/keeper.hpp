@@ -15,8 +15,8 @@ class Keeper {
   explicit Keeper(const Sys& sys) : sys_(&sys) {}
 
   // What the server serves now. What it serves no more is let go of. The conversation with
-  // it is over then.
-  void follow(Server& server);
+  // it is over then. True: there are other copies than before.
+  bool follow(Server& server);
   // The same of descriptors from elsewhere; those that are no listeners are closed.
   void hold(std::vector<OwnedFd> fds);
   void let_go();

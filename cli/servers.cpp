@@ -15,23 +15,6 @@
 namespace continuity::cli {
 namespace {
 
-// "1000/nginx.00000000000000ff.sock": the name and the generation.
-bool read_door(std::string_view door, Server& server) {
-  constexpr std::string_view suffix = ".sock";
-  door = door.substr(door.find('/') + 1);
-  if (!door.ends_with(suffix)) {
-    return false;
-  }
-  door.remove_suffix(suffix.size());
-  const auto dot = door.rfind('.');
-  if (dot == std::string_view::npos || dot == 0 ||
-      !read_number(door.substr(dot + 1), server.generation, 16)) {
-    return false;
-  }
-  server.name = visible(door.substr(0, dot));
-  return true;
-}
-
 // Who has made the door, and listens there, need not be who answers.
 Result<Message> receive(Channel& channel, Nanoseconds deadline, Credentials& sender) {
   const Sys& sys = libc_sys();
@@ -96,6 +79,22 @@ std::optional<Start> start_of_process(pid_t pid) {
 }
 
 }  // namespace
+
+bool read_door(std::string_view door, Server& server) {
+  constexpr std::string_view suffix = ".sock";
+  door = door.substr(door.find('/') + 1);
+  if (!door.ends_with(suffix)) {
+    return false;
+  }
+  door.remove_suffix(suffix.size());
+  const auto dot = door.rfind('.');
+  if (dot == std::string_view::npos || dot == 0 ||
+      !read_number(door.substr(dot + 1), server.generation, 16)) {
+    return false;
+  }
+  server.name = visible(door.substr(0, dot));
+  return true;
+}
 
 std::string Server::state() const {
   switch (answer) {

@@ -43,6 +43,10 @@ struct Server {
   std::optional<Start> start();
 };
 
+// "1000/nginx.00000000000000ff.sock", or without the directory: the name and the generation.
+// False: it is no name of a socket at the rendezvous.
+bool read_door(std::string_view door, Server& server);
+
 // Who does not answer within this is stopped.
 constexpr Nanoseconds answer_time = second;
 

@@ -107,6 +107,7 @@ bool Supervisor::prepare() {
     complain(Exit::system, rendezvous_ ? "signalfd: no descriptor" : problem);
     return false;
   }
+  arrivals_.emplace(*sys_, rendezvous_->path());
   auto given = take_listen_fds(*sys_);
   command_.arguments = choices_.command;
   command_.environment = {
@@ -115,11 +116,11 @@ bool Supervisor::prepare() {
       "WATCHDOG_PID"};  // it is meant for whoever serves
   if (choices_.keeps && !given.empty()) {
     keeper_.hold(std::move(given));
-    stored_ = keeper_.count();
+    has_stored_ = true;
     identity_ = identity_of(
         options_, choices_.command.front().substr(choices_.command.front().find_last_of('/') + 1));
     keeper_.offer(identity_);
-    log_.info("{} listeners are kept from before; the server takes them over", stored_);
+    log_.info("{} listeners are kept from before; the server takes them over", keeper_.count());
   }
   const Address name = control_address(*sys_, sys_->getpid());
   control_ =
@@ -145,11 +146,12 @@ int Supervisor::run() {
 }
 
 void Supervisor::wait_for_something() {
-  std::array<pollfd, 4> fds{
+  std::array<pollfd, 5> fds{
       {{.fd = signals_.get(), .events = POLLIN, .revents = 0},
        {.fd = notices_.fd(), .events = POLLIN, .revents = 0},
        {.fd = request_.is_open() ? -1 : control_.get(), .events = POLLIN, .revents = 0},
-       {.fd = request_.get(), .events = POLLIN, .revents = 0}}};
+       {.fd = request_.get(), .events = POLLIN, .revents = 0},
+       {.fd = arrivals_->fd(), .events = POLLIN, .revents = 0}}};
   const Nanoseconds until = std::min(next_look_, deadline_);
   const timespec timeout = to_timespec(until == never ? never : until - now(*sys_));
   if (sys_->ppoll(fds.data(), fds.size(), until == never ? nullptr : &timeout) < 0) {
@@ -158,6 +160,9 @@ void Supervisor::wait_for_something() {
   // What the server says before it ends is heard before its end.
   if (fds[1].revents != 0) {
     on_notices();
+  }
+  if (fds[4].revents != 0) {
+    on_arrivals();
   }
   if (fds[0].revents != 0) {
     on_signals();
@@ -180,6 +185,10 @@ void Supervisor::wait_for_something() {
       look_at_restart();
       break;
     case Phase::serving: {
+      if (std::exchange(wants_restart_, false)) {
+        request_restart({});
+        break;
+      }
       keeper_.look_whether_taken();
       auto all = look();
       if (Server* const seen = find_new(all); seen != nullptr && now_ && now_->generation == 0) {
@@ -210,7 +219,7 @@ void Supervisor::on_signal(int signal) {
   if (signal == SIGCHLD) {
     reap();
   } else if (signal == SIGHUP) {
-    request_restart({});
+    on_hangup();
   } else if (std::find(stopping.begin(), stopping.end(), signal) != stopping.end()) {
     begin_to_stop(signal);
   } else if (now_ || next_) {
@@ -236,6 +245,28 @@ void Supervisor::on_notices() {
     if (phase_ == Phase::starting) {
       schedule(0);
     }
+  }
+}
+
+// Anybody of this user may have come; a look tells. If that comes too late, because who has come
+// has failed at once, it has served all the same.
+void Supervisor::on_arrivals() {
+  for (const std::uint64_t generation : arrivals_->take()) {
+    has_arrived_ = has_arrived_ || !known_.contains(generation);
+  }
+  if (phase_ == Phase::starting || phase_ == Phase::restarting) {
+    schedule(0);
+  }
+}
+
+// Who sends a signal hears of no refusal: what it was sent for has changed, and the run that
+// starts may have read it before.
+void Supervisor::on_hangup() {
+  if (phase_ == Phase::starting || phase_ == Phase::restarting) {
+    log_.info("SIGHUP: restarted when the run that starts has come to serve");
+    wants_restart_ = true;
+  } else if (phase_ != Phase::pausing) {  // which a run that reads everything anew ends
+    request_restart({});
   }
 }
 
@@ -277,12 +308,15 @@ void Supervisor::answer(OwnedFd& asker, const Answer& answer) {
 // The first, one that is to follow another, or one after a failure.
 void Supervisor::begin_run() {
   known_.clear();
-  for (const Server& one : look()) {
+  arrivals_->take();
+  // Ourselves as well, if we offer what the run before has left.
+  for (const Server& one : find_servers(*rendezvous_, look_time)) {
     known_.insert(one.generation);
   }
   began_ = now(*sys_);
   took_over_ = false;
   server_is_ready_ = false;
+  has_arrived_ = false;
   const auto started = start_server(command_);
   if (!started) {
     const std::string why = compose("{}: {}: {}", choices_.command.front(), started.error().step,
@@ -379,6 +413,18 @@ void Supervisor::look_at_start() {
   }
 }
 
+// Of whom nothing was taken over nobody else says that it is to end.
+void Supervisor::stop_if_it_serves(const Run& run, std::vector<Server>& all) {
+  const Server* const seen = find(all, run.generation);
+  if (seen == nullptr || seen->answer != Server::Answer::report) {
+    return;
+  }
+  const int signal = options_.stop_signal != 0 ? options_.stop_signal : SIGTERM;
+  log_.warn("pid {} serves other addresses than its successor; ending it ({})", run.main,
+            signal_name(signal));
+  sys_->kill(run.main, signal);
+}
+
 void Supervisor::look_at_restart() {
   auto all = look();
   Server* const serving = find_new(all);
@@ -392,6 +438,7 @@ void Supervisor::look_at_restart() {
     if (serving->report.state != HolderState::on_probation) {
       const pid_t successor = next_->main;
       if (now_) {
+        stop_if_it_serves(*now_, all);
         old_.push_back(*now_);
       }
       now_ = std::exchange(next_, std::nullopt);
@@ -432,12 +479,10 @@ void Supervisor::keep(Server* serving) {
   if (serving == nullptr || serving->answer != Server::Answer::report) {
     return;
   }
-  const auto before = keeper_.descriptors();
-  keeper_.follow(*serving);
-  if (!manager_.is_there() || *variable("FDSTORE") == '0' || keeper_.descriptors() == before) {
+  if (!keeper_.follow(*serving) || !manager_.is_there() || *variable("FDSTORE") == '0') {
     return;
   }
-  if (stored_ > 0) {
+  if (has_stored_) {
     manager_.say("FDSTOREREMOVE=1\nFDNAME=continuity\n");
   }
   const auto fds = keeper_.descriptors();
@@ -447,7 +492,7 @@ void Supervisor::keep(Server* serving) {
                  {fds.begin() + static_cast<std::ptrdiff_t>(at),
                   fds.begin() + static_cast<std::ptrdiff_t>(std::min(at + most, fds.size()))});
   }
-  stored_ = fds.size();
+  has_stored_ = !fds.empty();
 }
 
 // ---- Ends ------------------------------------------------------------------------------
@@ -490,7 +535,13 @@ void Supervisor::on_end_of_next(pid_t pid, int status) {
     return;  // the parent of a daemon
   }
   const std::string how = compose("pid {} {}", pid, how_it_ended(status));
+  on_arrivals();
   if (phase_ == Phase::starting) {
+    if (has_arrived_) {
+      now_ = std::exchange(next_, std::nullopt);
+      on_end_of_server(status);
+      return;
+    }
     next_.reset();
     last_status_ = exit_status_of(status);
     // One that could not even start once is for somebody to look at.
@@ -502,7 +553,7 @@ void Supervisor::on_end_of_next(pid_t pid, int status) {
     }
     return;
   }
-  if (!took_over_) {
+  if (!took_over_ && !has_arrived_) {
     next_.reset();
     if (now_) {
       finish_restart({Exit::failed, how + " before it was ready"});
@@ -571,6 +622,7 @@ void Supervisor::start_again(const std::string& why) {
              kept ? "; its listeners are kept open meanwhile" : "");
   manager_.say(compose("STATUS=Starting again: {}\n", why));
   phase_ = Phase::pausing;
+  wants_restart_ = false;  // the next run reads everything anew
   deadline_ = never;
   schedule(pause);
 }

@@ -3,6 +3,7 @@
 // server when it is told to, starts it again when it has failed, and ends as the server ends.
 #pragma once
 
+#include "cli/arrivals.hpp"
 #include "cli/command.hpp"
 #include "cli/keeper.hpp"
 #include "cli/notify.hpp"
@@ -55,13 +56,16 @@ class Supervisor {
   void on_notices();
   void on_control();
   void on_request();
+  void on_arrivals();
 
   void begin_run();
+  void on_hangup();
   void request_restart(OwnedFd asker);
   void answer(OwnedFd& asker, const Answer& answer);
   void finish_restart(const Answer& answer);
   void fail_restart(const std::string& why);
   void look_at_start();
+  void stop_if_it_serves(const Run& run, std::vector<Server>& all);
   void look_at_restart();
   void note_serving(Run& run, const Server& seen);
   void come_to_serve();
@@ -93,9 +97,10 @@ class Supervisor {
   Manager manager_;
   ServerNotices notices_;
   std::optional<Rendezvous> rendezvous_;
+  std::optional<Arrivals> arrivals_;
   ServerCommand command_;
   Keeper keeper_;
-  std::size_t stored_ = 0;
+  bool has_stored_ = false;  // the manager has copies
   OwnedFd signals_;
   OwnedFd control_;
   OwnedFd asker_;    // of the restart under way
@@ -106,6 +111,8 @@ class Supervisor {
   std::optional<Run> next_;        // is to follow it
   std::string identity_;           // of the server, once it has been seen
   std::set<std::uint64_t> known_;  // generations that were there before `next_`
+  bool has_arrived_ = false;       // somebody else has been announced since
+  bool wants_restart_ = false;     // SIGHUP has come when it could not be done
   bool took_over_ = false;         // `next_` serves, and is on probation
   bool server_is_ready_ = false;   // it has said so itself
   bool announced_ = false;         // READY=1 has been said

@@ -10,6 +10,8 @@
 #include <csignal>
 #include <filesystem>
 #include <fstream>
+#include <netinet/in.h>
+#include <set>
 #include <sstream>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -86,6 +88,18 @@ struct Supervised {
 struct Plain : Supervised {
   explicit Plain(Environment more = {}) : Supervised(std::move(more)) { before_each_run(""); }
 };
+
+// Of listeners on IPv4.
+std::set<int> ports_of(const std::vector<int>& listeners) {
+  std::set<int> ports;
+  for (const int fd : listeners) {
+    sockaddr_in address{};
+    socklen_t length = sizeof address;
+    ::getsockname(fd, reinterpret_cast<sockaddr*>(&address), &length);
+    ports.insert(ntohs(address.sin_port));
+  }
+  return ports;
+}
 
 bool is_alive(pid_t pid) {
   return ::kill(pid, 0) == 0;
@@ -269,6 +283,106 @@ TEST_CASE("a supervisor hands signals on to its server, and kills what does not 
   other.supervisor.signal(SIGUSR1);
   CHECK(other.supervisor.next_line() == "told of success");  // as it says when it gets that
   other.stop();
+}
+
+TEST_CASE("a server that crashes when it has only just begun to serve is started again") {
+  Supervised supervised;
+  // It is announced when it begins to serve, and dies before anybody can look.
+  const std::string dies =
+      "import os, socket, sys, threading\n"
+      "def watch(directory):\n"
+      "  while not any(name.startswith('dies.') for name in os.listdir(directory)): pass\n"
+      "  os.kill(os.getpid(), 9)\n"
+      "place = sys.argv[1] + '/' + str(os.getuid())\n"
+      "threading.Thread(target=watch, args=[place]).start()\n"
+      "s = socket.create_server(('127.0.0.1', int(sys.argv[2])))\n"
+      "s.accept()\n";
+  const std::string flag = supervised.place.directory / "died";
+  const std::string program = supervised.place.directory / "dies.py";
+  write_file(program, dies);
+  supervised.before_each_run("[ -e " + flag + " ] || { touch " + flag +
+                             "; CONTINUITY_NAME=dies exec python3 " + program + " " +
+                             supervised.place.rendezvous() + " " +
+                             std::to_string(supervised.place.port.number()) + "; }");
+  supervised.supervisor = Process::start(supervised.command(), supervised.variables);
+  supervised.supervisor.await_log("was killed by SIGKILL; it is started again");
+  const pid_t second = supervised.next_server();
+  CHECK(wait_until([&] { return supervised.who_answers() == second; }));
+  CHECK(supervised.supervisor.logged("was killed by SIGKILL; it is started again") == 1);
+  supervised.stop();
+}
+
+TEST_CASE("SIGHUP while a run starts is no refusal: another run follows it") {
+  Supervised supervised;
+  const std::string fifo = supervised.place.directory / "fifo";
+  REQUIRE(::mkfifo(fifo.c_str(), 0600) == 0);
+  supervised.before_each_run("read -r line <" + fifo);
+  supervised.supervisor = Process::start(supervised.command(), supervised.variables);
+  supervised.supervisor.await_log("is started: ");
+  const auto hang_up = [&] {
+    supervised.supervisor.signal(SIGHUP);
+    supervised.supervisor.await_log("SIGHUP: restarted when");
+  };
+  const auto let_start = [&] {
+    std::ofstream(fifo) << "go\n";
+    return supervised.next_server();
+  };
+  hang_up();
+  hang_up();  // however often
+  const pid_t first = let_start();
+  supervised.supervisor.await_log("is started: ");
+  hang_up();  // and in the restart
+  const pid_t second = let_start();
+  CHECK(second != first);
+  supervised.supervisor.await_log("the restart has succeeded: pid " + std::to_string(second));
+  const pid_t third = let_start();
+  supervised.supervisor.await_log("the restart has succeeded: pid " + std::to_string(third));
+  CHECK(supervised.who_answers() == third);
+  CHECK(supervised.supervisor.logged("is started: ") == 3);
+  supervised.stop();
+}
+
+TEST_CASE("what the manager keeps for later is what the server serves after a reload") {
+  Supervised supervised;
+  const ReservedPort before;
+  const ReservedPort after;
+  const std::string flag = supervised.place.directory / "moved";
+  write_file(supervised.script, "if [ -e " + flag + " ]; then set -- \"$@\" " + after.address() +
+                                    "; else set -- \"$@\" " + before.address() +
+                                    "; fi\nexec \"$@\"\n");
+  NotifySocket manager;
+  supervised.variables.insert(supervised.variables.end(),
+                              {manager.variable(), "CONTINUITY_UNCLAIMED=100ms"});
+  supervised.start();
+  manager.await("FDSTORE=1");
+  CHECK(ports_of(manager.stored()) == std::set{supervised.place.port.number(), before.number()});
+  const auto earlier = manager.stored().size();
+  write_file(flag, "");
+  CHECK(supervised.reload().wait_exit() == 0);
+  supervised.next_server();
+  manager.await("FDSTOREREMOVE=1");
+  manager.await("FDSTORE=1");
+  const std::vector<int> stored(manager.stored().begin() + static_cast<std::ptrdiff_t>(earlier),
+                                manager.stored().end());
+  CHECK(ports_of(stored) == std::set{supervised.place.port.number(), after.number()});
+  supervised.stop();
+}
+
+TEST_CASE("a run whose successor takes nothing over, since it serves elsewhere, is stopped") {
+  Supervised supervised;
+  const ReservedPort other;
+  const std::string flag = supervised.place.directory / "moved";
+  write_file(supervised.script, "[ ! -e " + flag + " ] || set -- " TINY_SERVER " poll " +
+                                    other.address() + "\nexec \"$@\"\n");
+  supervised.start();
+  const pid_t first = supervised.server;
+  write_file(flag, "");
+  CHECK(supervised.reload().wait_exit() == 0);
+  const pid_t second = supervised.next_server();
+  CHECK(number_in(answer_from(other.address()), "pid") == second);
+  CHECK(wait_until([&] { return !is_alive(first); }));
+  CHECK(wait_until([&] { return answer_from(supervised.place.address()) == "ECONNREFUSED"; }));
+  supervised.stop();
 }
 
 TEST_CASE("a daemon is followed, restarted and stopped like a server in the foreground") {
