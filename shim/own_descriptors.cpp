@@ -24,7 +24,21 @@
 namespace continuity::shim {
 namespace {
 
+// select knows no number above it.
 constexpr int highest_own = 1023;
+
+// Where ours are put: the highest numbers of the first of these that has room. Fork copies
+// the table of descriptors up to its highest number, and few programs have more than the
+// first leaves them; who has many needs all numbers below 1,024 but so few.
+constexpr int range_size = 32;
+constinit std::atomic<int> g_low_count{0};
+struct Range {
+  int highest;
+  // Above it numbers are likely not to be free: where to begin to look, so that many
+  // descriptors are not looked through for each.
+  std::atomic<int> next{highest};
+};
+constinit std::array<Range, 2> g_ranges{Range{.highest = 255}, Range{.highest = highest_own}};
 
 // Core never sees the numbers of its descriptors but handles for them, so that
 // one can be moved when the program wants its number: dup2 onto it is allowed.
@@ -36,10 +50,8 @@ constexpr int no_number = -1;
 constinit std::array<std::atomic<int>, handles> g_numbers{};
 // No handle at or above it has ever been given out.
 constinit std::atomic<int> g_handle_limit{0};
-// Below it handles are likely to be in use, and numbers above the other not to be free:
-// where to begin to look, so that many descriptors are not looked through for each.
+// Below it handles are likely to be in use: where to begin to look.
 constinit std::atomic<std::size_t> g_next_handle{0};
-constinit std::atomic<int> g_next_number{highest_own};
 
 bool is_handle(int fd) {
   return fd >= first_handle;
@@ -125,18 +137,60 @@ class HigherLimit {
   bool changed_ = false;
 };
 
-// A copy marked as ours, or -1: at the highest free number of some that are kept for
-// that, for select knows none above; then, since there may be thousands, above all that
-// the program may have; then wherever there is one.
+void note_own(int number) {
+  if (!is_ours(number) && number <= highest_own) {
+    g_low_count.fetch_add(1);
+  }
+  set_fd_flags(number, fd_flag::ours);
+}
+
+// Its number is free again, or will be.
+void forget_own(int number) {
+  if (is_ours(number) && number <= highest_own) {
+    g_low_count.fetch_sub(1);
+  }
+  remove_fd_flags(number, fd_flag::ours);
+  for (Range& range : g_ranges) {
+    int next = range.next.load();
+    while (number > next && number <= range.highest &&
+           !range.next.compare_exchange_weak(next, number)) {
+    }
+  }
+}
+
+// The highest free number in one of the ranges, or -1. A program may have been left so few
+// that the last of them is not there: then among all of these.
+int find_in_ranges(int highest) {
+  constexpr int lowest = 2;
+  if (g_low_count.load() >= range_size) {
+    return -1;
+  }
+  for (Range& range : g_ranges) {
+    const bool is_last = &range == &g_ranges.back();
+    int floor = range.highest - range_size;
+    if (highest <= floor) {
+      if (!is_last) {
+        continue;
+      }
+      floor = lowest;
+    }
+    const int found = find_free(std::min({highest, range.highest, range.next.load()}), floor);
+    range.next.store(found);
+    if (found > floor) {
+      return found;
+    }
+  }
+  return -1;
+}
+
+// A copy marked as ours, or -1: in the ranges that are kept for that; then, since there may
+// be thousands, above all that the program may have; then wherever there is one.
 int copy_high(int number) {
   constexpr int lowest = 2;
-  constexpr int usually_lowest = highest_own - 32;
   const auto copy_at = [number](int least) { return real().fcntl(number, F_DUPFD_CLOEXEC, least); };
   const int highest = highest_allowed();
-  const int floor = highest > usually_lowest ? usually_lowest : lowest;
-  const int wanted = find_free(std::min(highest, g_next_number.load()), floor);
-  g_next_number.store(wanted);
-  int copy = wanted > floor ? copy_at(wanted) : -1;
+  const int wanted = find_in_ranges(highest);
+  int copy = wanted >= 0 ? copy_at(wanted) : -1;
   if (copy < 0) {
     // A high number costs the kernel a table as long as that.
     constexpr int long_table = 65'536;
@@ -151,22 +205,13 @@ int copy_high(int number) {
     copy = copy_at(find_free(highest, lowest));
   }
   if (copy >= 0) {
-    set_fd_flags(copy, fd_flag::ours);
+    note_own(copy);
   }
   return copy;
 }
 
-// Its number is free again.
-void look_from(int number) {
-  int next = g_next_number.load();
-  while (number > next && number <= highest_own &&
-         !g_next_number.compare_exchange_weak(next, number)) {
-  }
-}
-
 void close_number(int number) {
-  remove_fd_flags(number, fd_flag::ours);
-  look_from(number);
+  forget_own(number);
   real().close(number);
 }
 
@@ -187,7 +232,7 @@ int place(int number) {
   }
   const int high = copy_high(number);
   if (high < 0) {
-    set_fd_flags(number, fd_flag::ours);  // no room above: it stays where it is
+    note_own(number);  // no room above: it stays where it is
     return hand_out(number);
   }
   real().close(number);
@@ -248,8 +293,7 @@ int close(int fd) {
   const int number = slot.exchange(0) - 1;
   const auto index = static_cast<std::size_t>(&slot - g_numbers.data());
   g_next_handle.store(std::min(g_next_handle.load(), index));
-  remove_fd_flags(number, fd_flag::ours);
-  look_from(number);
+  forget_own(number);
   return real().close(number);
 }
 int connect(int fd, const sockaddr* address, socklen_t length) {
@@ -497,7 +541,7 @@ bool move_own_descriptor(int number) noexcept {
   for (std::atomic<int>& slot : g_numbers) {
     int expected = number + 1;
     if (moved >= 0 && slot.compare_exchange_strong(expected, moved + 1)) {
-      remove_fd_flags(number, fd_flag::ours);
+      forget_own(number);
       return true;
     }
   }

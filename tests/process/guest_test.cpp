@@ -28,6 +28,15 @@ std::size_t descriptors_of(const Process& process) {
   return entries("/proc/" + std::to_string(process.pid()) + "/fd");
 }
 
+int highest_descriptor(const Process& process) {
+  int highest = -1;
+  for (const auto& entry :
+       std::filesystem::directory_iterator("/proc/" + std::to_string(process.pid()) + "/fd")) {
+    highest = std::max(highest, std::stoi(entry.path().filename()));
+  }
+  return highest;
+}
+
 // With one connection open: when it has been answered, all earlier ones have
 // been closed.
 std::size_t descriptors_serving_one(const Place& place, const Process& server) {
@@ -96,6 +105,14 @@ TEST_CASE("the program sees the descriptors that it sees without the library") {
     server = std::move(successor);
   }
   CHECK(sees(place, expected));
+}
+
+TEST_CASE("a server with few descriptors has a short table of them") {
+  constexpr int short_table = 256;  // what a fork copies
+  const Place place;
+  const Process server = place.start({"epoll-level"});
+
+  CHECK(highest_descriptor(server) < short_table);
 }
 
 TEST_CASE("neither descriptors nor threads grow with the number of restarts") {

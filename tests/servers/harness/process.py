@@ -16,7 +16,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 _family = Path(__file__).with_name("family.py")
-library_numbers = range(900, 1024)  # its descriptors are the highest below 1,024
+library_numbers = frozenset((*range(224, 256), *range(992, 1024)))  # where its descriptors are
 
 
 def _children_of_all() -> dict[int, list[int]]:
