@@ -6,6 +6,7 @@
 #include <continuity/upgrader.h>
 
 #include <boost/asio.hpp>
+#include <exception>
 #include <iostream>
 #include <memory>
 #include <utility>
@@ -41,6 +42,8 @@ class Server {
     watch();
   }
   ~Server() { event_.release(); }  // not ours to close
+  Server(const Server&) = delete;
+  Server& operator=(const Server&) = delete;
 
  private:
   void accept() {
@@ -73,7 +76,7 @@ class Server {
 
 }  // namespace
 
-int main(int argc, char** argv) {
+int main(int argc, char** argv) try {
   SocketUpgrader upgrader;
   const int sock = upgrader.listen(argc > 1 ? argv[1] : "127.0.0.1:8080");
   if (sock < 0 || !upgrader.ready()) {
@@ -84,4 +87,7 @@ int main(int argc, char** argv) {
   const Server server(context, upgrader, sock);
   say_listening();
   context.run();
+} catch (const std::exception& error) {
+  std::cerr << error.what() << '\n';
+  return 1;
 }
