@@ -235,7 +235,7 @@ Exit rehearse(const Arguments& given, Reports& reports, Output& output) {
   if (given.as_json || !is_for_people()) {
     print_json(*report);
   } else {
-    print(describe(*report));
+    print_lines(describe(*report));
   }
   return Exit::done;
 }

@@ -5,6 +5,7 @@
 
 #include <string>
 #include <string_view>
+#include <unistd.h>
 #include <vector>
 
 namespace continuity::cli {
@@ -23,8 +24,17 @@ bool is_for_people();
 enum class Colour : int { none = 0, bold = 1, red = 31, green = 32, yellow = 33 };
 std::string paint(Colour colour, std::string_view text);
 
-// Rows of cells, each column as wide as what is in it; the last one is cut where the
-// terminal ends.
+// Columns of the terminal that a descriptor is; 0: as many as needed.
+std::size_t terminal_width(int fd = STDOUT_FILENO);
+
+// Lines that are longer than that are broken between words, and go on with an indent.
+std::string folded(std::string_view text, std::size_t width);
+
+// Writes it to standard output, folded for the terminal.
+void print_lines(const std::string& text);
+
+// Rows of cells, each column as wide as what is in it. On a terminal the last one is cut where
+// that ends, and has a line of its own where nothing useful would be left.
 class Table {
  public:
   struct Cell {
@@ -33,13 +43,10 @@ class Table {
   };
   explicit Table(std::vector<std::string> head);
   void add(std::vector<Cell> row) { rows_.push_back(std::move(row)); }
-  [[nodiscard]] std::string to_string() const;
+  [[nodiscard]] std::string to_string(std::size_t terminal = terminal_width()) const;
 
  private:
   std::vector<std::vector<Cell>> rows_;
 };
-
-// Columns of the terminal; 0: as many as needed.
-std::size_t terminal_width();
 
 }  // namespace continuity::cli

@@ -124,7 +124,7 @@ Exit show(const std::string& name, bool as_json) {
   for (const Server& server : servers) {
     text += (text.empty() ? "" : "\n") + describe(server, connections);
   }
-  print(text);
+  print_lines(text);
   return Exit::done;
 }
 

@@ -42,7 +42,7 @@ Exit reload(pid_t supervisor) {
   if (exit != 0) {
     return complain(static_cast<Exit>(exit), told);
   }
-  print(compose("{}\n", told));
+  print_lines(compose("{}\n", told));
   return Exit::done;
 }
 
