@@ -1,4 +1,6 @@
 // continuity doctor: will it work here, and if not, why, and what to do.
+#include "cli/doctor.hpp"
+
 #include "cli/command.hpp"
 #include "cli/describe.hpp"
 #include "cli/launch.hpp"
@@ -15,6 +17,7 @@
 #include <cstring>
 #include <fcntl.h>
 #include <filesystem>
+#include <fstream>
 #include <linux/filter.h>
 #include <linux/membarrier.h>
 #include <map>
@@ -25,13 +28,7 @@
 namespace continuity::cli {
 namespace {
 
-struct Finding {
-  enum class Verdict { good, doubtful, bad };
-  Verdict verdict;
-  std::string subject;
-  std::string text;
-  std::string remedy{};
-};
+using Verdict = Finding::Verdict;
 
 class Doctor {
  public:
@@ -42,7 +39,6 @@ class Doctor {
   [[nodiscard]] const std::vector<Finding>& findings() const { return findings_; }
 
  private:
-  using Verdict = Finding::Verdict;
   void find_that(bool good, const char* subject, std::string yes, std::string no,
                  std::string remedy, Verdict otherwise = Verdict::bad) {
     findings_.push_back(good ? Finding{Verdict::good, subject, std::move(yes)}
@@ -100,25 +96,32 @@ std::set<std::uint64_t> sockets_of(pid_t pid) {
   return inodes;
 }
 
-// Listening TCP sockets of the network that a process sees: its inode and its address.
+// Listening TCP sockets of the network that a process sees: its inode and its address. The kernel
+// lists them before all others, of which there may be a hundred thousand (TIME_WAIT).
 std::map<std::uint64_t, std::string> listening_in(pid_t pid) {
   constexpr std::string_view listen_state = "0A";
+  constexpr std::size_t inode_column = 9;
   std::map<std::uint64_t, std::string> found;
   for (const char* table : {"net/tcp", "net/tcp6"}) {
-    for_each_line(read_file(proc(pid, table)), [&](std::string_view line) {
+    std::ifstream lines(proc(pid, table));
+    std::string line;
+    std::getline(lines, line);  // the head
+    while (std::getline(lines, line)) {
+      std::string_view rest = line;
       std::vector<std::string_view> words;
-      for (auto word = take_word(line); !word.empty(); word = take_word(line)) {
+      for (auto word = take_word(rest); !word.empty(); word = take_word(rest)) {
         words.push_back(word);
+      }
+      if (words.size() <= inode_column || words[3] != listen_state) {
+        break;
       }
       std::uint64_t inode = 0;
       unsigned port = 0;
-      constexpr std::size_t inode_column = 9;
-      if (words.size() > inode_column && words[3] == listen_state &&
-          read_number(words[inode_column], inode, 10) &&
+      if (read_number(words[inode_column], inode, 10) &&
           read_number(words[1].substr(words[1].find(':') + 1), port, 16)) {
         found[inode] = compose("port {}", port);
       }
-    });
+    }
   }
   return found;
 }
@@ -279,33 +282,15 @@ void Doctor::look_at_unit(pid_t pid) {
   }
   const std::string shown = output_of(
       "systemctl show " + unit +
-      " -p Type -p NotifyAccess -p KillMode -p PrivateTmp -p RuntimeDirectory -p ExecReload "
-      "-p NoNewPrivileges -p SystemCallFilter -p MemoryDenyWriteExecute -p FileDescriptorStoreMax "
-      "2>/dev/null");
-  const auto is = [&](const std::string& line) {
-    return ("\n" + shown).find("\n" + line + "\n") != std::string::npos;
-  };
+      " -p Type -p NotifyAccess -p KillMode -p PrivateTmp -p ProtectSystem -p RuntimeDirectory "
+      "-p ExecReload -p NoNewPrivileges -p SystemCallFilter -p RestrictAddressFamilies "
+      "-p MemoryDenyWriteExecute -p NoExecPaths -p ExecPaths 2>/dev/null");
   if (shown.empty()) {
     return;
   }
   note(Verdict::good, "unit", unit);
-  find_that(shown.find("continuity") != std::string::npos, "unit",
-            "its ExecReload= restarts the server",
-            "systemctl reload does not restart the server, and systemctl restart stops it first",
-            "the drop-in of docs/guides/systemd.md", Verdict::doubtful);
-  if (is("Type=notify")) {
-    find_that(is("NotifyAccess=main") || is("NotifyAccess=all"), "unit", "NotifyAccess= fits",
-              "nobody may say READY=1", "NotifyAccess=main", Verdict::doubtful);
-  }
-  if (is("PrivateTmp=yes") && options_.directory.empty() && is("RuntimeDirectory=")) {
-    note(Verdict::doubtful, "unit",
-         "PrivateTmp=yes: a process outside of the unit does not find it in /tmp",
-         "RuntimeDirectory=NAME and CONTINUITY_DIR=/run/NAME");
-  }
-  find_that(is("KillMode=mixed") || is("KillMode=control-group"), "unit", "KillMode= fits",
-            "processes are left behind when it stops", "KillMode=mixed", Verdict::doubtful);
-  if (!is("SystemCallFilter=")) {
-    note(Verdict::doubtful, "unit", "SystemCallFilter= is set", "it must allow @system-service");
+  for (Finding& one : look_at_unit_settings(shown, !options_.directory.empty())) {
+    findings_.push_back(std::move(one));
   }
 }
 
@@ -330,8 +315,8 @@ Exit tell(const std::vector<Finding>& findings, bool as_json) {
                                                                    : Colour::yellow;
       std::string word = word_for(one.verdict);
       word.resize(10, ' ');
-      print(compose("{}{}: {}{}{}\n", paint(colour, word), one.subject, one.text,
-                    one.remedy.empty() ? "" : "; ", one.remedy));
+      print_lines(compose("{}{}: {}{}{}\n", paint(colour, word), one.subject, one.text,
+                          one.remedy.empty() ? "" : "; ", one.remedy));
     }
   }
   if (as_json) {
@@ -369,6 +354,71 @@ Exit examine(const Question& question) {
 }
 
 }  // namespace
+
+std::vector<Finding> look_at_unit_settings(const std::string& shown, bool has_directory) {
+  std::vector<Finding> findings;
+  const auto is = [&](const std::string& line) {
+    return ("\n" + shown).find("\n" + line + "\n") != std::string::npos;
+  };
+  const auto value_of = [&](const std::string& name) {
+    std::string value;
+    for_each_line(shown, [&](std::string_view line) {
+      if (line.starts_with(name + "=")) {
+        value = line.substr(name.size() + 1);
+      }
+    });
+    return value == "~" ? "" : value;  // all but none: it is not set
+  };
+  const auto find_that = [&](bool good, const char* yes, const char* no, const char* remedy,
+                             Verdict otherwise = Verdict::doubtful) {
+    findings.push_back(good ? Finding{Verdict::good, "unit", yes}
+                            : Finding{otherwise, "unit", no, remedy});
+  };
+  find_that(value_of("ExecReload").find("continuity") != std::string::npos,
+            "its ExecReload= restarts the server",
+            "systemctl reload does not restart the server, and systemctl restart stops it first",
+            "the drop-in of docs/guides/systemd.md");
+  if (is("Type=notify")) {
+    find_that(is("NotifyAccess=main") || is("NotifyAccess=all"), "NotifyAccess= fits",
+              "nobody may say READY=1", "NotifyAccess=main");
+  }
+  const bool has_place = has_directory || !value_of("RuntimeDirectory").empty();
+  if (is("PrivateTmp=yes")) {
+    find_that(has_place, "PrivateTmp= does not part the runs, which are all in the unit",
+              "PrivateTmp=yes: a process outside of the unit does not find it in /tmp",
+              "RuntimeDirectory=NAME and CONTINUITY_DIR=/run/NAME");
+  }
+  if (is("ProtectSystem=strict")) {
+    find_that(has_place, "there is a directory for it in spite of ProtectSystem=strict",
+              "ProtectSystem=strict: /run/continuity cannot be made or written to",
+              "RuntimeDirectory=NAME and CONTINUITY_DIR=/run/NAME");
+  }
+  find_that(is("KillMode=mixed") || is("KillMode=control-group"), "KillMode= fits",
+            "processes are left behind when it stops", "KillMode=mixed");
+  for (const char* setting : {"NoNewPrivileges", "MemoryDenyWriteExecute"}) {
+    if (is(compose("{}=yes", setting))) {
+      findings.push_back({Verdict::good, "unit", compose("{}=yes is no obstacle", setting)});
+    }
+  }
+  const std::string families = value_of("RestrictAddressFamilies");
+  if (!families.empty()) {
+    const bool named = (" " + families + " ").find("AF_UNIX ") != std::string::npos;
+    find_that(named != families.starts_with('~'), "RestrictAddressFamilies= lets runs meet",
+              "RestrictAddressFamilies= is without AF_UNIX: the runs cannot meet", "add AF_UNIX",
+              Verdict::bad);
+  }
+  if (!value_of("NoExecPaths").empty()) {
+    find_that(value_of("ExecPaths").find("continuity") != std::string::npos,
+              "ExecPaths= has continuity in it",
+              "NoExecPaths= is set: continuity cannot be executed, nor the library be loaded",
+              "ExecPaths= must name them, as in the drop-in for redis", Verdict::bad);
+  }
+  if (!value_of("SystemCallFilter").empty()) {
+    findings.push_back(
+        {Verdict::doubtful, "unit", "SystemCallFilter= is set", "it must allow @system-service"});
+  }
+  return findings;
+}
 
 void add_doctor(CLI::App& application, Exit& exit) {
   CLI::App* command =
