@@ -68,15 +68,15 @@ class Endings {
     }
   }
 
-  // "pid 1, pid 2"; empty: all have ended.
-  [[nodiscard]] std::string left() const {
-    std::string left;
+  // Those that have ended, or have not.
+  [[nodiscard]] std::vector<pid_t> that_have(bool ended) const {
+    std::vector<pid_t> found;
     for (const Ending& ending : all_) {
-      if (!has_ended(ending)) {
-        left += (left.empty() ? "pid " : ", pid ") + std::to_string(ending.pid);
+      if (has_ended(ending) == ended) {
+        found.push_back(ending.pid);
       }
     }
-    return left;
+    return found;
   }
 
  private:
@@ -85,14 +85,16 @@ class Endings {
   std::vector<Ending> all_;
 };
 
-Exit stop(const std::string& name, Nanoseconds timeout) {
-  std::vector<Server> servers;
-  if (const Exit exit = find_named(name, servers); exit != Exit::done) {
-    return exit;
-  }
+struct Arguments {
+  std::string name;
+  Nanoseconds timeout = 30 * second;
+  bool as_json = false;
+};
+
+// Each is told once; how it went is known of all at the end.
+Exit tell_and_wait(std::vector<Server>& servers, Nanoseconds timeout, Endings& endings) {
   put_in_order(servers);
   const Nanoseconds deadline = after(libc_sys(), timeout);
-  Endings endings;
   for (Server& server : servers) {
     // A successor that is starting is not at the rendezvous yet.
     if (server.report.phase == ReportedPhase::granted && server.report.rival_pid > 1) {
@@ -112,26 +114,39 @@ Exit stop(const std::string& name, Nanoseconds timeout) {
     }
   }
   endings.await(deadline, 5 * millisecond);
-  if (const std::string left = endings.left(); !left.empty()) {
-    return complain(Exit::timed_out,
-                    compose("{} still there after {} s", left, in_seconds(timeout)));
+  std::string left;
+  for (const pid_t pid : endings.that_have(false)) {
+    left += (left.empty() ? "pid " : ", pid ") + std::to_string(pid);
   }
-  print(compose("{} has ended\n", name));
-  return Exit::done;
+  return left.empty() ? Exit::done
+                      : complain(Exit::timed_out,
+                                 compose("{} still there after {} s", left, in_seconds(timeout)));
+}
+
+Exit stop(const Arguments& given) {
+  std::vector<Server> servers;
+  if (const Exit exit = find_named(given.name, servers); exit != Exit::done) {
+    return exit;
+  }
+  Endings endings;
+  const Exit exit = tell_and_wait(servers, given.timeout, endings);
+  if (given.as_json) {
+    print_json(Json{{"ended", endings.that_have(true)}, {"left", endings.that_have(false)}});
+  } else if (exit == Exit::done) {
+    print_lines(compose("{} has ended\n", given.name));
+  }
+  return exit;
 }
 
 }  // namespace
 
 void add_stop(CLI::App& application, Exit& exit) {
-  struct Arguments {
-    std::string name;
-    Nanoseconds timeout = 30 * second;
-  };
   CLI::App* command = application.add_subcommand("stop", "End a server, all its generations");
   auto given = std::make_shared<Arguments>();
   command->add_option("NAME", given->name, "what it is called, or a pid")->required();
   add_duration(*command, "--timeout", given->timeout, "how long to wait for that (30s)");
-  command->callback([given, &exit] { exit = stop(given->name, given->timeout); });
+  command->add_flag("--json", given->as_json, "as JSON");
+  command->callback([given, &exit] { exit = stop(*given); });
 }
 
 }  // namespace continuity::cli

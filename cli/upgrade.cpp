@@ -21,15 +21,51 @@ struct Arguments {
   std::string program;
   std::vector<std::string> variables;
   Nanoseconds timeout = 120 * second;
+  bool as_json = false;
   std::vector<std::string> arguments;  // instead of those that it was started with
+};
+
+// What is known of the attempt, as docs/continuity.schema.json has it; for people it is told
+// when it happens.
+class Tale {
+ public:
+  explicit Tale(bool as_json) : as_json_(as_json) {}
+
+  void say(const std::string& text) const {
+    if (!as_json_) {
+      print_lines(text + "\n");
+    }
+  }
+  void note(const char* what, Json value) { facts_[what] = std::move(value); }
+  // Why it has failed.
+  Exit fail(Exit exit, const std::string& why) {
+    facts_["reason"] = why;
+    return complain(exit, why);
+  }
+  void end(Exit exit) {
+    facts_["outcome"] = exit == Exit::done          ? "done"
+                        : exit == Exit::rolled_back ? "rolled-back"
+                        : exit == Exit::timed_out   ? "timed-out"
+                                                    : "failed";
+    if (as_json_) {
+      print_json(facts_);
+    }
+  }
+
+ private:
+  bool as_json_;
+  Json facts_{{"outcome", nullptr},      {"started", nullptr},  {"predecessor", nullptr},
+              {"successor", nullptr},    {"evidence", nullptr}, {"ready_us", nullptr},
+              {"took_over_us", nullptr}, {"reason", nullptr},   {"last_lines", nullptr},
+              {"output", nullptr}};
 };
 
 // Follows one run from its start to its outcome: what the predecessor says of it, and once
 // that has gone, what the successor says.
 class Follower {
  public:
-  Follower(Server predecessor, Run run, Nanoseconds began)
-      : predecessor_(std::move(predecessor)), run_(std::move(run)), began_(began) {}
+  Follower(Server predecessor, Run run, Nanoseconds began, Tale& tale)
+      : predecessor_(std::move(predecessor)), run_(std::move(run)), began_(began), tale_(&tale) {}
 
   Exit follow(Nanoseconds deadline) {
     for (;;) {
@@ -40,8 +76,8 @@ class Follower {
       // The kernel tells us first: what its predecessor makes of it takes a moment.
       verdict_ = running ? never : std::min(verdict_, after(libc_sys(), verdict_time));
       if (!running && (!claimed_ || now(libc_sys()) >= verdict_)) {
-        return complain(Exit::failed, compose("pid {} {} before it had taken over", run_.pid(),
-                                              run_.how_it_ended()));
+        return tale_->fail(Exit::failed, compose("pid {} {} before it had taken over", run_.pid(),
+                                                 run_.how_it_ended()));
       }
       if (now(libc_sys()) >= deadline) {
         run_.end();
@@ -49,7 +85,7 @@ class Follower {
         const auto exit = look();
         return exit && *exit != Exit::failed
                    ? *exit
-                   : complain(Exit::timed_out, "it was not ready in time, and has been ended");
+                   : tale_->fail(Exit::timed_out, "it was not ready in time, and has been ended");
       }
       pause_for(libc_sys(), look_interval);
     }
@@ -80,17 +116,18 @@ class Follower {
         return succeed(attempt->successor);
       case RestartOutcome::ended:
         run_.is_running();
-        return complain(
+        return tale_->fail(
             Exit::failed,
             compose("pid {} {} before it was ready; pid {} serves on", attempt->successor,
                     run_.how_it_ended().empty() ? "ended" : run_.how_it_ended(), predecessor_.pid));
       case RestartOutcome::timed_out:
-        return complain(Exit::timed_out,
-                        compose("pid {} was not ready in time (CONTINUITY_READY_TIMEOUT); pid {} "
-                                "serves on",
-                                attempt->successor, predecessor_.pid));
+        return tale_->fail(
+            Exit::timed_out,
+            compose("pid {} was not ready in time (CONTINUITY_READY_TIMEOUT); pid {} "
+                    "serves on",
+                    attempt->successor, predecessor_.pid));
       case RestartOutcome::rolled_back:
-        return complain(
+        return tale_->fail(
             Exit::rolled_back,
             compose("pid {} failed {} ms after it took over; pid {} serves again",
                     attempt->successor,
@@ -134,8 +171,12 @@ class Follower {
     const std::int64_t claimed = attempt.at(RestartStep::claimed);
     say_once(claimed_,
              compose("pid {} claims from pid {}", attempt.successor, attempt.predecessor));
+    tale_->note("successor", attempt.successor);
     if (attempt.at(RestartStep::retired) != 0) {
       const std::int64_t ready = attempt.at(RestartStep::ready);
+      tale_->note("evidence", name_of(attempt.evidence));
+      tale_->note("ready_us", (ready - claimed) / microsecond);
+      tale_->note("took_over_us", (attempt.at(RestartStep::retired) - ready) / microsecond);
       say_once(took_over_, compose("pid {} was ready after {} ms ({}), and took over in {} ms",
                                    attempt.successor, in_milliseconds(ready - claimed),
                                    name_of(attempt.evidence),
@@ -143,20 +184,22 @@ class Follower {
     }
   }
 
-  static Exit succeed(pid_t successor) {
-    print(compose("pid {} has outlived its probation\n", successor));
+  Exit succeed(pid_t successor) {
+    tale_->note("successor", successor);
+    tale_->say(compose("pid {} has outlived its probation", successor));
     return Exit::done;
   }
 
-  static void say_once(bool& said, const std::string& text) {
+  void say_once(bool& said, const std::string& text) {
     if (!std::exchange(said, true)) {
-      print(text + "\n");
+      tale_->say(text);
     }
   }
 
   Server predecessor_;
   Run run_;
   Nanoseconds began_;
+  Tale* tale_;
   Nanoseconds verdict_ = never;
   bool predecessor_gone_ = false;
   bool waits_ = false;
@@ -238,22 +281,29 @@ Exit upgrade(const Arguments& given) {
   if (!output) {
     return Exit::system;
   }
+  Tale tale(given.as_json);
+  tale.note("predecessor", server.pid);
   const Nanoseconds began = now(libc_sys());
   auto run = Run::start(*start, *output);
   if (!run) {
     output->remove();
-    return complain(Exit::failed, compose("{}: {}: {}", start->program, run.error().step,
-                                          error_text(run.error().code)));
+    tale.end(tale.fail(Exit::failed, compose("{}: {}: {}", start->program, run.error().step,
+                                             error_text(run.error().code))));
+    return Exit::failed;
   }
-  print(compose("pid {} is started\n", run->pid()));
-  Follower follower(std::move(server), std::move(*run), began);
+  tale.note("started", run->pid());
+  tale.say(compose("pid {} is started", run->pid()));
+  Follower follower(std::move(server), std::move(*run), began, tale);
   const Exit exit = follower.follow(began + given.timeout);
   if (exit != Exit::done) {
     show_last_lines(*output);
+    tale.note("last_lines", output->last_lines());
     output->remove();
   } else if (!output->path().empty()) {
-    print(compose("what it writes is in {}\n", output->path()));
+    tale.note("output", output->path());
+    tale.say(compose("what it writes is in {}", output->path()));
   }
+  tale.end(exit);
   return exit;
 }
 
@@ -268,6 +318,7 @@ void add_upgrade(CLI::App& application, Exit& exit) {
   command->add_option("--env", given->variables, "NAME=VALUE, on top of what it had")
       ->allow_extra_args(false);
   add_duration(*command, "--timeout", given->timeout, "to be ready and healthy (2m)");
+  command->add_flag("--json", given->as_json, "what came of it, as JSON");
   command->add_option("ARGUMENT", given->arguments,
                       "after --: instead of those that it was started with");
   command->callback([given, &exit] { exit = upgrade(*given); });

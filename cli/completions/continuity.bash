@@ -34,8 +34,8 @@ _continuity() {
   case $command in
     list) words='--json' ;;
     status) words="--json --watch $(_continuity_names)" ;;
-    upgrade) words="--exec --env --timeout -- $(_continuity_names)" ;;
-    stop) words="--timeout $(_continuity_names)" ;;
+    upgrade) words="--exec --env --timeout --json -- $(_continuity_names)" ;;
+    stop) words="--json --timeout $(_continuity_names)" ;;
     check) words='--json --timeout --' ;;
     doctor) words="--json --command -- $(_continuity_names)" ;;
     supervise) words='--start-timeout --stop-timeout --again --no-keep --' ;;

@@ -41,6 +41,7 @@ TEST_CASE("check says what would be claimed, added, dropped and changed, and not
   REQUIRE(said.status == 0);
   const json report = said.json();
   CAPTURE(report.dump(2));
+  CHECK(what_is_wrong(report, "check").empty());
   REQUIRE(report["claims"].size() == 1);
   CHECK(report["claims"][0]["address"] == place.address());
   CHECK(report["claims"][0]["backlog"] == json{{"before", 100}, {"after", 50}});

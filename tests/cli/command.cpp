@@ -32,8 +32,17 @@ bool is_of_type(const json& value, const json& type) {
                              : false;
 }
 
+const json& our_schema() {
+  static const json schema = json::parse(read_file(SOURCE_TREE "/docs/continuity.schema.json"));
+  return schema;
+}
+
 // As much of JSON Schema as ours uses.
 std::string check(const json& value, const json& schema, const std::string& where) {
+  if (schema.contains("$ref")) {
+    const std::string name = schema["$ref"];  // "#/$defs/NAME"
+    return check(value, our_schema().at("$defs").at(name.substr(name.rfind('/') + 1)), where);
+  }
   if (schema.contains("type") && !is_of_type(value, schema["type"])) {
     return where + ": " + value.dump() + " is no " + schema["type"].dump();
   }
@@ -105,7 +114,7 @@ json server_of(const json& told, pid_t pid) {
 }
 
 std::string what_is_wrong(const json& told, const std::string& name) {
-  const json schema = json::parse(read_file(SOURCE_TREE "/docs/continuity.schema.json"));
+  const json& schema = our_schema();
   return check(told, name.empty() ? schema : schema.at("$defs").at(name), "it");
 }
 

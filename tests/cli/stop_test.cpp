@@ -28,7 +28,9 @@ TEST_CASE("stop ends who serves, who can come back and who drains, and nobody co
 TEST_CASE("stop ends a server of several processes") {
   const Place place;
   const Process server = place.start({"prefork"});
-  CHECK(run_command(place, {"stop", "tiny-server"}).status == 0);
+  const Said said = run_command(place, {"stop", "--json", "tiny-server"});
+  CHECK(said.status == 0);
+  CHECK(said.json()["ended"] == nlohmann::json::array({server.pid()}));
   CHECK_FALSE(server.is_running());
   CHECK(answer_from(place.address()) == "ECONNREFUSED");
 }
@@ -48,8 +50,11 @@ TEST_CASE("stop ends a successor that is starting, too") {
 TEST_CASE("stop says who does not end, with status 5") {
   const Place place;
   const Process server = place.start({"--deaf-to-signals", "loop"});
-  const Said said = run_command(place, {"stop", "tiny-server", "--timeout", "200ms"});
+  const Said said = run_command(place, {"stop", "--json", "tiny-server", "--timeout", "200ms"});
   CHECK(said.status == 5);
+  CHECK(what_is_wrong(said.json(), "stop").empty());
+  CHECK(said.json()["left"] == nlohmann::json::array({server.pid()}));
+  CHECK(said.json()["ended"].empty());
   CHECK_THAT(said.errors, Catch::Contains("pid " + std::to_string(server.pid()) + " still there"));
 }
 

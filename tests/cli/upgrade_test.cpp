@@ -170,6 +170,35 @@ TEST_CASE("upgrade of a program that dies in its probation ends with 4") {
   CHECK(answer_from(place.address()) == answer_of(first));
 }
 
+TEST_CASE("what came of an upgrade is one object of JSON, whatever came of it") {
+  const Place place = place_with_probation("50ms");
+  const Process first = place.start({"loop"});
+  const auto upgrade = [&](std::vector<std::string> arguments) {
+    arguments.insert(arguments.begin(), {"upgrade", "--json", "tiny-server", "--"});
+    arguments.push_back(place.address());
+    const Said said = run_command(place, arguments);
+    nlohmann::json told = said.json();
+    CAPTURE(told.dump(2), said.errors);
+    CHECK(what_is_wrong(told, "upgrade").empty());
+    CHECK(told["predecessor"] == first.pid());
+    CHECK((said.status == 0) == told["reason"].is_null());
+    return told;
+  };
+  const auto failed = upgrade({"--end", "exit1", "loop"});
+  CHECK(failed["outcome"] == "failed");
+  CHECK(failed["took_over_us"].is_null());
+  const std::string reason = failed["reason"];
+  CHECK_THAT(reason, Catch::Contains("exited with status 1"));
+  const std::string last_lines = failed["last_lines"];
+  CHECK_THAT(last_lines, Catch::Contains("listening"));
+  const auto done = upgrade({"poll"});
+  CHECK(done["outcome"] == "done");
+  CHECK(done["evidence"] == "poll");
+  CHECK(done["took_over_us"].is_number());
+  CHECK(done["successor"] == who_answers(place));
+  CHECK(run_command(place, {"stop", "tiny-server"}).status == 0);
+}
+
 TEST_CASE("upgrade while another restart is under way is refused") {
   const Place place = place_with_probation("50ms");
   const Process first = place.start({"loop"});
