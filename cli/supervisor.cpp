@@ -466,6 +466,13 @@ void Supervisor::note_serving(Run& run, const Server& seen) {
   }
 }
 
+// As long as the manager has copies nobody else can bind these addresses.
+void Supervisor::forget_stored() {
+  if (std::exchange(has_stored_, false)) {
+    manager_.say("FDSTOREREMOVE=1\nFDNAME=continuity\n");
+  }
+}
+
 // Copies of what is served now, also with the manager, where they outlive us.
 void Supervisor::keep(Server* serving) {
   schedule(keeping_interval);
@@ -482,9 +489,7 @@ void Supervisor::keep(Server* serving) {
   if (!keeper_.follow(*serving) || !manager_.is_there() || *variable("FDSTORE") == '0') {
     return;
   }
-  if (has_stored_) {
-    manager_.say("FDSTOREREMOVE=1\nFDNAME=continuity\n");
-  }
+  forget_stored();
   const auto fds = keeper_.descriptors();
   constexpr std::size_t most = 253;  // of one message
   for (std::size_t at = 0; at < fds.size(); at += most) {
@@ -549,7 +554,7 @@ void Supervisor::on_end_of_next(pid_t pid, int status) {
       log_.error("{} before it served", how);
       end(last_status_);
     } else {
-      start_again(how + " before it served");
+      start_again(how + " before it served", false);
     }
     return;
   }
@@ -559,7 +564,7 @@ void Supervisor::on_end_of_next(pid_t pid, int status) {
       finish_restart({Exit::failed, how + " before it was ready"});
     } else {
       finish_restart({Exit::failed, how + " before it was ready, and nobody serves any more"});
-      start_again(how);
+      start_again(how, false);
     }
     return;
   }
@@ -597,12 +602,12 @@ void Supervisor::on_end_of_server(int status) {
     return;
   }
   failures_ = lived_well ? 0 : failures_;
-  start_again(how);
+  start_again(how, true);
 }
 
 // At once the first time, and later after pauses that grow. What clients do meanwhile
 // waits in the queues of the listeners, if we have them.
-void Supervisor::start_again(const std::string& why) {
+void Supervisor::start_again(const std::string& why, bool has_served) {
   if (failures_ >= choices_.again) {
     log_.error("{}; it is not started again ({} times in a row)", why, failures_);
     begin_to_stop(0);
@@ -614,8 +619,9 @@ void Supervisor::start_again(const std::string& why) {
   // A run that does not come to serve although it could have the listeners may be one that
   // cannot take them over, as another user.
   constexpr unsigned tries_with_listeners = 2;
-  if (failures_ > tries_with_listeners && keeper_.offers()) {
+  if (!has_served && failures_ > tries_with_listeners && keeper_.offers()) {
     keeper_.let_go();
+    forget_stored();
   }
   const bool kept = keeper_.count() > 0 && keeper_.offer(identity_);
   log_.error("{}; it is started again in {} s{}", why, in_seconds(pause),
@@ -636,15 +642,21 @@ void Supervisor::begin_to_stop(int signal) {
   next_look_ = never;
   deadline_ = std::min(deadline_, after(*sys_, choices_.stop_timeout));
   answer(asker_, {Exit::failed, "the server is being stopped"});
-  std::vector<Run> all = old_;
+  // First those that could come back: who drains, and what a failed run has left behind.
+  auto others = children();
   for (const auto& run : {now_, next_}) {
     if (run) {
-      all.push_back(*run);
+      others.erase(run->main);
     }
   }
-  for (const Run& run : all) {
-    if (signal != 0) {
-      sys_->kill(run.main, signal);
+  if (signal != 0) {
+    for (const pid_t process : others) {
+      sys_->kill(process, signal);
+    }
+    for (const auto& run : {now_, next_}) {
+      if (run) {
+        sys_->kill(run->main, signal);
+      }
     }
   }
   if (children().empty()) {

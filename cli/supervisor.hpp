@@ -69,13 +69,14 @@ class Supervisor {
   void look_at_restart();
   void note_serving(Run& run, const Server& seen);
   void come_to_serve();
+  void forget_stored();
   void keep(Server* serving);
   void reap();
   void on_end(pid_t pid, int status);
   void on_end_of_next(pid_t pid, int status);
   void on_end_in_probation(const std::string& how, int status);
   void on_end_of_server(int status);
-  void start_again(const std::string& why);
+  void start_again(const std::string& why, bool has_served);
   void begin_to_stop(int signal);
   void kill_all();
   void end(int status);

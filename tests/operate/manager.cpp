@@ -99,6 +99,12 @@ bool NotifySocket::receive(int timeout) {
     return true;
   }
   messages_.emplace_back(text.data(), static_cast<std::size_t>(size));
+  if (has_line(messages_.back(), "FDSTOREREMOVE=1")) {
+    for (const int fd : stored_) {
+      ::close(fd);
+    }
+    stored_.clear();
+  }
   stored_.insert(stored_.end(), fds.begin(), fds.end());
   return true;
 }

@@ -25,7 +25,7 @@ class NotifySocket {
   std::string await(const std::string& line);
   // Whether a message so far had such a line.
   bool has_heard(const std::string& line);
-  // Descriptors that came with FDSTORE=1; the receiver's.
+  // Descriptors that came with FDSTORE=1, until FDSTOREREMOVE=1; the receiver's.
   [[nodiscard]] const std::vector<int>& stored() const { return stored_; }
 
  private:
