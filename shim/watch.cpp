@@ -4,6 +4,7 @@
 
 #include <cerrno>
 #include <csignal>
+#include <sys/mman.h>
 #include <sys/syscall.h>
 
 namespace continuity::shim {
@@ -16,6 +17,38 @@ constinit std::atomic<bool> g_short_ways{false};
 // Whose slot it was when it became ours.
 __attribute__((tls_model("initial-exec"))) constinit thread_local pid_t t_slot_owner = 0;
 
+// The numbers from near_numbers on: more than the kernel gives to anybody by default.
+constexpr std::size_t far_numbers = (std::size_t{1} << 20) - near_numbers;
+constinit std::atomic<std::uint8_t*> g_far_table{nullptr};
+
+// Null: it is none of these, or the table is not there.
+std::uint8_t* far_flags(int fd) {
+  std::uint8_t* table = g_far_table.load(std::memory_order_acquire);
+  const auto index = static_cast<std::size_t>(static_cast<unsigned>(fd)) - near_numbers;
+  return table != nullptr && index < far_numbers ? table + index : nullptr;
+}
+
+// By number: mmap may be somebody's own, and this may run before main.
+void make_far_table() {
+  constexpr long access = PROT_READ | PROT_WRITE;
+  constexpr long kind = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
+  const long memory = real().syscall(SYS_mmap, 0L, far_numbers, access, kind, -1L, 0L);
+  if (memory == -1) {
+    return;  // as if we did not know the number
+  }
+  auto* made = reinterpret_cast<std::uint8_t*>(memory);
+  std::uint8_t* table = nullptr;
+  if (!g_far_table.compare_exchange_strong(table, made)) {
+    real().syscall(SYS_munmap, made, far_numbers);
+  }
+}
+
+// Null: there is no room for flags of this number.
+std::uint8_t* flags_of(int fd) {
+  const auto index = static_cast<std::size_t>(static_cast<unsigned>(fd));
+  return index < near_numbers ? &g_fd_table[index] : far_flags(fd);
+}
+
 bool is_alive(pid_t thread) {
   return real().syscall(SYS_tgkill, real().syscall(SYS_getpid), thread, 0) == 0;
 }
@@ -23,7 +56,7 @@ bool is_alive(pid_t thread) {
 }  // namespace
 
 constinit std::atomic<std::atomic<std::uint32_t>*> g_gate{&g_always_open};
-constinit std::array<std::uint8_t, fd_table_size> g_fd_table{};
+constinit std::array<std::uint8_t, near_numbers> g_fd_table{};
 constinit std::atomic<int> g_highest_fd{-1};
 constinit std::atomic<bool> g_hides{false};
 constinit std::atomic<bool> g_has_manager{false};
@@ -33,20 +66,31 @@ constinit std::atomic<AcceptSlot*> g_accept_slots{nullptr};
 __attribute__((tls_model("initial-exec"))) constinit thread_local AcceptSlot* t_accept_slot =
     nullptr;
 
+std::uint8_t far_fd_flags(int fd) noexcept {
+  std::uint8_t* flags = far_flags(fd);
+  return flags == nullptr ? std::uint8_t{0}
+                          : std::atomic_ref(*flags).load(std::memory_order_relaxed);
+}
+
 void add_fd_flags(int fd, std::uint8_t flags) noexcept {
-  if (static_cast<std::size_t>(static_cast<unsigned>(fd)) >= fd_table_size) {
+  if (fd >= static_cast<int>(near_numbers) && g_far_table.load() == nullptr) {
+    const int saved = errno;
+    make_far_table();
+    errno = saved;
+  }
+  std::uint8_t* known = flags_of(fd);
+  if (known == nullptr) {
     return;
   }
-  std::atomic_ref(g_fd_table[static_cast<std::size_t>(fd)]).fetch_or(flags);
+  std::atomic_ref(*known).fetch_or(flags);
   int highest = g_highest_fd.load();
   while (fd > highest && !g_highest_fd.compare_exchange_weak(highest, fd)) {
   }
 }
 
 void remove_fd_flags(int fd, std::uint8_t flags) noexcept {
-  if (static_cast<std::size_t>(static_cast<unsigned>(fd)) < fd_table_size) {
-    std::atomic_ref(g_fd_table[static_cast<std::size_t>(fd)])
-        .fetch_and(static_cast<std::uint8_t>(~flags));
+  if (std::uint8_t* known = flags_of(fd)) {
+    std::atomic_ref(*known).fetch_and(static_cast<std::uint8_t>(~flags));
   }
 }
 

@@ -54,17 +54,25 @@ constexpr std::uint8_t datagram = 128;  // with one of the listener's: receives 
 constexpr std::uint8_t listener = listening | claimed | retired;
 }  // namespace fd_flag
 
-constexpr std::size_t fd_table_size = std::size_t{1} << 20;
-// Through atomic_ref: a million atomics are more than clang initialises at
-// compile time.
-extern constinit std::array<std::uint8_t, fd_table_size> g_fd_table;
+// As many numbers as nearly every program has. Those above have a table that is made when
+// one of them first gets a flag: each page table that the library's memory reaches into is
+// copied at every fork, and a megabyte reaches into one more.
+#ifdef CONTINUITY_TEST_HOOKS
+constexpr std::size_t near_numbers = std::size_t{1} << 10;
+#else
+constexpr std::size_t near_numbers = std::size_t{1} << 16;
+#endif
+// Through atomic_ref: so many atomics are more than clang initialises at compile time.
+extern constinit std::array<std::uint8_t, near_numbers> g_fd_table;
 // No number above this one has ever had a flag.
 extern constinit std::atomic<int> g_highest_fd;
 
+std::uint8_t far_fd_flags(int fd) noexcept;
+
 inline std::uint8_t fd_flags(int fd) {
   const auto index = static_cast<std::size_t>(static_cast<unsigned>(fd));
-  return index < fd_table_size ? std::atomic_ref(g_fd_table[index]).load(std::memory_order_relaxed)
-                               : std::uint8_t{0};
+  return index < near_numbers ? std::atomic_ref(g_fd_table[index]).load(std::memory_order_relaxed)
+                              : far_fd_flags(fd);
 }
 
 inline bool is_ours(int fd) {

@@ -100,6 +100,21 @@ TEST_CASE("thousands of listeners are taken over, whatever the limit of descript
   }
 }
 
+// To the library of the tests those above 1,024 are what those above 65,536 are to the other.
+TEST_CASE("a listener with a number above all that most programs have is handed over") {
+  ManyPlace place(2);
+  place.environment.emplace_back("LD_PRELOAD=" CONTINUITY_FAULTY_LIBRARY);
+  place.addresses.emplace_back("2000");
+  Process server = place.spawn_listening(place.arguments());
+  REQUIRE(answer_from(place.address_of(1)) == answer_of(server));
+
+  const Process successor = place.spawn_listening(place.arguments());
+
+  CHECK(left_by_itself(server));
+  CHECK(answer_from(place.address_of(0)) == answer_of(successor));
+  CHECK(answer_from(place.address_of(1)) == answer_of(successor));
+}
+
 TEST_CASE("a successor of thousands of listeners that is not ready changes nothing") {
   constexpr std::size_t some = 16;
   const ManyPlace place(4'000);

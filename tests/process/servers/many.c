@@ -1,7 +1,9 @@
-// many-server [--datagrams] COUNT PORT: listens on that many addresses, 127.1.0.1:PORT and
-// on, and answers every line, or datagram TEXT, with "pid=4711", or "TEXT pid=4711". It
-// allows itself the descriptors that it needs.
+// many-server [--datagrams] COUNT PORT [NUMBER]: listens on that many addresses,
+// 127.1.0.1:PORT and on, and answers every line, or datagram TEXT, with "pid=4711", or
+// "TEXT pid=4711". It allows itself the descriptors that it needs. With NUMBER that is the
+// lowest which a listener has.
 #include <arpa/inet.h>
+#include <fcntl.h>
 #include <netinet/in.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -22,6 +24,13 @@ static void check(int good, const char* what) {
     perror(what);
     exit(1);
   }
+}
+
+static int move_up(int fd, int lowest) {
+  const int moved = fcntl(fd, F_DUPFD_CLOEXEC, lowest);
+  check(moved >= 0, "fcntl");
+  close(fd);
+  return moved;
 }
 
 static int listen_on(int index, in_port_t port) {
@@ -70,19 +79,23 @@ int main(int argc, char** argv) {
   datagrams = argc > 1 && strcmp(argv[1], "--datagrams") == 0;
   argv += datagrams ? 1 : 0;
   argc -= datagrams ? 1 : 0;
-  if (argc != 3) {
+  if (argc != 3 && argc != 4) {
     return 2;
   }
   alarm(most_seconds);
   const int count = atoi(argv[1]);
+  const int lowest = argc == 4 ? atoi(argv[3]) : 0;
   struct rlimit files;
   getrlimit(RLIMIT_NOFILE, &files);
-  files.rlim_cur = (rlim_t)count + spare_descriptors;
+  files.rlim_cur = (rlim_t)(lowest + count) + spare_descriptors;
   check(setrlimit(RLIMIT_NOFILE, &files) == 0, "setrlimit");
 
   const int epoll = epoll_create1(EPOLL_CLOEXEC);
   for (int i = 0; i < count; ++i) {
-    const int fd = listen_on(i, (in_port_t)atoi(argv[2]));
+    int fd = listen_on(i, (in_port_t)atoi(argv[2]));
+    if (lowest > 0) {
+      fd = move_up(fd, lowest);
+    }
     struct epoll_event event = {.events = EPOLLIN, .data.fd = fd};
     check(epoll_ctl(epoll, EPOLL_CTL_ADD, fd, &event) == 0, "epoll_ctl");
   }
