@@ -37,7 +37,8 @@ constexpr std::size_t whole_mapping = kinds;
 constexpr std::size_t first_room = std::size_t{64} * 1024;
 constexpr std::size_t more_room = std::size_t{256} * 1024;
 
-alignas(Header) constinit std::array<std::byte, first_room> g_first_room{};
+// Aligned so that it comes before what is larger and less used (CMakeLists.txt).
+alignas(64) constinit std::array<std::byte, first_room> g_first_room{};
 constinit std::byte* g_unused = g_first_room.data();
 constinit std::size_t g_unused_size = first_room;
 constinit std::array<FreeBlock*, kinds> g_free{};

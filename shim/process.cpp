@@ -54,7 +54,6 @@ struct alignas(page_size) State {
   alignas(Process) std::byte process[sizeof(Process)];
   std::atomic<bool> is_forked{false};
 };
-constinit State g_state{};
 
 // As zeroes they are free, all of them: so a child finds them, whoever had them. What is
 // written to at each fork is here, where nothing is copied for it.
@@ -73,7 +72,15 @@ struct alignas(page_size) Wiped {
   Locks locks;
   std::array<AcceptSlot, accept_slots> slots;
 };
-constinit Wiped g_wiped{};
+
+// In a section of its own, which comes first in the library's memory (CMakeLists.txt).
+struct OwnPages {
+  Wiped wiped;
+  State state;
+};
+[[gnu::section(".bss.own_pages")]] constinit OwnPages g_own_pages{};
+constinit Wiped& g_wiped = g_own_pages.wiped;
+constinit State& g_state = g_own_pages.state;
 constinit Locks& g_locks = g_wiped.locks;
 
 // In a forked child, where it was not wiped.
