@@ -326,6 +326,19 @@ bool ProcessOwner::clear_accepts(std::span<const int> fds, Nanoseconds deadline)
 
 // ---- The thread -----------------------------------------------------------------------
 
+namespace {
+
+// In the library's memory and not in mappings of its own, since a fork copies each mapping,
+// and the page table of what lies apart. So there is no guard below it: the largest frame
+// has 33 KB, and in a restart the agent has been seen to use 16.
+constexpr std::size_t stack_size = std::size_t{256} * 1024;
+constexpr std::size_t stack_needed = stack_size / 2;
+alignas(64) [[gnu::section(".bss.stack")]] constinit std::array<std::byte, stack_size> g_stack{};
+// Which process has given it to a thread: one that ends is on it a little longer.
+constinit pid_t g_stack_taken = 0;
+
+}  // namespace
+
 Agent::Agent(Process& process, OwnedFd wake, OwnedFd bells)
     : process_(&process),
       wake_(std::move(wake)),
@@ -360,25 +373,45 @@ Agent* Agent::start(Process& process) {
   // Before anybody can ask for a retirement.
   allow_short_ways(register_barrier(sys));
   auto agent = std::unique_ptr<Agent>(new Agent(process, std::move(wake), std::move(bells)));
-  // Signals are blocked here, in the slow path, and so in the new thread.
-  constexpr std::size_t stack_size = std::size_t{256} * 1024;
-  pthread_attr_t attributes;
-  ::pthread_attr_init(&attributes);
-  ::pthread_attr_setstacksize(&attributes, stack_size);
-  ::pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
-  pthread_t thread{};
-  const int error = ::pthread_create(&thread, &attributes, &Agent::run, agent.get());
-  ::pthread_attr_destroy(&attributes);
+  int error = EINVAL;
+  if (std::exchange(g_stack_taken, sys.getpid()) != sys.getpid()) {
+    error = agent->start_thread(Stack::own);
+  }
+  if (error == EINVAL || (error == 0 && agent->started_.load() == cramped)) {
+    error = agent->start_thread(Stack::any);
+  }
   if (error != 0) {
     return give_up("start a thread", error);
   }
-  // A handshake: whoever forks by number while a thread is being made leaves a
-  // child that hangs in setuid (nptl/nptl_setxid.c waits for that thread).
-  while (agent->started_.load() == 0) {
-    sys.futex(&agent->started_, FUTEX_WAIT_PRIVATE, 0, nullptr);
-  }
   Agent* running = agent.release();  // lives as long as the process
   return running->started_.load() == started ? running : nullptr;
+}
+
+// Signals are blocked here, in the slow path, and so in the new thread.
+int Agent::start_thread(Stack stack) {
+  pthread_attr_t attributes;
+  ::pthread_attr_init(&attributes);
+  ::pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
+  if (stack == Stack::own) {
+    ::pthread_attr_setstack(&attributes, g_stack.data(), g_stack.size());
+  }
+  started_.store(0);
+  pthread_t thread{};
+  const int error = ::pthread_create(&thread, &attributes, &Agent::run, this);
+  ::pthread_attr_destroy(&attributes);
+  // A handshake: whoever forks by number while a thread is being made leaves a
+  // child that hangs in setuid (nptl/nptl_setxid.c waits for that thread).
+  while (error == 0 && started_.load() == 0) {
+    real_sys().futex(&started_, FUTEX_WAIT_PRIVATE, 0, nullptr);
+  }
+  return error;
+}
+
+// Variables that each thread has for itself are at the end of its stack, the program's too.
+bool Agent::is_cramped() {
+  const std::byte here{};
+  const auto* end = g_stack.data() + g_stack.size();
+  return &here > g_stack.data() && &here < end && &here < g_stack.data() + stack_needed;
 }
 
 void Agent::say_started(std::uint32_t how) {
@@ -779,8 +812,12 @@ void Agent::step() {
 }
 
 void* Agent::run(void* self) {
-  ::pthread_setname_np(::pthread_self(), "continuity");
   auto* agent = static_cast<Agent*>(self);
+  if (is_cramped()) {
+    agent->say_started(cramped);
+    return nullptr;
+  }
+  ::pthread_setname_np(::pthread_self(), "continuity");
   agent->thread_.store(::gettid());
   try {
     if (!agent->generation_.join()) {

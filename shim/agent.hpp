@@ -112,6 +112,9 @@ class Agent {
   void do_errand();
   void tell_predecessors();
   void settle();
+  enum class Stack { own, any };
+  int start_thread(Stack stack);
+  static bool is_cramped();
   static void* run(void* self);
   void say_started(std::uint32_t how);
   void step();
@@ -131,6 +134,7 @@ class Agent {
 
   static constexpr std::uint32_t started = 1;
   static constexpr std::uint32_t failed = 2;
+  static constexpr std::uint32_t cramped = 3;  // its stack is too small
 
   std::atomic<std::uint32_t> errand_state_{0};  // an ErrandState; a futex
   std::atomic<Errand> errand_{};

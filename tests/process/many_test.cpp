@@ -115,6 +115,19 @@ TEST_CASE("a listener with a number above all that most programs have is handed 
   CHECK(answer_from(place.address_of(1)) == answer_of(successor));
 }
 
+// The library's own stack has 256 KB.
+TEST_CASE("a server whose threads have much memory each for themselves is restarted") {
+  ManyPlace place(1);
+  place.program += GENERATE("-200", "-400");
+  Process server = place.spawn_listening(place.arguments());
+  REQUIRE(answer_from(place.address_of(0)) == answer_of(server));
+
+  const Process successor = place.spawn_listening(place.arguments());
+
+  CHECK(left_by_itself(server));
+  CHECK(answer_from(place.address_of(0)) == answer_of(successor));
+}
+
 TEST_CASE("a successor of thousands of listeners that is not ready changes nothing") {
   constexpr std::size_t some = 16;
   const ManyPlace place(4'000);

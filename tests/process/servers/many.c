@@ -17,6 +17,9 @@
 
 enum { most_seconds = 120, spare_descriptors = 64, hosts_each = 250, some_events = 64 };
 
+#ifdef KB_OF_EACH_THREAD
+static _Thread_local volatile char of_each_thread[KB_OF_EACH_THREAD * 1024];
+#endif
 static bool datagrams;
 
 static void check(int good, const char* what) {
@@ -83,6 +86,9 @@ int main(int argc, char** argv) {
     return 2;
   }
   alarm(most_seconds);
+#ifdef KB_OF_EACH_THREAD
+  of_each_thread[0] = 1;
+#endif
   const int count = atoi(argv[1]);
   const int lowest = argc == 4 ? atoi(argv[3]) : 0;
   struct rlimit files;
