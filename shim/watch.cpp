@@ -2,6 +2,7 @@
 
 #include "shim/real_calls.hpp"
 
+#include <bit>
 #include <cerrno>
 #include <csignal>
 #include <sys/mman.h>
@@ -28,7 +29,7 @@ std::uint8_t* far_flags(int fd) {
   return table != nullptr && index < far_numbers ? table + index : nullptr;
 }
 
-// By number: mmap may be somebody's own, and this may run before main.
+// By number: this may run before main, and in a signal handler.
 void make_far_table() {
   constexpr long access = PROT_READ | PROT_WRITE;
   constexpr long kind = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
@@ -36,7 +37,7 @@ void make_far_table() {
   if (memory == -1) {
     return;  // as if we did not know the number
   }
-  auto* made = reinterpret_cast<std::uint8_t*>(memory);
+  auto* made = std::bit_cast<std::uint8_t*>(memory);
   std::uint8_t* table = nullptr;
   if (!g_far_table.compare_exchange_strong(table, made)) {
     real().syscall(SYS_munmap, made, far_numbers);
