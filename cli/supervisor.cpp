@@ -23,7 +23,8 @@ constexpr Nanoseconds first_look = 10 * millisecond;
 constexpr Nanoseconds later_look = 50 * millisecond;
 // Signals and notices wait while somebody is silent.
 constexpr Nanoseconds look_time = 200 * millisecond;
-constexpr Nanoseconds first_while = second;  // after that, the later interval
+constexpr Nanoseconds first_while = second;       // after that, the later interval
+constexpr Nanoseconds request_time = 2 * second;  // who wants a restart says so
 // How long a listener that the server has closed stays open here.
 constexpr Nanoseconds keeping_interval = second;
 // Who has failed in its probation is followed by its predecessor within this time.
@@ -152,7 +153,7 @@ void Supervisor::wait_for_something() {
        {.fd = request_.is_open() ? -1 : control_.get(), .events = POLLIN, .revents = 0},
        {.fd = request_.get(), .events = POLLIN, .revents = 0},
        {.fd = arrivals_->fd(), .events = POLLIN, .revents = 0}}};
-  const Nanoseconds until = std::min(next_look_, deadline_);
+  const Nanoseconds until = std::min({next_look_, deadline_, request_deadline_});
   const timespec timeout = to_timespec(until == never ? never : until - now(*sys_));
   if (sys_->ppoll(fds.data(), fds.size(), until == never ? nullptr : &timeout) < 0) {
     return;
@@ -172,7 +173,10 @@ void Supervisor::wait_for_something() {
   }
   if (fds[3].revents != 0) {
     on_request();
+  } else if (now(*sys_) >= request_deadline_) {
+    request_.reset();
   }
+  request_deadline_ = request_.is_open() ? request_deadline_ : never;
   if (ended_ || now(*sys_) < std::min(next_look_, deadline_)) {
     return;
   }
@@ -270,21 +274,31 @@ void Supervisor::on_hangup() {
   }
 }
 
+// Everybody can come to a name in the abstract namespace, say nothing there, and come again:
+// whoever has a right to ask must not wait for him, nor the log grow with him.
 void Supervisor::on_control() {
   request_ =
       OwnedFd(*sys_, sys_->accept4(control_.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
+  if (!request_.is_open()) {
+    return;
+  }
+  request_deadline_ = after(*sys_, request_time);
+  const auto peer =
+      Channel(*sys_, OwnedFd(*sys_, sys_->fcntl(request_.get(), F_DUPFD_CLOEXEC, 0))).peer();
+  if (peer && (peer->uid == sys_->geteuid() || peer->uid == 0)) {
+    return;
+  }
+  request_.reset();
+  if (now(*sys_) >= next_stranger_) {
+    log_.warn("user {} wants a restart; ignored", peer ? peer->uid : 0);
+    next_stranger_ = after(*sys_, second);
+  }
 }
 
 void Supervisor::on_request() {
   OwnedFd asker = std::move(request_);
   std::array<char, 64> text{};
-  const auto peer =
-      Channel(*sys_, OwnedFd(*sys_, sys_->fcntl(asker.get(), F_DUPFD_CLOEXEC, 0))).peer();
   const ssize_t size = sys_->read(asker.get(), text.data(), text.size());
-  if (!peer || (peer->uid != sys_->geteuid() && peer->uid != 0)) {
-    log_.warn("user {} wants a restart; ignored", peer ? peer->uid : 0);
-    return;
-  }
   if (size > 0 && std::string_view(text.data(), static_cast<std::size_t>(size)) == "restart") {
     request_restart(std::move(asker));
   }

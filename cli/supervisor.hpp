@@ -106,6 +106,8 @@ class Supervisor {
   OwnedFd control_;
   OwnedFd asker_;    // of the restart under way
   OwnedFd request_;  // who has come and not said anything yet
+  Nanoseconds request_deadline_ = never;
+  Nanoseconds next_stranger_ = 0;  // then one is named again
   Phase phase_ = Phase::starting;
   std::vector<Run> old_;           // those that finish what they have in hand
   std::optional<Run> now_;         // serves

@@ -105,6 +105,13 @@ bool is_alive(pid_t pid) {
   return ::kill(pid, 0) == 0;
 }
 
+// At which it is asked to restart, in the abstract namespace.
+std::string name_of_supervisor(pid_t pid) {
+  struct stat space {};
+  REQUIRE(::stat("/proc/self/ns/pid", &space) == 0);
+  return "continuity-supervise-" + std::to_string(space.st_ino) + "-" + std::to_string(pid);
+}
+
 }  // namespace
 
 TEST_CASE("a supervisor that is told to reload restarts its server, and nothing is lost") {
@@ -535,10 +542,8 @@ TEST_CASE("reload says when there is no supervisor, and a second one is refused"
 
 TEST_CASE("reload does not believe who has taken the name of a supervisor") {
   // The name of the supervisor that this process would be, in the hands of its child.
-  struct stat space {};
-  REQUIRE(::stat("/proc/self/ns/pid", &space) == 0);
   const std::string pid = std::to_string(::getpid());
-  const std::string name = "continuity-supervise-" + std::to_string(space.st_ino) + "-" + pid;
+  const std::string name = name_of_supervisor(::getpid());
   const std::string squat =
       "import socket, sys\n"
       "s = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)\n"
@@ -553,6 +558,63 @@ TEST_CASE("reload does not believe who has taken the name of a supervisor") {
   Process reload = Process::start({CONTINUITY_COMMAND, "reload", "--supervisor", pid});
   CHECK(reload.wait_exit() == 1);
   reload.await_log("somebody else answers for pid " + pid);
+}
+
+// Says nothing at the supervisor's name, in so many connections; or comes again and again,
+// for as long as the test runs.
+Process come_to(const Supervised& supervised, int connections, bool floods = false,
+                const Arguments& as = {}) {
+  const std::string come =
+      "import socket, sys\n"
+      "def come():\n"
+      "  s = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)\n"
+      "  s.setblocking(False)\n"
+      "  try:\n"
+      "    s.connect('\\0' + sys.argv[1])\n"
+      "  except BlockingIOError:\n"
+      "    pass\n"
+      "  return s\n"
+      "all = [come() for i in range(int(sys.argv[3]))]\n"
+      "print('there', flush=True)\n"
+      "while sys.argv[2] == 'flood':\n"
+      "  come().close()\n"
+      "sys.stdin.read()\n";
+  Arguments command = as;
+  command.insert(command.end(),
+                 {"/usr/bin/python3", "-c", come, name_of_supervisor(supervised.supervisor.pid()),
+                  floods ? "flood" : "sit", std::to_string(connections)});
+  Process comer = Process::start(command);
+  REQUIRE(comer.next_line() == "there");
+  return comer;
+}
+
+TEST_CASE("another user who comes to the name of a supervisor keeps nobody from a reload") {
+  if (::geteuid() != 0) {
+    WARN("skipped: only root can be another user as well");
+    return;
+  }
+  const bool floods = GENERATE(false, true);
+  CAPTURE(floods);
+  Plain supervised;
+  supervised.start();
+  constexpr int more_than_wait = 20;
+  const Process attacker = come_to(supervised, more_than_wait, floods,
+                                   {"setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"});
+  supervised.supervisor.await_log("user 65534 wants a restart; ignored");
+  for (int i = 0; i < 3; ++i) {
+    CHECK(supervised.reload().wait_exit() == 0);
+    CHECK(supervised.next_server() == supervised.who_answers());
+  }
+  supervised.stop();
+}
+
+TEST_CASE("who comes to the name of a supervisor and says nothing keeps nobody from a reload") {
+  Plain supervised;
+  supervised.start();
+  const Process silent = come_to(supervised, 1);
+  CHECK(supervised.reload().wait_exit() == 0);
+  CHECK(supervised.next_server() == supervised.who_answers());
+  supervised.stop();
 }
 
 TEST_CASE("as the first process of a container a supervisor reaps orphans, restarts and stops") {
