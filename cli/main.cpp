@@ -30,6 +30,19 @@ Exit run(int argc, char** argv) {
   if (mark != arguments.end() && arguments.front() == "doctor") {
     arguments.insert(mark, "--command");
   }
+  // Of a command that it does not know it says that one is missing.
+  if (!arguments.empty() && arguments.front().rfind('-', 0) != 0) {
+    std::string there;
+    bool known = false;
+    for (const CLI::App* command : application.get_subcommands([](CLI::App*) { return true; })) {
+      known = known || command->get_name() == arguments.front();
+      there += (there.empty() ? "" : ", ") + command->get_name();
+    }
+    if (!known) {
+      return complain(Exit::usage, "there is no command " + visible(arguments.front()) +
+                                       "; there is " + there + "; see continuity --help");
+    }
+  }
   std::reverse(arguments.begin(), arguments.end());  // as it wants them
   try {
     application.parse(std::move(arguments));

@@ -106,7 +106,8 @@ std::string describe(const Server& server, const Connections& connections) {
   return text;
 }
 
-Exit show(const std::string& name, bool as_json) {
+// `before`: what is written before people see it.
+Exit show(const std::string& name, bool as_json, const char* before = "") {
   std::vector<Server> servers;
   if (const Exit exit = find_named(name, servers); exit != Exit::done) {
     return exit;
@@ -124,6 +125,7 @@ Exit show(const std::string& name, bool as_json) {
   for (const Server& server : servers) {
     text += (text.empty() ? "" : "\n") + describe(server, connections);
   }
+  print(before);
   print_lines(text);
   return Exit::done;
 }
@@ -131,10 +133,8 @@ Exit show(const std::string& name, bool as_json) {
 // Until it is interrupted, or there is nobody any more.
 Exit watch(const std::string& name, bool as_json) {
   for (;;) {
-    if (!as_json && is_for_people()) {
-      print("\x1b[H\x1b[2J");
-    }
-    if (const Exit exit = show(name, as_json); exit != Exit::done) {
+    // The screen is cleared when there is something to show.
+    if (const Exit exit = show(name, as_json, "\x1b[H\x1b[2J"); exit != Exit::done) {
       return exit;
     }
     pause_for(libc_sys(), watch_interval);

@@ -29,6 +29,13 @@ TEST_CASE("wrong usage is one line, and status 2") {
   }
 }
 
+TEST_CASE("a command that there is not is told, and which there are") {
+  const Place place;
+  const Said said = run_command(place, {"lst", "x"});
+  CHECK(said.status == 2);
+  CHECK(said.errors.rfind("continuity: there is no command lst; there is list, status, ", 0) == 0);
+}
+
 TEST_CASE("help fits a terminal of 80 columns and 24 lines") {
   const Place place;
   for (const std::vector<std::string>& line : {std::vector<std::string>{"--help"},
