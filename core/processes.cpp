@@ -29,6 +29,7 @@ namespace {
 constexpr int stat_state = 3;
 constexpr int stat_parent = 4;
 constexpr int stat_flags = 9;
+constexpr int stat_threads = 20;
 constexpr int stat_start_time = 22;
 constexpr int stat_end = 52;
 
@@ -160,10 +161,25 @@ pid_t parse_parent(std::string_view stat) {
   return read_field(stat, stat_parent, parent) ? parent : 0;
 }
 
+// Of all its threads: the first one may have ended before the others.
+bool parse_remains(std::string_view stat) {
+  unsigned threads = 0;
+  return stat_field(stat, stat_state) == "Z" && read_field(stat, stat_threads, threads) &&
+         threads <= 1;
+}
+
 bool is_running(const Sys& sys, pid_t process) {
   const OwnedFd handle(sys, sys.pidfd_open(process, 0));
   if (!handle.is_open()) {
-    return errno != ESRCH && errno != EINVAL;
+    // Or no descriptor left, or no pidfds: then by its number, which it has until it has been
+    // waited for.
+    const bool is_gone = errno == ESRCH || errno == EINVAL || process <= 0;
+    if (is_gone || (sys.kill(process, 0) != 0 && errno == ESRCH)) {
+      return false;
+    }
+    const OwnedFd proc = open_proc(sys);
+    return !proc.is_open() ||
+           !parse_remains(read_proc(sys, proc.get(), compose("{}/stat", process)));
   }
   return !await_end_of(sys, handle.get(), 0);
 }

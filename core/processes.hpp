@@ -166,6 +166,8 @@ std::optional<SocketLine> parse_unix_line(std::string_view line);
 pid_t parse_parent(std::string_view stat);
 // Whether such a line is of a process on its way out.
 bool parse_ending(std::string_view stat);
+// Whether it has ended, and nobody has waited for it.
+bool parse_remains(std::string_view stat);
 // How it has ended; unknown if it has not, or the line is none, or cut short.
 ProcessEnd parse_end(std::string_view stat);
 

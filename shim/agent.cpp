@@ -808,7 +808,9 @@ void Agent::step() {
     return;
   }
   const Nanoseconds next = std::min(generation_.look(), next_ring_look);
-  sleep(std::min(next, after(real_sys(), generation_.is_deputy() ? deputy_look : rare_look)));
+  // Without pidfds nobody hears of the end of who leads, and the deputy is deputy no more.
+  const bool looks_often = generation_.is_deputy() || !leader_.is_open();
+  sleep(std::min(next, after(real_sys(), looks_often ? deputy_look : rare_look)));
 }
 
 void* Agent::run(void* self) {

@@ -15,6 +15,7 @@
 #include <fcntl.h>
 #include <new>
 #include <string_view>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -90,6 +91,35 @@ bool fails_now(std::string_view name) {
   }
 #include "core/sys_calls.def"
 #undef SYS_CALL
+
+// What a kernel has not, though it has the call.
+bool is_without(std::string_view feature) {
+  return g_missing == feature && (errno = g_errno.load(), true);
+}
+
+int featured_ioctl(int fd, unsigned long request, int* value) {
+  constexpr unsigned long pidfd_get_info = _IOWR(0xFF, 11, char[64]);
+  return request == pidfd_get_info && is_without("pidfd_info") ? -1
+                                                               : faulty_ioctl(fd, request, value);
+}
+
+int featured_getsockopt(int fd, int level, int name, void* value, socklen_t* length) {
+  constexpr int so_netns_cookie = 71;
+  const bool asks = level == SOL_SOCKET && name == so_netns_cookie;
+  return asks && is_without("netns_cookie") ? -1
+                                            : faulty_getsockopt(fd, level, name, value, length);
+}
+
+int featured_setsockopt(int fd, int level, int name, const void* value, socklen_t length) {
+  const bool asks = level == SOL_SOCKET && name == SO_ATTACH_FILTER;
+  return asks && is_without("socket_filter") ? -1
+                                             : faulty_setsockopt(fd, level, name, value, length);
+}
+
+int featured_socket(int family, int type, int protocol) {
+  return family == AF_NETLINK && is_without("sock_diag") ? -1
+                                                         : faulty_socket(family, type, protocol);
+}
 
 // 0 for what is none.
 int number_at(const char* text) {
@@ -295,6 +325,10 @@ Sys with_faults(const Sys& sys) {
   faulty.sendmsg = staged_sendmsg;
   faulty.recvmsg = staged_recvmsg;
   faulty.dup3 = staged_dup3;
+  faulty.ioctl = featured_ioctl;
+  faulty.getsockopt = featured_getsockopt;
+  faulty.setsockopt = featured_setsockopt;
+  faulty.socket = featured_socket;
   return faulty;
 }
 

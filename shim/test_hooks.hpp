@@ -9,7 +9,8 @@ namespace continuity::shim {
 // `sys`, or what these variables make of it:
 //
 // CONTINUITY_TEST_FAIL="n:errno" (both numbers): the n-th call fails, counting those that
-// can. "pidfd_open:38": there is no such call at all.
+// can. "pidfd_open:38": there is no such call at all. So with what newer kernels only have,
+// or not for everybody: "pidfd_info", "netns_cookie", "socket_filter", "sock_diag".
 //
 // CONTINUITY_TEST_AT="WHEN:MESSAGE:ACTION": once, in one process of all that are forked from
 // each other, WHEN the MESSAGE (its number) is about to

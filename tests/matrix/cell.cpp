@@ -5,7 +5,6 @@
 #include "trial.hpp"
 
 #include <algorithm>
-#include <cerrno>
 #include <csignal>
 #include <map>
 #include <optional>
@@ -60,18 +59,7 @@ class Trial {
     const std::string probation =
         conditions_.probation.empty() ? (hangs_as_owner ? "20s" : "300ms") : conditions_.probation;
     Environment environment{"CONTINUITY_READY_TIMEOUT=1s", "CONTINUITY_PROBATION=" + probation};
-    const bool has_event = is_victim(side) && cell_.when != "later";
-    if (has_event || !conditions_.without.empty()) {
-      environment.push_back("LD_PRELOAD=" CONTINUITY_FAULTY_LIBRARY);
-    }
-    if (has_event) {
-      environment.push_back("CONTINUITY_TEST_AT=" + cell_.when + ":" +
-                            std::to_string(static_cast<int>(cell_.message)) + ":" + cell_.action);
-    }
-    if (!conditions_.without.empty()) {
-      environment.push_back("CONTINUITY_TEST_FAIL=" + conditions_.without + ":" +
-                            std::to_string(ENOSYS));
-    }
+    add_faults(environment, conditions_, is_victim(side) ? event_of(cell_, cell_.action) : "");
     return environment;
   }
 
@@ -173,7 +161,10 @@ class Trial {
     if (!is_victim(Side::successor) || !is_ended()) {
       return false;
     }
-    const bool is_known_why = conditions_.without != "pidfd_open";
+    const bool is_known_why =
+        conditions_.without != "pidfd_open" &&
+        // Else it depends on whether we have waited for it by then.
+        (conditions_.without != "pidfd_info" || predecessor_->logged("as it was meant to") > 0);
     return cell_.message == MessageType::healthy ||
            // Who was not told that it may take over has not, whyever it ended.
            (is_known_why && cell_.action == "exit0" && cell_.message >= MessageType::ready &&
@@ -252,6 +243,7 @@ class Trial {
     const bool may_refuse = owner.pid() == victim().pid() && !is_ended() && cell_.action != "stop";
     load_.reset();
     place_.environment = {"CONTINUITY_BUSY=wait", "CONTINUITY_LOG=debug"};
+    add_faults(place_.environment, conditions_, "");
     Process next = place_.spawn(server_loop);
     const bool served = wait_until(
         [&] { return !next.is_running() || answer_from(place_.address()) == answer_of(next); });

@@ -21,7 +21,7 @@ struct Result {
 };
 
 struct Conditions {
-  std::string without{};    // a system call that this kernel does not have
+  std::string without{};    // what this kernel does not have
   std::string probation{};  // instead of what a cell needs
 };
 

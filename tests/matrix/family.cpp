@@ -58,13 +58,8 @@ class FamilyTrial {
     const std::string probation =
         conditions_.probation.empty() ? (comes_back ? "20s" : "500ms") : conditions_.probation;
     Environment environment{"CONTINUITY_READY_TIMEOUT=1s", "CONTINUITY_PROBATION=" + probation};
-    if (is_victim(side) && cell_.when != "later") {
-      const std::string action = is_acting() && !is_stopped() ? "kill" : "stop";
-      environment.insert(environment.end(),
-                         {"LD_PRELOAD=" CONTINUITY_FAULTY_LIBRARY,
-                          "CONTINUITY_TEST_AT=" + cell_.when + ":" +
-                              std::to_string(static_cast<int>(cell_.message)) + ":" + action});
-    }
+    const std::string action = is_acting() && !is_stopped() ? "kill" : "stop";
+    add_faults(environment, conditions_, is_victim(side) ? event_of(cell_, action) : "");
     return environment;
   }
 
@@ -243,6 +238,7 @@ class FamilyTrial {
   void follow() {
     load_.reset();
     place_.environment = {"CONTINUITY_BUSY=wait", "CONTINUITY_LOG=debug"};
+    add_faults(place_.environment, conditions_, "");
     const auto before = server_processes();
     next_.emplace(place_.spawn(server_loop));
     const bool served = wait_until([&] {

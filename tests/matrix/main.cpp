@@ -31,7 +31,9 @@ had accepted that was ended, there must be somebody who serves, and never two.
   --sample N        so many cells, drawn at random (default: all)
   --seed N          to draw the same again
   --jobs N          so many at a time (default 4)
-  --without NAME    on a kernel that does not have this system call
+  --without NAME    on a kernel that does not have this system call, or pidfd_info (how a
+                    process has ended), netns_cookie, socket_filter (not for everybody),
+                    sock_diag
   --probation TIME  CONTINUITY_PROBATION; with 0s nobody comes back, and that shows
   --list            the names of all cells
 

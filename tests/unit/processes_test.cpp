@@ -75,6 +75,11 @@ TEST_CASE("a process on its way out is told by its flags", "[processes]") {
   CHECK(parse_ending("4711 (a) R 1 4711 4711 0 -1 4228364 0 0"));
   CHECK_FALSE(parse_ending("4711 (a) R 1 4711 4711 0 -1 4194304 0 0"));
   CHECK_FALSE(parse_ending("4711 (a) R 4 4 4 4 4 x 4 4"));
+  // Its first thread has ended in each of these, and all others in the first only.
+  CHECK(parse_remains("4711 (a) Z 1 4711 4711 0 -1 4228364 0 0 0 0 0 0 0 0 20 0 1 0 99"));
+  CHECK_FALSE(parse_remains("4711 (a) Z 1 4711 4711 0 -1 4228364 0 0 0 0 0 0 0 0 20 0 2 0 99"));
+  CHECK_FALSE(parse_remains("4711 (a) S 1 4711 4711 0 -1 4194304 0 0 0 0 0 0 0 0 20 0 1 0 99"));
+  CHECK_FALSE(parse_remains("4711 (a) Z 1"));
 }
 
 TEST_CASE("how a process has ended is read from its remains", "[processes]") {
@@ -213,13 +218,29 @@ TEST_CASE("a process runs until it has ended, waited for or not", "[processes]")
   CHECK(scene.sys.open().empty());
 }
 
-TEST_CASE("without a descriptor to ask with, a process is taken to run", "[processes]") {
+TEST_CASE("without a pidfd, a process is taken to run until /proc or its number tells",
+          "[processes]") {
   Scene scene;
-  const Child child;
-  scene.sys.fail_next(Call::pidfd_open, EMFILE);
-  CHECK(is_running(scene.sys, child.pid()));
+  Child child;
+  const pid_t pid = child.pid();
+  const int code = GENERATE(EMFILE, ENOSYS, EPERM);
+  const auto seems_to_run = [&](pid_t process) {
+    scene.sys.fail_next(Call::pidfd_open, code);
+    return is_running(scene.sys, process);
+  };
+  CHECK(seems_to_run(pid));
   scene.sys.fail_next(Call::openat, EMFILE);
-  CHECK_FALSE(scene.processes.is_ending(child.pid()));
+  CHECK_FALSE(scene.processes.is_ending(pid));
+  child.kill();
+  CHECK_FALSE(seems_to_run(pid));
+  scene.sys.hooks.openat = [](int, const char*, int, mode_t) {  // no /proc, after chroot
+    errno = ENOENT;
+    return -1;
+  };
+  CHECK(seems_to_run(pid));
+  child.reap();
+  CHECK_FALSE(seems_to_run(pid));
+  CHECK_FALSE(seems_to_run(0));  // to kill, that is our process group
 }
 
 TEST_CASE("a forked child is the same image, and has the same topmost", "[processes]") {
