@@ -714,7 +714,7 @@ pid_t Generation::find_stranger(std::span<const std::uint64_t> inodes) const {
 }
 
 // A worker that waits by a ring only has called nothing that would have made it a member.
-Status Generation::find_ring_workers(std::span<const std::uint64_t> inodes) const {
+Status Generation::find_ring_workers(std::span<const std::uint64_t> inodes, bool datagrams) const {
   const auto known = members();
   const auto holders = processes_.find_holders(inodes, known, successors());
   if (holders.empty()) {
@@ -724,12 +724,12 @@ Status Generation::find_ring_workers(std::span<const std::uint64_t> inodes) cons
   constexpr int most_looks = 10;
   constexpr Nanoseconds between = 200 * microsecond;
   const auto rings = processes_.rings_of(known);
-  const auto accepts = [&](pid_t holder) {
+  const auto waits = [&](pid_t holder) {
     const auto own = processes_.rings_of({holder});
     const bool has_any = std::any_of(own.begin(), own.end(),
                                      [&](std::uint64_t ring) { return !rings.contains(ring); });
     for (int look = 0; has_any && look < most_looks; ++look) {
-      if (processes_.accepts_by_ring(holder, rings)) {
+      if (processes_.waits_by_ring(holder, rings, datagrams)) {
         return true;
       }
       pause_for(*sys_, between);
@@ -737,9 +737,9 @@ Status Generation::find_ring_workers(std::span<const std::uint64_t> inodes) cons
     return false;
   };
   for (const pid_t holder : holders) {
-    if (accepts(holder)) {
+    if (waits(holder)) {
       log_->error(
-          "pid {} accepts by io_uring and calls nothing else, so that it cannot be told; while it "
+          "pid {} waits by io_uring and calls nothing else, so that it cannot be told; while it "
           "runs, no restart is possible",
           holder);
       return Error{"reach every process that accepts", ENOTSUP};
@@ -755,15 +755,17 @@ Status Generation::find_strangers(std::span<const Item> items) const {
   constexpr int looks = 10;
   constexpr Nanoseconds between = 5 * millisecond;
   std::vector<std::uint64_t> inodes;
+  bool datagrams = false;
   for (const Item& item : items) {
     inodes.push_back(item.inode);
+    datagrams = datagrams || item.listener.is_datagram();
   }
   pid_t stranger = 0;
   pid_t before = 0;
   for (int i = 0, seen = 0; seen < looks && i < looks * looks; ++i) {
     stranger = find_stranger(inodes);
     if (stranger == 0) {
-      return find_ring_workers(inodes);
+      return find_ring_workers(inodes, datagrams);
     }
     seen = stranger == before ? seen + 1 : 0;  // another may be seen each time
     before = stranger;

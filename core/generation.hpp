@@ -180,7 +180,8 @@ class Generation : public Owner {
   [[nodiscard]] std::set<pid_t> successors() const;
   [[nodiscard]] pid_t main_process() const;
   [[nodiscard]] pid_t find_stranger(std::span<const std::uint64_t> inodes) const;
-  [[nodiscard]] Status find_ring_workers(std::span<const std::uint64_t> inodes) const;
+  [[nodiscard]] Status find_ring_workers(std::span<const std::uint64_t> inodes,
+                                         bool datagrams) const;
   [[nodiscard]] Status find_strangers(std::span<const Item> items) const;
 
   const Sys* sys_;

@@ -464,12 +464,16 @@ std::set<std::uint64_t> Processes::rings_of(const std::set<pid_t>& processes) co
   return rings;
 }
 
-bool Processes::accepts_by_ring(pid_t process, const std::set<std::uint64_t>& except) const {
-  bool accepts = false;
+bool Processes::waits_by_ring(pid_t process, const std::set<std::uint64_t>& except,
+                              bool datagrams) const {
+  bool waits = false;
   for_each_ring(process, [&](int fd, std::uint64_t inode) {
-    accepts = accepts || (!except.contains(inode) && ring_info(process, fd).accepts > 0);
+    if (!waits && !except.contains(inode)) {
+      const RingInfo info = ring_info(process, fd);
+      waits = info.accepts + (datagrams ? info.receives : 0) > 0;
+    }
   });
-  return accepts;
+  return waits;
 }
 
 // The tables in /proc have a line for every connection of the last minute: on a

@@ -116,8 +116,10 @@ class Processes {
 
   // The rings (io_uring) that these have open, by inode.
   [[nodiscard]] std::set<std::uint64_t> rings_of(const std::set<pid_t>& processes) const;
-  // Whether the process waits for connections just now, by a ring that is none of these.
-  [[nodiscard]] bool accepts_by_ring(pid_t process, const std::set<std::uint64_t>& except) const;
+  // Whether the process waits for connections, or for datagrams as well, just now, by a ring
+  // that is none of these.
+  [[nodiscard]] bool waits_by_ring(pid_t process, const std::set<std::uint64_t>& except,
+                                   bool datagrams) const;
 
   // The name of the file that is mapped at this address of the calling process, with
   // the slash before it; empty: none that has a name.

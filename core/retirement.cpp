@@ -107,13 +107,14 @@ Status Retirement::prepare_item(Item item) {
     return deaf.error();
   }
   const bool blocking = (state->status_flags & O_NONBLOCK) == 0;
-  const bool sleeps = blocking && !keeps_place(item.listener);
+  const bool held_off = item.listener.is_datagram() && program_->gates_receives();
+  const bool sleeps = blocking && !held_off;
   const auto last = sleeps ? stand_ins_.get(item.fd, item.listener, true) : deaf;
   if (!last) {
     return last.error();
   }
   OwnedFd answering;
-  if (item.listener.is_datagram() && !keeps_place(item.listener)) {
+  if (item.listener.is_datagram() && !held_off) {
     answering = make_answering(*sys_, copy.get(), item.listener);
   }
   const int stand_in = answering.is_open() ? answering.get() : *deaf;
@@ -168,6 +169,10 @@ Status Retirement::prepare_late(std::vector<Item> items) {
     return holdings.error();
   }
   leave_out_kept(*holdings);
+  if (!prepare_ring_receives(*holdings, first)) {
+    leave_out_from(first);
+    return Error{"end what a ring receives", ENOTSUP};
+  }
   holdings->small_epolls.insert(holdings->small_epolls.end(), small_epolls_.begin(),
                                 small_epolls_.end());
   rings_ = holdings->rings;
@@ -201,23 +206,65 @@ Status Retirement::prepare_rings(const Holdings& holdings) {
         "the program uses an io_uring whose descriptor it has closed, so that nobody can see what "
         "it waits for";
   }
-  std::vector<std::uint64_t> listeners;
+  std::vector<std::uint64_t> inodes;
+  Rings::Listeners listeners{.all = {}, .called_for = true, .datagrams = false};
   for (const Kept& kept : kept_) {
-    if (!holdings.rings.empty() && !kept.item.listener.is_datagram()) {
-      listeners.push_back(kept.item.inode);
+    if (holdings.rings.empty()) {
+      break;
+    }
+    inodes.push_back(kept.item.inode);
+    if (!is_called_for(kept.item.inode, holdings)) {
+      listeners.called_for = false;
+      listeners.datagrams = listeners.datagrams || kept.item.listener.is_datagram();
     }
   }
-  const bool called_for = std::all_of(listeners.begin(), listeners.end(), [&](std::uint64_t inode) {
-    return is_called_for(inode, holdings);
-  });
+  listeners.all = inodes;
   for (const int ring : holdings.rings) {
-    if (const char* reason = ring_control_.why_not(ring, {listeners, called_for});
-        reason != nullptr) {
+    if (const char* reason = ring_control_.why_not(ring, listeners); reason != nullptr) {
       obstacle_ = compose("io_uring {}: {}", ring, reason);
     }
   }
   rings_ = holdings.rings;
+  prepare_ring_receives(holdings, 0);
   return obstacle_.empty() ? Status(Done{}) : Error{"end what a ring waits for", ENOTSUP};
+}
+
+// Of a datagram socket for which nothing else is seen to wait, where there is a ring. If that
+// was wrong, nothing is lost by it: receives by calls find nothing there either.
+bool Retirement::prepare_ring_receives(const Holdings& holdings, std::size_t first) {
+  if (holdings.rings.empty()) {
+    return true;
+  }
+  std::set<std::uint64_t> fixed;
+  for (const int ring : holdings.rings) {
+    for (const FixedSocket& one : ring_control_.look(ring).sockets) {
+      fixed.insert(one.inode);
+    }
+  }
+  for (std::size_t item = first; item < kept_.size(); ++item) {
+    Kept& kept = kept_[item];
+    const Listener& listener = kept.item.listener;
+    if (!program_->gates_receives()) {
+      kept.by_ring = listener.is_datagram();  // it leaves its number in any case
+      continue;
+    }
+    if (!listener.is_datagram() ||
+        (!fixed.contains(kept.item.inode) && is_called_for(kept.item.inode, holdings))) {
+      continue;
+    }
+    kept.answering = stand_ins_.answering_for(kept.copy.get(), listener);
+    if (!kept.answering.is_open()) {
+      obstacle_ = compose("io_uring {} may receive from {}, where nothing else could answer",
+                          holdings.rings.front(), to_string(listener.address));
+      return false;
+    }
+    // A read by a ring waits only where the socket blocks.
+    sys_->fcntl(kept.answering.get(), F_SETFL, kept.before.status_flags);
+    kept.stand_in = kept.last_stand_in = kept.answering.get();
+    kept.stand_in_inode = socket_inode(*sys_, kept.stand_in);
+    kept.by_ring = true;
+  }
+  return true;
 }
 
 void Retirement::abandon() {
@@ -292,13 +339,13 @@ void Retirement::refresh() {
 }
 
 // A retired datagram socket whose receives are held off leaves its number to nobody.
-bool Retirement::keeps_place(const Listener& listener) const {
-  return listener.is_datagram() && program_->gates_receives();
+bool Retirement::keeps_place(const Kept& kept) const {
+  return kept.item.listener.is_datagram() && program_->gates_receives() && !kept.by_ring;
 }
 
 bool Retirement::keeps_place(std::uint64_t inode) const {
   const auto found = kept_by_inode_.find(inode);
-  return found != kept_by_inode_.end() && keeps_place(kept_[found->second].item.listener);
+  return found != kept_by_inode_.end() && keeps_place(kept_[found->second]);
 }
 
 void Retirement::replace(Seat& seat, int by) {
@@ -309,8 +356,8 @@ void Retirement::replace(Seat& seat, int by) {
 // Makes the epolls that watched what was under this number watch what is.
 void Retirement::watch_again(const Seat& seat) {
   const Kept& kept = kept_[seat.item];
-  const bool readable = !seat.retired || !keeps_place(kept.item.listener) ||
-                        inode_under(*sys_, seat.fd) != kept.item.inode;
+  const bool readable =
+      !seat.retired || !keeps_place(kept) || inode_under(*sys_, seat.fd) != kept.item.inode;
   for_each_watch(seat, [&](const Registration& registration) {
     watch(registration, readable);
     return false;
@@ -348,8 +395,7 @@ void Retirement::swap(Seat& seat, Nanoseconds deadline) {
     return sys_->epoll_ctl(registration.epoll, EPOLL_CTL_DEL, seat.fd, nullptr) != 0;
   });
   // Who never sleeps in a receive comes back from it by itself.
-  if (!keeps_place(kept.item.listener) ||
-      (seat.blocking && program_->clear_sends(seat.fd, deadline))) {
+  if (!keeps_place(kept) || (seat.blocking && program_->clear_sends(seat.fd, deadline))) {
     replace(seat, kept.stand_in);
   }
   seat.retired = true;
@@ -361,7 +407,7 @@ void Retirement::settle() {
     const DescriptorLock lock(*program_);
     for (Seat& seat : seats_) {
       const Kept& kept = kept_[seat.item];
-      const bool datagrams = keeps_place(kept.item.listener);
+      const bool datagrams = keeps_place(kept);
       const std::uint64_t inode = inode_under(*sys_, seat.fd);
       const bool replaced = inode == kept.stand_in_inode;
       // The program may have closed the number meanwhile.
@@ -413,9 +459,11 @@ bool Retirement::retire(std::span<const std::uint32_t> ids, Nanoseconds deadline
 // program will find when it asks anew, then it is told to.
 bool Retirement::deafen_rings(bool& any) {
   std::vector<int> listeners;
+  std::vector<int> receivers;
   for (const Kept& kept : kept_) {
-    if (kept.retired && kept.copy.is_open() && !kept.item.listener.is_datagram()) {
-      listeners.push_back(kept.copy.get());
+    if (kept.retired && kept.copy.is_open() &&
+        (kept.by_ring || !kept.item.listener.is_datagram())) {
+      (kept.by_ring ? receivers : listeners).push_back(kept.copy.get());
     }
   }
   bool replaced = true;
@@ -432,8 +480,9 @@ bool Retirement::deafen_rings(bool& any) {
     }
   }
   const auto ended = ring_control_.end_accepts(rings_, listeners);
-  any = any || ended == Rings::Ended::some;
-  return replaced && ended != Rings::Ended::refused;
+  const auto ended_receives = ring_control_.end_receives(rings_, receivers);
+  any = any || ended == Rings::Ended::some || ended_receives == Rings::Ended::some;
+  return replaced && ended != Rings::Ended::refused && ended_receives != Rings::Ended::refused;
 }
 
 bool Retirement::is_stand_in(std::uint64_t inode) const {
@@ -460,13 +509,17 @@ void Retirement::revive_rings() {
     }
   }
   std::set<int> stand_ins;
+  std::vector<int> answering;
   for (const Kept& kept : kept_) {
-    if (kept.retired && !kept.item.listener.is_datagram()) {
+    if (kept.retired && kept.by_ring) {
+      answering.push_back(kept.stand_in);
+    } else if (kept.retired && !kept.item.listener.is_datagram()) {
       stand_ins.insert({kept.stand_in, kept.last_stand_in});
     }
   }
   const std::vector<int> fds(stand_ins.begin(), stand_ins.end());
   static_cast<void>(ring_control_.end_accepts(rings_, fds));
+  static_cast<void>(ring_control_.end_receives(rings_, answering));
 }
 
 // The program registered the listener between look and swap: its epoll knows
@@ -482,7 +535,7 @@ void Retirement::repair(const Registration& registration) {
     return;
   }
   const Kept& kept = kept_[seat->item];
-  const bool datagrams = keeps_place(kept.item.listener);
+  const bool datagrams = keeps_place(kept);
   if (!datagrams) {
     replace(*seat, kept.copy.get());
   }
@@ -586,7 +639,7 @@ void Retirement::revive() {
   for (Seat& seat : seats_) {
     const Kept& kept = kept_[seat.item];
     const std::uint64_t inode = seat.retired ? inode_under(*sys_, seat.fd) : 0;
-    const bool kept_its_place = keeps_place(kept.item.listener) && inode == kept.item.inode;
+    const bool kept_its_place = keeps_place(kept) && inode == kept.item.inode;
     if (inode == 0 || !kept.copy.is_open() ||
         (!kept_its_place && inode != kept.stand_in_inode &&
          inode != inode_under(*sys_, kept.last_stand_in))) {
@@ -611,6 +664,30 @@ void Retirement::revive() {
   abandon();  // a copy of ours must not outlive the program's own last one
 }
 
+// What answers for a datagram socket that a ring has received from holds its address, too.
+void Retirement::replace_answering(Kept& kept, std::size_t item) {
+  int deaf = -1;
+  for (Seat& seat : seats_) {
+    if (seat.item != item || !seat.retired || inode_under(*sys_, seat.fd) != kept.stand_in_inode) {
+      continue;
+    }
+    if (const auto made = stand_ins_.get(seat.fd, kept.item.listener, seat.blocking); made) {
+      deaf = *made;
+      replace(seat, deaf);
+    }
+  }
+  const int last = kept.last_stand_in;
+  for (const FixedSeat& seat : fixed_seats_) {
+    if (seat.item == item && deaf >= 0) {
+      static_cast<void>(ring_control_.put(seat.ring, seat.slot, deaf));
+    }
+  }
+  static_cast<void>(ring_control_.end_receives(rings_, std::span(&last, 1)));
+  kept.stand_in = kept.last_stand_in = deaf;
+  kept.stand_in_inode = inode_under(*sys_, deaf);
+  kept.answering.reset();
+}
+
 // Answers have had their time: whoever has the address next must be able to close it.
 void Retirement::let_go_of_datagrams(std::span<const std::uint32_t> ids) {
   const std::set<std::uint32_t> wanted(ids.begin(), ids.end());
@@ -627,6 +704,13 @@ void Retirement::let_go_of_datagrams(std::span<const std::uint32_t> ids) {
     });
     replace(seat, kept.stand_in);
     watch_again(seat);
+  }
+  for (std::size_t item = 0; item < kept_.size(); ++item) {
+    Kept& kept = kept_[item];
+    if (kept.by_ring && kept.retired && kept.answering.is_open() &&
+        wanted.contains(kept.item.listener.id)) {
+      replace_answering(kept, item);
+    }
   }
 }
 

@@ -21,6 +21,8 @@
 //   ask no more whether it is readable. Only while threads asleep in a receive
 //   are woken a stand-in is there, and who sends is waited for, and waits. Once
 //   nobody can take it back any more the stand-in is there for good.
+// - Receives that a ring makes cannot be held off: there the number is left to another
+//   socket, which hears nothing and answers from the same address, and is let go of then.
 #pragma once
 
 #include "core/clock.hpp"
@@ -158,6 +160,7 @@ class Retirement {
     int last_stand_in = -1;  // as the program left the listener
     OwnedFd answering{};     // which both are, if there is one
     SharedState before{};
+    bool by_ring = false;  // a datagram socket, from which a ring receives
     bool retired = false;
   };
 
@@ -172,6 +175,7 @@ class Retirement {
   Status prepare_item(Item item);
   void leave_out_from(std::size_t first);
   Status prepare_rings(const Holdings& holdings);
+  bool prepare_ring_receives(const Holdings& holdings, std::size_t first);
   [[nodiscard]] bool is_called_for(std::uint64_t inode, const Holdings& holdings) const;
   bool deafen_rings(bool& any);
   void revive_rings();
@@ -180,11 +184,12 @@ class Retirement {
   [[nodiscard]] std::unordered_set<int> retired_numbers() const;
   template <typename Visit>
   void for_each_watch(const Seat& seat, Visit visit);
-  [[nodiscard]] bool keeps_place(const Listener& listener) const;
+  [[nodiscard]] bool keeps_place(const Kept& kept) const;
   [[nodiscard]] bool keeps_place(std::uint64_t inode) const;
   [[nodiscard]] const Kept* find_kept(std::uint32_t id) const;
   void leave_out_kept(Holdings& holdings) const;
   void leave_to_itself(Holdings& holdings) const;
+  void replace_answering(Kept& kept, std::size_t item);
   void let_go_of_datagrams(std::span<const std::uint32_t> ids);
   void let_go(std::span<const std::uint32_t> ids);
   void restore_membership(const Kept& kept);

@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <array>
-#include <linux/io_uring.h>
 
 namespace continuity {
 namespace {
@@ -39,7 +38,13 @@ void note_wait(std::string_view line, RingInfo& info) {
   unsigned operation = 0;
   if (word.starts_with(label) && word.ends_with(',') &&
       read_number(word.substr(label.size(), word.size() - label.size() - 1), operation, 10)) {
-    info.accepts += operation == IORING_OP_ACCEPT ? 1U : 0U;
+    const auto& receiving = receiving_operations;
+    const bool receives =
+        std::find(receiving.begin(), receiving.end(), operation) != receiving.end();
+    const bool accepts = operation == IORING_OP_ACCEPT;
+    info.accepts += accepts ? 1U : 0U;
+    info.receives += receives ? 1U : 0U;
+    info.waiting |= accepts || receives ? std::uint64_t{1} << operation : 0U;
   }
 }
 

@@ -63,30 +63,38 @@ int RingIssuer::call(int /*ring*/, unsigned /*operation*/, void* /*argument*/, u
   return -1;
 }
 
-int Rings::control(int ring, unsigned operation, void* argument, By& by) const {
+int Rings::control(int ring, unsigned operation, void* argument, By& by,
+                   std::uint64_t only_for) const {
   by = By::us;
   const int result = sys_->io_uring_register(ring, operation, argument, 1);
   // A program that waits for nothing in it need not be interrupted.
   if (result >= 0 || errno != EEXIST || issuer_ == nullptr ||
-      (operation == IORING_REGISTER_SYNC_CANCEL && look(ring).accepts == 0)) {
+      (only_for != 0 && (look(ring).waiting & only_for) == 0)) {
     return result;
   }
   by = By::issuer;
   return issuer_->call(ring, operation, argument, 1);
 }
 
+bool Rings::waits_for_work(int ring, bool datagrams) const {
+  const RingInfo info = look_once(ring);
+  return info.accepts + (datagrams ? info.receives : 0) > 0;
+}
+
 // The number of what is cancelled, or a negative errno. With the operation nothing else
-// that waits on the file is touched (polls are); before 6.6 all that does has to go.
-int Rings::cancel(int ring, int fd, By& by) const {
+// that waits on the file is touched (polls are); before 6.6 all that does has to go: but
+// not answers that are being sent.
+int Rings::cancel(int ring, int fd, std::uint8_t operation, By& by) const {
   SyncCancel request;
   request.fd = sys_->number(fd);
   request.flags = IORING_ASYNC_CANCEL_FD | IORING_ASYNC_CANCEL_ALL | by_operation;
-  request.operation = IORING_OP_ACCEPT;
-  int ended = control(ring, IORING_REGISTER_SYNC_CANCEL, &request, by);
-  if (ended < 0 && errno == EINVAL) {
+  request.operation = operation;
+  const std::uint64_t bit = std::uint64_t{1} << operation;
+  int ended = control(ring, IORING_REGISTER_SYNC_CANCEL, &request, by, bit);
+  if (ended < 0 && errno == EINVAL && operation == IORING_OP_ACCEPT) {
     request.flags &= ~by_operation;
     request.operation = 0;
-    ended = control(ring, IORING_REGISTER_SYNC_CANCEL, &request, by);
+    ended = control(ring, IORING_REGISTER_SYNC_CANCEL, &request, by, bit);
   }
   if (ended >= 0 || errno == ENOENT) {
     return std::max(ended, 0);
@@ -110,7 +118,8 @@ RingInfo Rings::look_for_accepts(int ring) const {
 // waits on the open /proc, which is ours alone.
 const char* Rings::why_not(int ring, const Listeners& listeners) const {
   By by = By::us;
-  int refusal = -Rings(*sys_, proc_).cancel(ring, proc_, by);
+  const Rings control(*sys_, proc_);  // whose thread it obeys is asked below
+  int refusal = -control.cancel(ring, proc_, IORING_OP_ACCEPT, by);
   // One that has not been started yet has nothing that waits.
   if (refusal == EBADFD) {
     return nullptr;
@@ -128,10 +137,14 @@ const char* Rings::why_not(int ring, const Listeners& listeners) const {
   }
   if (info.has_kernel_thread && may_accept(info, listeners)) {
     return "a thread of the kernel's looks for what is asked of it (IORING_SETUP_SQPOLL), and it "
-           "may accept";
+           "may accept, or receive";
   }
-  if (info.accepts == 0) {
+  const bool receives = listeners.datagrams && info.receives > 0;
+  if (info.accepts == 0 && !receives) {
     return nullptr;
+  }
+  if (refusal == 0 && receives && control.cancel(ring, proc_, IORING_OP_RECV, by) == -EINVAL) {
+    return "this kernel cannot cancel what it receives, and nothing else (Linux 6.6 can)";
   }
   switch (refusal) {
     case 0:
@@ -152,10 +165,37 @@ const char* Rings::why_not(int ring, const Listeners& listeners) const {
                  : nullptr;
 }
 
+Rings::Ended Rings::end_accepts(std::span<const int> rings, std::span<const int> fds) const {
+  constexpr std::array<std::uint8_t, 1> accepting{IORING_OP_ACCEPT};
+  return end(rings, fds, accepting);
+}
+
+Rings::Ended Rings::end_receives(std::span<const int> rings, std::span<const int> fds) const {
+  return end(rings, fds, receiving_operations);
+}
+
+// `any`: something has been cancelled, and there is to be another look.
+Rings::Ended Rings::end_once(int ring, int fd, std::span<const std::uint8_t> operations,
+                             bool& any) const {
+  Ended ended = Ended::none;
+  for (const std::uint8_t operation : operations) {
+    By by = By::us;
+    const int count = cancel(ring, fd, operation, by);
+    if (count < 0 && (look(ring).waiting >> operation & 1) != 0) {
+      return Ended::refused;
+    }
+    // The thread that would accept was in our handler: it was not accepting.
+    any = any || (count > 0 && by == By::us);
+    ended = count > 0 ? Ended::some : ended;
+  }
+  return ended;
+}
+
 // What has been cancelled accepts no more, even where the program has not seen it yet.
 // But it may have been accepting at that moment, and until it is gone it may be the one
 // that is woken for a connection: it is waited for, shortly.
-Rings::Ended Rings::end_accepts(std::span<const int> rings, std::span<const int> fds) const {
+Rings::Ended Rings::end(std::span<const int> rings, std::span<const int> fds,
+                        std::span<const std::uint8_t> operations) const {
   constexpr Nanoseconds longest = 20 * millisecond;
   constexpr Nanoseconds between = 50 * microsecond;
   Ended ended = Ended::none;
@@ -163,14 +203,11 @@ Rings::Ended Rings::end_accepts(std::span<const int> rings, std::span<const int>
     bool any = false;
     for (const int ring : rings) {
       for (const int fd : fds) {
-        By by = By::us;
-        const int count = cancel(ring, fd, by);
-        // The thread that would accept was in our handler: it was not accepting.
-        any = any || (count > 0 && by == By::us);
-        ended = count > 0 ? Ended::some : ended;
-        if (count < 0 && look(ring).accepts > 0) {
-          return Ended::refused;
+        const Ended here = end_once(ring, fd, operations, any);
+        if (here == Ended::refused) {
+          return here;
         }
+        ended = here == Ended::some ? here : ended;
       }
     }
     if (!any) {
@@ -187,7 +224,7 @@ bool Rings::put(int ring, unsigned slot, int fd) const {
   update.offset = slot;
   update.fds = reinterpret_cast<std::uintptr_t>(&number);
   By by = By::us;
-  return control(ring, IORING_REGISTER_FILES_UPDATE, &update, by) == 1;
+  return control(ring, IORING_REGISTER_FILES_UPDATE, &update, by, 0) == 1;
 }
 
 // "7f7978ffc000-7f7978ffd000 rw-s 10000000 00:10 1432126      anon_inode:[io_uring]"

@@ -42,21 +42,25 @@ class Rings {
   // is in use, so it may take several looks.
   [[nodiscard]] RingInfo look(int ring) const;
 
-  // Whether it does just now, at one look; false where it cannot be told.
-  [[nodiscard]] bool waits_for_connections(int ring) const { return look_once(ring).accepts > 0; }
+  // Whether it waits for connections, or for datagrams as well, just now, at one look; false
+  // where it cannot be told.
+  [[nodiscard]] bool waits_for_work(int ring, bool datagrams) const;
 
   // What a ring may accept from, by inode.
   struct Listeners {
     std::span<const std::uint64_t> all;
     bool called_for;  // the program waits for each of them by calls, or by an epoll
+    bool datagrams;   // among those for which it does not there are datagram sockets
   };
-  // Why accepts that wait in this ring could not be ended; null: they can, or there are
-  // none. Nothing is changed.
+  // Why accepts that wait in this ring, and receives, could not be ended; null: they can,
+  // or there are none. Nothing is changed.
   [[nodiscard]] const char* why_not(int ring, const Listeners& listeners) const;
 
   // Ends all accepts that wait in one of these rings on a file that is under one of `fds`.
   enum class Ended { none, some, refused };
   [[nodiscard]] Ended end_accepts(std::span<const int> rings, std::span<const int> fds) const;
+  // The same of receives and reads.
+  [[nodiscard]] Ended end_receives(std::span<const int> rings, std::span<const int> fds) const;
 
   // Puts what is under `fd` into the ring's table of fixed files.
   [[nodiscard]] bool put(int ring, unsigned slot, int fd) const;
@@ -70,8 +74,13 @@ class Rings {
   [[nodiscard]] RingInfo look_for_accepts(int ring) const;
   // Whose thread has made the call.
   enum class By { us, issuer };
-  int control(int ring, unsigned operation, void* argument, By& by) const;
-  [[nodiscard]] int cancel(int ring, int fd, By& by) const;
+  // `only_for`: where none of these operations waits, its thread is left alone; 0: never.
+  int control(int ring, unsigned operation, void* argument, By& by, std::uint64_t only_for) const;
+  [[nodiscard]] int cancel(int ring, int fd, std::uint8_t operation, By& by) const;
+  [[nodiscard]] Ended end_once(int ring, int fd, std::span<const std::uint8_t> operations,
+                               bool& any) const;
+  [[nodiscard]] Ended end(std::span<const int> rings, std::span<const int> fds,
+                          std::span<const std::uint8_t> operations) const;
 
   const Sys* sys_;
   int proc_;

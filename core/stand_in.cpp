@@ -9,6 +9,7 @@
 #include <linux/filter.h>
 #include <netinet/in.h>
 #include <span>
+#include <sys/file.h>
 #include <sys/un.h>
 
 namespace continuity {
@@ -144,7 +145,7 @@ sockaddr_in6 as_mapped(const Address& address) {
 // the same in net/ipv6/udp.c). To an IPv4 peer an IPv6 socket is the worse one. And among
 // IPv6 sockets one with SO_REUSEPORT is put at the end of the list (udp_lib_get_port).
 // Whether they may share the address is asked when one is bound, and only then.
-OwnedFd make_answering(const Sys& sys, int fd, const Listener& listener) {
+OwnedFd make_answering(const Sys& sys, int fd, const Listener& listener, bool several) {
   const Address& address = listener.address;
   const bool is_v4 = address.family() == AF_INET;
   if (address.is_unix() || (!is_v4 && is_set(sys, fd, SOL_SOCKET, SO_REUSEPORT))) {
@@ -160,7 +161,7 @@ OwnedFd make_answering(const Sys& sys, int fd, const Listener& listener) {
   }
   set(sys, answering.get(), IPPROTO_IPV6, IPV6_V6ONLY, !is_v4 && listener.v6only);
   set(sys, answering.get(), SOL_SOCKET, SO_REUSEADDR, true);
-  set(sys, answering.get(), SOL_SOCKET, SO_REUSEPORT, !is_v4);
+  set(sys, answering.get(), SOL_SOCKET, SO_REUSEPORT, !is_v4 || several);
   const bool is_shared = is_set(sys, fd, SOL_SOCKET, SO_REUSEADDR);
   const sockaddr_in6 mapped = is_v4 ? as_mapped(address) : sockaddr_in6{};
   set(sys, fd, SOL_SOCKET, SO_REUSEADDR, true);
@@ -224,6 +225,14 @@ void open_to_newcomers(const Sys& sys, int fd, const Listener& listener) {
     return;
   }
   set_least_hops(sys, fd, listener.address.family(), nothing);
+}
+
+// What is set on the listener for that, and set back, is shared.
+OwnedFd StandIns::answering_for(int fd, const Listener& listener) const {
+  const OwnedFd turn(*sys_, sys_->openat(directory_, ".", O_RDONLY | O_CLOEXEC, 0));
+  while (turn.is_open() && sys_->flock(turn.get(), LOCK_EX) != 0 && errno == EINTR) {
+  }
+  return make_answering(*sys_, fd, listener, true);
 }
 
 Result<OwnedFd> StandIns::make(int family, int type) const {

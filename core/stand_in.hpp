@@ -30,6 +30,10 @@ class StandIns {
   // same type, same receive time-out.
   Result<int> get(int fd, const Listener& listener, bool blocking);
 
+  // What answers in the place of a UDP socket that several processes have: see
+  // make_answering. One of them at a time.
+  [[nodiscard]] OwnedFd answering_for(int fd, const Listener& listener) const;
+
   void clear() { made_.clear(); }
   // Descriptors of ours in here, appended to `fds`.
   void append_descriptors(std::vector<int>& fds) const {
@@ -55,7 +59,8 @@ class StandIns {
 
 // In the place of a UDP socket: one that is sent from the same address, and hears nothing as
 // long as that is open. Not open: there is none, for this address or just now.
-OwnedFd make_answering(const Sys& sys, int fd, const Listener& listener);
+// `several`: other processes that have it make theirs, one at a time.
+OwnedFd make_answering(const Sys& sys, int fd, const Listener& listener, bool several = false);
 
 // From now on nobody new comes to this listener; what its queue holds, and who has
 // begun to connect, is still to be served. To do it again changes nothing. Nothing can be done for

@@ -87,6 +87,9 @@ void note_claimed(Process& process, ClaimedListener claimed) {
   begin_early_waits(process);
   set_fd_flags(fd, flags);
   process.set_gate(Gate::unsettled);
+  if ((flags & fd_flag::datagram) != 0) {
+    expect_rings(process);  // nobody calls listen
+  }
 }
 
 bool has_handed_over(const Process& process) {
@@ -291,9 +294,7 @@ void note_listening(int fd) {
   } else if (gate() == Gate::open) {
     process->set_gate(Gate::note_polls);
   }
-  if (type != SOCK_DGRAM) {
-    expect_rings(*process);
-  }
+  expect_rings(*process);
 }
 
 bool is_claimed(int fd) {

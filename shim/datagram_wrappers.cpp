@@ -52,6 +52,9 @@ template <typename Receive>
       }
     }
     AcceptSlot* slot = own_accept_slot();
+    if (slot != nullptr) [[likely]] {
+      slot->called.store(AcceptSlot::inside(fd), std::memory_order_relaxed);
+    }
     WhereWeAre where(slot, AcceptSlot::inside(fd));
     if ((fd_flags(fd) & fd_flag::retired) != 0) [[unlikely]] {
       where.leave();

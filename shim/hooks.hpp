@@ -51,6 +51,9 @@ bool is_unknown_listener(int fd) noexcept;
 
 // The program has made an io_uring.
 void note_ring() noexcept;
+// In a child that the program has forked, when fork is over: it may wait by a ring, of
+// which nothing is heard.
+void begin_in_child() noexcept;
 
 int bind_socket(int fd, const sockaddr* address, socklen_t length) noexcept;
 int listen_on(int fd, int backlog) noexcept;

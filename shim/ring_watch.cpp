@@ -35,8 +35,10 @@ Nanoseconds RingWatch::look_for_readiness() {
   began_ = began_ == 0 ? time : began_;
   const bool is_successor = process_->page->claims.load() > 0;
   const auto found = rings();
-  const bool waits = std::any_of(found.begin(), found.end(),
-                                 [&](int ring) { return control_.waits_for_connections(ring); });
+  const bool datagrams = has_datagram_listener();
+  const bool waits = std::any_of(found.begin(), found.end(), [&](int ring) {
+    return control_.waits_for_work(ring, datagrams);
+  });
   if (has_listener() && (waits || (!is_successor && control_.any_closed(found)))) {
     settle_for_ring(*process_);
   }

@@ -335,6 +335,15 @@ bool has_listener() {
   return false;
 }
 
+bool has_datagram_listener() {
+  for (int fd = 0; fd <= g_highest_fd.load(); ++fd) {
+    if ((fd_flags(fd) & fd_flag::datagram) != 0 && is_unsettled_listener(fd)) {
+      return true;
+    }
+  }
+  return false;
+}
+
 namespace {
 
 bool watches_listener(Process& process, int epoll) {
@@ -460,6 +469,8 @@ void settle_for_others(Process& process) noexcept {
 namespace {
 
 constinit std::atomic<bool> g_has_made_ring{false};
+// Or may have liburing make them, or wait by other means that we do not see.
+constinit std::atomic<bool> g_may_use_rings{false};
 
 // liburing makes its system calls itself, so that nobody sees them.
 bool has_liburing() {
@@ -473,8 +484,16 @@ bool has_liburing() {
 }  // namespace
 
 void expect_rings(Process& process) {
-  if (gate() != Gate::unsettled || !(g_has_made_ring.load() || has_liburing() ||
-                                     process.options.ready == ReadyEvidence::listen)) {
+  if (gate() != Gate::unsettled) {
+    return;
+  }
+  // A forked child must not ask for liburing: another thread of its parent's may have had
+  // the loader's lock.
+  if (!g_may_use_rings.load() && (g_has_made_ring.load() || has_liburing() ||
+                                  process.options.ready == ReadyEvidence::listen)) {
+    g_may_use_rings.store(true);
+  }
+  if (!g_may_use_rings.load()) {
     return;
   }
   if (process.agent == nullptr) {
@@ -497,6 +516,21 @@ void note_ring() noexcept {
       expect_rings(*process);
     }
   } catch (...) {  // no memory: the program is ready when it first waits otherwise
+  }
+}
+
+// Not in a handler of fork's, where no thread may be made.
+void begin_in_child() noexcept {
+  if (!g_may_use_rings.load()) {
+    return;
+  }
+  const ErrnoGuard guard;
+  try {
+    const SlowPath process(Process::existing());
+    if (process && has_listener()) {
+      expect_rings(*process);
+    }
+  } catch (...) {  // no memory: its parent refuses to hand over if it waits by a ring
   }
 }
 

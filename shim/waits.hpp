@@ -23,6 +23,8 @@ void settle_said(Process& process) noexcept;
 // The program listens, and may wait for work by an io_uring, which no wrapper sees: then
 // the agent looks for it. The caller is in the slow path.
 void expect_rings(Process& process);
+// Whether work may come to one of those that are no streams.
+bool has_datagram_listener();
 // A ring of this process waits for connections: the first wait for work.
 void settle_for_ring(Process& process) noexcept;
 // Whether there is anything on which a wait would be one for work.

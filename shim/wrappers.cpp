@@ -352,6 +352,22 @@ CONTINUITY_EXPORT int WRAPPED(shutdown)(int fd, int how) noexcept {
 
 // ---- Users ----------------------------------------------------------------------------
 
+CONTINUITY_EXPORT pid_t WRAPPED(fork)() noexcept {
+  const pid_t child = real().fork();
+  if (child == 0) {
+    begin_in_child();
+  }
+  return child;
+}
+
+CONTINUITY_EXPORT int WRAPPED(daemon)(int stays, int keeps_open) noexcept {
+  const int result = real().daemon(stays, keeps_open);
+  if (result == 0) {  // its parent has ended
+    begin_in_child();
+  }
+  return result;
+}
+
 // The child returns through this frame, and so the parent must not: nothing may
 // come after the call. At -O2 this is a jump.
 CONTINUITY_EXPORT pid_t WRAPPED(vfork)() noexcept {

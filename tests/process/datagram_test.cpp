@@ -2,6 +2,7 @@
 // after the take-over by the successor.
 #include "families.hpp"
 #include "place.hpp"
+#include "rings.hpp"
 #include "support/datagrams.hpp"
 
 #include <catch2/catch.hpp>
@@ -25,9 +26,22 @@ struct DatagramPlace : Place {
   [[nodiscard]] Process start(const Arguments& arguments) const {
     Process server = spawn_listening(arguments);
     REQUIRE(ask_by_datagram(address(), "x").rfind("x pid=", 0) == 0);
+    if (with_library) {
+      await_announcement(*this);  // of receives by a ring nothing is heard at once
+    }
     return server;
   }
 };
+
+struct RingDatagramPlace : DatagramPlace {
+  explicit RingDatagramPlace(std::string address = "") : DatagramPlace(std::move(address)) {
+    program = RING_DATAGRAM_SERVER;
+  }
+};
+
+bool needs_ring(const std::string& loop) {
+  return loop.rfind("ring", 0) == 0;
+}
 
 std::set<pid_t> processes_of(const Process& server) {
   auto all = family_of(server.pid());
@@ -63,6 +77,48 @@ TEST_CASE("no datagram is lost or answered twice", "[datagram]") {
                                     "select", "epoll", "epoll-edge", "threads");
   CAPTURE(loop);
   restarts_without_loss(DatagramPlace(), {loop});
+}
+
+TEST_CASE("no datagram is lost or answered twice: receives by io_uring", "[datagram]") {
+  if (!has_rings()) {
+    return;
+  }
+  const std::string loop = GENERATE("ring", "ring-fixed", "ring-multishot", "ring-issuer");
+  CAPTURE(loop);
+  restarts_without_loss(RingDatagramPlace(), {loop});
+}
+
+TEST_CASE("no datagram is lost or answered twice: receives by io_uring, IPv6", "[datagram]") {
+  if (has_rings()) {
+    const ReservedPort port(AF_INET6);
+    restarts_without_loss(RingDatagramPlace(port.address()), {"ring"});
+  }
+}
+
+TEST_CASE("no datagram is lost or answered twice: workers that receive by io_uring", "[datagram]") {
+  if (has_rings()) {
+    restarts_without_loss(RingDatagramPlace(), {"--workers", "3", "ring"});
+  }
+}
+
+TEST_CASE("what a ring receives and cannot be handed over is refused with the reason",
+          "[datagram]") {
+  if (!has_rings()) {
+    return;
+  }
+  const TempDir directory;
+  const bool polled = GENERATE(true, false);
+  CAPTURE(polled);
+  const RingDatagramPlace place(polled ? "" : directory.path() + "/socket");
+  const Arguments arguments{polled ? "ring-polled" : "ring"};
+  Process server = place.start(arguments);
+
+  Process second = place.spawn(arguments);
+
+  CHECK(second.next_line() == "bind EADDRINUSE");
+  CHECK(second.wait_exit() == 1);
+  server.await_log(polled ? "IORING_SETUP_SQPOLL" : "where nothing else could answer");
+  CHECK(ask_by_datagram(place.address(), "y") == "y " + answer_of(server));
 }
 
 TEST_CASE("a change of what an epoll asks of a datagram socket meets a restart", "[datagram]") {
@@ -110,9 +166,13 @@ TEST_CASE("a group of datagram sockets grows and shrinks, and no datagram is los
 
 TEST_CASE("what a predecessor still has to answer leaves from the address it was asked at",
           "[datagram]") {
-  const std::string loop = GENERATE("recvfrom", "threads", "epoll");
+  const std::string loop = GENERATE("recvfrom", "threads", "epoll", "ring", "ring-multishot");
   CAPTURE(loop);
+  if (needs_ring(loop) && !has_rings()) {
+    return;
+  }
   DatagramPlace place;
+  place.program = needs_ring(loop) ? RING_DATAGRAM_SERVER : DATAGRAM_SERVER;
   place.environment = {"CONTINUITY_PROBATION=800ms"};  // it does not wait longer for answers
   Process server = place.start({loop});
   std::string answer;
@@ -129,9 +189,14 @@ TEST_CASE("what a predecessor still has to answer leaves from the address it was
 
 TEST_CASE("a datagram server whose successor is killed receives again", "[datagram]") {
   const std::string loop =
-      GENERATE("recvfrom", "poll", "poll-and-block", "select", "epoll", "epoll-edge", "threads");
+      GENERATE("recvfrom", "poll", "poll-and-block", "select", "epoll", "epoll-edge", "threads",
+               "ring", "ring-fixed", "ring-multishot");
   CAPTURE(loop);
+  if (needs_ring(loop) && !has_rings()) {
+    return;
+  }
   DatagramPlace place;
+  place.program = needs_ring(loop) ? RING_DATAGRAM_SERVER : DATAGRAM_SERVER;
   place.environment = {"CONTINUITY_PROBATION=10s"};
   Process server = place.start({loop});
   for (std::size_t cycle = 1; cycle <= 5; ++cycle) {

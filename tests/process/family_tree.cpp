@@ -32,7 +32,7 @@ bool is_server_of_ours(pid_t process) {
   std::error_code gone;
   const auto program =
       std::filesystem::read_symlink("/proc/" + std::to_string(process) + "/exe", gone);
-  return program == TINY_SERVER || program == DATAGRAM_SERVER;
+  return program == TINY_SERVER || program == DATAGRAM_SERVER || program == RING_DATAGRAM_SERVER;
 }
 
 }  // namespace

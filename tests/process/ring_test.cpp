@@ -1,31 +1,15 @@
 // Servers that wait for everything by io_uring, and call nothing that is wrapped.
 #include "restarts.hpp"
+#include "rings.hpp"
 
 #include <catch2/catch.hpp>
 
-#include <algorithm>
-#include <cerrno>
 #include <csignal>
-#include <filesystem>
-#include <stdexcept>
-#include <sys/syscall.h>
-#include <unistd.h>
 
 namespace continuity::test {
 namespace {
 
 constexpr const char* long_probation = "CONTINUITY_PROBATION=60s";
-
-// False, and said, where io_uring is forbidden (kernel.io_uring_disabled, seccomp) or
-// not in the kernel.
-bool has_rings() {
-  // Who may make one is told that it cannot be here.
-  if (::syscall(SYS_io_uring_setup, 1, nullptr) < 0 && errno == EFAULT) {
-    return true;
-  }
-  WARN("skipped: no io_uring here: errno " << errno);
-  return false;
-}
 
 struct RingPlace : Place {
   explicit RingPlace(const std::string& variable = {}) {
@@ -39,16 +23,7 @@ struct RingPlace : Place {
   // it can be followed.
   [[nodiscard]] Process start_followable(const Arguments& arguments) const {
     Process server = start(arguments);
-    const std::string front = std::filesystem::path(program).filename().string() + ".";
-    const auto is_announced = [&] {
-      const auto place = directory / std::to_string(::geteuid());
-      return std::any_of(std::filesystem::directory_iterator(place), {}, [&](const auto& entry) {
-        return entry.path().filename().string().rfind(front, 0) == 0;
-      });
-    };
-    if (!wait_until(is_announced)) {
-      throw std::runtime_error("the first server is not announced");
-    }
+    await_announcement(*this);
     return server;
   }
 };
@@ -219,7 +194,39 @@ TEST_CASE("a ring with a thread of the kernel's is refused with the reason") {
 
 TEST_CASE("a worker that accepts by a ring and cannot be told is refused with the reason") {
   if (has_rings()) {
-    refuses({"--worker", "multishot"}, RingPlace(), "accepts by io_uring and calls nothing");
+    refuses({"--past-libc", "--worker", "multishot"}, RingPlace(),
+            "waits by io_uring and calls nothing");
+  }
+}
+
+TEST_CASE("restarted under load, nothing is lost: workers that wait by a ring alone") {
+  const std::string parent = GENERATE("--worker", "--idle-parent");
+  const std::string mode = GENERATE("single", "multishot", "issuer");
+  CAPTURE(parent, mode);
+  restarts_ring_server({parent, mode});
+}
+
+TEST_CASE("restarted under load, nothing is lost: a daemon that waits by a ring alone") {
+  restarts_ring_server({"--daemon", "multishot"});
+}
+
+TEST_CASE("workers that wait by a ring alone serve again when their successor is killed") {
+  if (!has_rings()) {
+    return;
+  }
+  const RingPlace place(long_probation);
+  Process server = place.start_followable({"--idle-parent", "multishot"});
+  for (std::size_t cycle = 1; cycle <= 3; ++cycle) {
+    CAPTURE(cycle);
+    Process successor = place.restart({"--idle-parent", "multishot"});
+    CHECK(answer_from(place.address()) == answer_of(successor));
+
+    successor.signal(SIGKILL);
+    successor.wait_exit();
+
+    // Its workers live a moment longer, and end with what they accept then.
+    CHECK(wait_until([&] { return server.logged("serving again") == cycle; }));
+    CHECK(answer_from(place.address()) == answer_of(server));
   }
 }
 

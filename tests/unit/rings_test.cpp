@@ -10,6 +10,7 @@
 #include <cerrno>
 #include <fcntl.h>
 #include <liburing.h>
+#include <netinet/in.h>
 #include <optional>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -126,8 +127,19 @@ TEST_CASE("of a ring's list the accepts that wait are counted, and nothing else"
   CHECK_FALSE(info.doubtful);
   CHECK_FALSE(info.has_kernel_thread);
   CHECK(info.accepts == 2);
+  CHECK(info.receives == 0);
   CHECK(info.queued_accepts == 1);
   CHECK(info.sockets.empty());
+}
+
+TEST_CASE("of a ring's list the receives that wait are counted, whatever they are called",
+          "[rings]") {
+  const RingInfo info = parse_ring_info(
+      "PollList:\n  op=10, task_works=0\n  op=27, task_works=0\n  op=22, task_works=0\n"
+      "  op=1, task_works=0\n  op=4, task_works=0\n  op=49, task_works=0\n"
+      "  op=9, task_works=0\n  op=26, task_works=0\n  op=6, task_works=0\n");
+  CHECK(info.receives == 6);
+  CHECK(info.accepts == 0);
 }
 
 TEST_CASE("the sockets in a ring's table are found, by inode where the kernel tells it",
@@ -252,6 +264,138 @@ TEST_CASE("what else waits on the listener in a ring is left alone", "[rings]") 
   REQUIRE(scene.prepare());
   CHECK(scene.retire());
   CHECK_FALSE(scene.next(10 * millisecond));
+}
+
+// ---- Datagrams ------------------------------------------------------------------------
+
+namespace {
+
+// A program with one datagram socket, from which it receives by a ring.
+struct DatagramScene : Scene {
+  DatagramScene() {
+    listener = own(::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+    const sockaddr_in any{
+        .sin_family = AF_INET, .sin_port = 0, .sin_addr = {htonl(INADDR_LOOPBACK)}, .sin_zero = {}};
+    REQUIRE(::bind(listener.get(), reinterpret_cast<const sockaddr*>(&any), sizeof any) == 0);
+    name = name_of(listener.get());
+  }
+  void receive() {
+    io_uring_sqe* sqe = ::io_uring_get_sqe(&ring);
+    ::io_uring_prep_recv(sqe, fixed ? file : listener.get(), &byte, 1, 0);
+    sqe->flags |= fixed ? IOSQE_FIXED_FILE : 0U;
+    REQUIRE(::io_uring_submit(&ring) == 1);
+  }
+  void send_one() const {
+    const OwnedFd client = own(::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+    REQUIRE(::sendto(client.get(), "x", 1, 0, name.get(), name.length) == 1);
+  }
+  char byte = 0;
+};
+
+}  // namespace
+
+TEST_CASE("a receive that waits in a ring ends, and the next one hears nothing", "[rings]") {
+  if (!has_rings()) {
+    return;
+  }
+  DatagramScene scene;
+  const bool fixed = GENERATE(false, true);
+  CAPTURE(fixed);
+  if (fixed) {
+    scene.put_into_slot(2);
+  }
+  scene.receive();
+  for (int i = 0; i < 3; ++i) {
+    CAPTURE(i);
+    const Aside successors(scene.listener.get());
+    REQUIRE(scene.prepare());
+    CHECK_FALSE(scene.next(0));
+
+    CHECK(scene.retire());
+
+    CHECK(scene.next() == -ECANCELED);
+    scene.receive();
+    scene.send_one();
+    CHECK_FALSE(scene.next());
+    CHECK(scene.info().receives == 1);
+    // It would answer from the same address, and the datagram is the successor's.
+    CHECK(name_of(scene.listener.get()).port() == scene.name.port());
+    char byte = 0;
+    CHECK(::recv(successors.get(), &byte, 1, MSG_DONTWAIT) == 1);
+
+    scene.retirement.revive();
+
+    CHECK(scene.next() == -ECANCELED);
+    scene.receive();
+    scene.send_one();
+    CHECK(scene.next() == 1);
+    scene.receive();
+  }
+}
+
+TEST_CASE("without the cancelling a ring goes on receiving", "[rings]") {
+  if (!has_rings()) {
+    return;
+  }
+  DatagramScene scene;
+  scene.receive();
+  REQUIRE(scene.prepare());
+  scene.sys.hooks.io_uring_register = [](int, unsigned, void*, unsigned) { return 0; };
+  scene.retire();
+  scene.send_one();
+  CHECK(scene.next() == 1);
+}
+
+TEST_CASE("the address that a ring's datagrams came to is free after the probation", "[rings]") {
+  if (!has_rings()) {
+    return;
+  }
+  DatagramScene scene;
+  const bool fixed = GENERATE(false, true);
+  CAPTURE(fixed);
+  if (fixed) {
+    scene.put_into_slot(2);
+  }
+  scene.receive();
+  REQUIRE(scene.prepare());
+  CHECK(scene.retire());
+  CHECK(scene.next() == -ECANCELED);
+  scene.receive();
+
+  scene.retirement.forget_listeners();
+
+  CHECK(scene.next() == -ECANCELED);
+  const OwnedFd next = own(::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+  const auto is_free = [&] { return ::bind(next.get(), scene.name.get(), scene.name.length) == 0; };
+  bool bound = is_free();
+  for (int i = 0; i < 1000 && !bound; ++i) {  // what was cancelled lets go of it a moment later
+    ::usleep(1000);
+    bound = is_free();
+  }
+  CHECK(bound);
+}
+
+TEST_CASE("a datagram socket that is received from by calls keeps its place beside a ring",
+          "[rings]") {
+  if (!has_rings()) {
+    return;
+  }
+  DatagramScene scene;
+  scene.program.waits_for = scene.listener.get();
+  const std::uint64_t inode = socket_inode(libc_sys(), scene.listener.get());
+  REQUIRE(scene.prepare());
+  CHECK(scene.retire());
+  CHECK(socket_inode(libc_sys(), scene.listener.get()) == inode);
+}
+
+TEST_CASE("several processes can each make what answers for one datagram socket", "[rings]") {
+  DatagramScene scene;
+  const Listener one = described(scene.listener.get());
+  const StandIns stand_ins(libc_sys(), scene.place.get());
+  const OwnedFd first_one = stand_ins.answering_for(scene.listener.get(), one);
+  const OwnedFd second_one = stand_ins.answering_for(scene.listener.get(), one);
+  CHECK(first_one.is_open());
+  CHECK(second_one.is_open());
 }
 
 TEST_CASE("a ring with which it cannot be done is a reason not to begin", "[rings]") {

@@ -1,15 +1,23 @@
-// A datagram server of a few lines in every shape that they come in.
+// A datagram server of a few lines in every shape that they come in; built with HAS_RING it
+// has those that receive and send by an io_uring.
 //
-//   datagram-server [--workers N] [--sockets N] [--end N] [--say-ready 1] LOOP ADDRESS
+//   datagram-server [--workers N] [--sockets N] [--end N] [--say-ready 1] [--options N] LOOP
+//                   ADDRESS
 //
 // It answers "TEXT" by "TEXT pid=PID", and "slow MILLISECONDS TEXT" as much later; that
 // it has been asked it says on its standard output. With
 // workers the socket is bound before they are forked, and with sockets each thread has
 // one of its own, in a group. It says "listening pid=PID" when its sockets are bound;
 // then, with --end, it ends by that signal, or with 0 it hangs. With --say-ready it tells
-// systemd that it is ready when it is told to.
+// systemd that it is ready when it is told to. With --options N that number appears in its
+// socket's options, some of which it sets before it binds, some after; asked for "options"
+// it tells them.
 #include "given.h"
 #include "notices.h"
+
+#ifdef HAS_RING
+#include <liburing.h>
+#endif
 
 #include <arpa/inet.h>
 #include <errno.h>
@@ -39,6 +47,7 @@ static int socket_count = 1;
 static int workers = 0;
 static int end = -1;
 static int says_ready = 0;
+static int options = 0;
 
 struct request {
   struct sockaddr_storage from;
@@ -52,14 +61,35 @@ static void fail(const char* what) {
   exit(1);
 }
 
-static void answer(int fd, struct request* request, ssize_t size) {
-  char text[room + 32];
+static void think_about(const char* question) {
   int milliseconds = 0;
-  request->text[size] = '\0';
-  if (sscanf(request->text, "slow %d", &milliseconds) == 1) {
+  if (sscanf(question, "slow %d", &milliseconds) == 1) {
     printf("asked pid=%d\n", getpid());
     fflush(stdout);
     usleep((useconds_t)milliseconds * 1000);
+  }
+}
+
+static int option_of(int fd, int level, int name) {
+  int value = -1;
+  socklen_t size = sizeof value;
+  getsockopt(fd, level, name, &value, &size);
+  return value;
+}
+
+static void describe_options(int fd, char* text) {
+  snprintf(text, room, "rcvbuf=%d broadcast=%d pktinfo=%d priority=%d nonblock=%d",
+           option_of(fd, SOL_SOCKET, SO_RCVBUF), option_of(fd, SOL_SOCKET, SO_BROADCAST),
+           option_of(fd, IPPROTO_IP, IP_PKTINFO), option_of(fd, SOL_SOCKET, SO_PRIORITY),
+           (fcntl(fd, F_GETFL) & O_NONBLOCK) != 0);
+}
+
+static void answer(int fd, struct request* request, ssize_t size) {
+  char text[room + 32];
+  request->text[size] = '\0';
+  think_about(request->text);
+  if (strcmp(request->text, "options") == 0) {
+    describe_options(fd, request->text);
   }
   int length = snprintf(text, sizeof text, "%s pid=%d", request->text, getpid());
   if (sendto(fd, text, (size_t)length, 0, (struct sockaddr*)&request->from, request->length) < 0) {
@@ -252,6 +282,167 @@ static void serve_by_threads(int fd) {
   serve_by_recvfrom(fd);
 }
 
+#ifdef HAS_RING
+// ---- By a ring: receives and answers ------------------------------------------------------
+
+enum { most_requests = 64, receives_at_once = 4, buffer_size = 1024, buffer_group = 1 };
+
+static struct ring_request {
+  struct request request;
+  struct iovec part;
+  struct msghdr message;
+  bool is_sent;
+} ring_requests[most_requests];
+static struct io_uring ring;
+static int ring_file;
+static bool is_fixed;
+static char buffers[most_requests][buffer_size];
+static struct msghdr multishot = {.msg_namelen = sizeof(struct sockaddr_storage)};
+
+static struct io_uring_sqe* ask_ring(void* what) {
+  struct io_uring_sqe* sqe = io_uring_get_sqe(&ring);
+  if (sqe == NULL) {
+    io_uring_submit(&ring);
+    sqe = io_uring_get_sqe(&ring);
+  }
+  io_uring_sqe_set_data(sqe, what);
+  return sqe;
+}
+
+static void use_file(struct io_uring_sqe* sqe, void* what) {
+  io_uring_sqe_set_data(sqe, what);
+  if (is_fixed) {
+    sqe->flags |= IOSQE_FIXED_FILE;
+  }
+}
+
+static void receive_by_ring(struct ring_request* one) {
+  one->part = (struct iovec){.iov_base = one->request.text, .iov_len = room - 1};
+  one->message = (struct msghdr){.msg_name = &one->request.from,
+                                 .msg_namelen = sizeof one->request.from,
+                                 .msg_iov = &one->part,
+                                 .msg_iovlen = 1};
+  one->is_sent = false;
+  struct io_uring_sqe* sqe = ask_ring(one);
+  io_uring_prep_recvmsg(sqe, ring_file, &one->message, 0);
+  use_file(sqe, one);
+}
+
+static void answer_by_ring(struct ring_request* one, size_t size) {
+  one->request.text[size] = '\0';
+  think_about(one->request.text);
+  int length = snprintf(one->request.text + size, room - size, " pid=%d", getpid());
+  one->part.iov_base = one->request.text;
+  one->part.iov_len = size + (size_t)length;
+  one->is_sent = true;
+  struct io_uring_sqe* sqe = ask_ring(one);
+  io_uring_prep_sendmsg(sqe, ring_file, &one->message, 0);
+  use_file(sqe, one);
+}
+
+static void receive_all_by_ring(void) {
+  struct io_uring_sqe* sqe = ask_ring(&multishot);
+  io_uring_prep_recvmsg_multishot(sqe, ring_file, &multishot, 0);
+  use_file(sqe, &multishot);
+  sqe->flags |= IOSQE_BUFFER_SELECT;
+  sqe->buf_group = buffer_group;
+}
+
+static void give_buffers(int first, int count) {
+  io_uring_prep_provide_buffers(ask_ring(NULL), buffers[first], buffer_size, count, buffer_group,
+                                first);
+}
+
+static void answer_one_of_many(const struct io_uring_cqe* done) {
+  const int index = (int)(done->flags >> IORING_CQE_BUFFER_SHIFT);
+  struct io_uring_recvmsg_out* out =
+      io_uring_recvmsg_validate(buffers[index], done->res, &multishot);
+  if (out == NULL) {
+    fail("validate");
+  }
+  struct ring_request* one = &ring_requests[index];
+  unsigned size = io_uring_recvmsg_payload_length(out, done->res, &multishot);
+  memcpy(&one->request.from, io_uring_recvmsg_name(out), sizeof one->request.from);
+  memcpy(one->request.text, io_uring_recvmsg_payload(out, &multishot), size);
+  one->message = (struct msghdr){.msg_name = &one->request.from,
+                                 .msg_namelen = out->namelen,
+                                 .msg_iov = &one->part,
+                                 .msg_iovlen = 1};
+  answer_by_ring(one, size);
+}
+
+static void ring_has_done(const struct io_uring_cqe* done, bool many) {
+  struct ring_request* one = io_uring_cqe_get_data(done);
+  const bool passes = done->res == -ECANCELED || done->res == -EINTR || done->res == -ENOBUFS;
+  if (done->res < 0 && !passes) {
+    errno = -done->res;
+    fail("ring");
+  }
+  if ((void*)one == &multishot) {
+    if ((done->flags & IORING_CQE_F_BUFFER) != 0) {
+      answer_one_of_many(done);
+    }
+    if ((done->flags & IORING_CQE_F_MORE) == 0) {
+      receive_all_by_ring();
+    }
+  } else if (one != NULL && one->is_sent && many) {
+    give_buffers((int)(one - ring_requests), 1);
+  } else if (one != NULL && (one->is_sent || done->res < 0)) {
+    receive_by_ring(one);
+  } else if (one != NULL) {
+    answer_by_ring(one, (size_t)done->res);
+  }
+}
+
+static void serve_by_ring(int fd, bool fixed, bool many, unsigned flags) {
+  const int failure = io_uring_queue_init(most_requests, &ring, flags);
+  if (failure != 0) {
+    errno = -failure;
+    fail("io_uring");
+  }
+  ring_file = fixed ? 0 : fd;
+  is_fixed = fixed;
+  if (fixed && io_uring_register_files(&ring, &fd, 1) != 0) {
+    fail("register");
+  }
+  if (many) {
+    give_buffers(0, most_requests);
+    receive_all_by_ring();
+  }
+  for (int i = 0; !many && i < receives_at_once; ++i) {
+    receive_by_ring(&ring_requests[i]);
+  }
+  for (;;) {
+    struct io_uring_cqe* cqe = NULL;
+    io_uring_submit(&ring);
+    const int result = io_uring_wait_cqe(&ring, &cqe);
+    if (result != 0) {
+      errno = -result;
+      fail("wait");
+    }
+    const struct io_uring_cqe done = *cqe;
+    io_uring_cqe_seen(&ring, cqe);
+    ring_has_done(&done, many);
+  }
+}
+
+static void serve_by_ring_requests(int fd) {
+  serve_by_ring(fd, false, false, 0);
+}
+static void serve_by_fixed_file(int fd) {
+  serve_by_ring(fd, true, false, 0);
+}
+static void serve_by_multishot(int fd) {
+  serve_by_ring(fd, false, true, 0);
+}
+static void serve_by_own_thread(int fd) {
+  serve_by_ring(fd, false, true, IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN);
+}
+static void serve_by_polled_ring(int fd) {
+  serve_by_ring(fd, false, false, IORING_SETUP_SQPOLL);
+}
+#endif
+
 static const struct {
   const char* name;
   void (*serve)(int fd);
@@ -264,6 +455,13 @@ static const struct {
              {"epoll", serve_by_epoll},
              {"epoll-edge", serve_by_epoll_edge},
              {"epoll-changing", serve_by_changing_epoll},
+#ifdef HAS_RING
+             {"ring", serve_by_ring_requests},
+             {"ring-fixed", serve_by_fixed_file},
+             {"ring-multishot", serve_by_multishot},
+             {"ring-issuer", serve_by_own_thread},
+             {"ring-polled", serve_by_polled_ring},
+#endif
              {"threads", serve_by_threads}};
 
 // ---- Starting --------------------------------------------------------------------------------
@@ -307,8 +505,19 @@ static int bind_to(const char* text) {
   if (socket_count > 1) {
     setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &on, sizeof on);
   }
+  if (options != 0) {
+    const int size = options * 1024;
+    const int odd = options % 2;
+    setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &size, sizeof size);
+    setsockopt(fd, SOL_SOCKET, SO_BROADCAST, &odd, sizeof odd);
+    setsockopt(fd, IPPROTO_IP, IP_PKTINFO, &odd, sizeof odd);
+  }
   if (bind(fd, (struct sockaddr*)&address, length) != 0) {
     fail("bind");
+  }
+  if (options != 0) {
+    const int priority = options % 7;
+    setsockopt(fd, SOL_SOCKET, SO_PRIORITY, &priority, sizeof priority);
   }
   return fd;
 }
@@ -331,6 +540,7 @@ int main(int count, char** arguments) {
     int* option = strcmp(arguments[at], "--workers") == 0     ? &workers
                   : strcmp(arguments[at], "--end") == 0       ? &end
                   : strcmp(arguments[at], "--say-ready") == 0 ? &says_ready
+                  : strcmp(arguments[at], "--options") == 0   ? &options
                                                               : &socket_count;
     *option = atoi(arguments[at + 1]);
   }

@@ -16,7 +16,10 @@
 //   --idle         waits on the ring for nothing
 //   --masked       blocks every signal
 //   --threads      has another thread, which is somewhere else
-//   --worker       a forked child has the ring, and the parent looks on
+//   --worker       two forked children have a ring each, and the parent looks on
+//   --idle-parent  the same, and the parent does not look
+//   --past-libc    they are forked past libc's handlers
+//   --daemon       becomes a daemon when it listens
 //
 // It answers every line with "pid=PID", and says "listening pid=PID" when it listens.
 #include "tiny.h"
@@ -49,6 +52,7 @@ static struct {
 
 static struct io_uring ring;
 static int listener;
+static pid_t self;  // as it answers: its parent, if it is a worker
 static bool direct;
 static bool multishot = true;
 
@@ -114,7 +118,7 @@ static void end(int connection) {
 
 static void answer(int connection) {
   static char text[32];
-  int size = snprintf(text, sizeof text, "pid=%d\n", getpid());
+  int size = snprintf(text, sizeof text, "pid=%d\n", self);
   struct io_uring_sqe* sqe = request(sending, connection);
   io_uring_prep_send(sqe, connection, text, (size_t)size, MSG_NOSIGNAL);
   name(sqe, sending, connection);
@@ -213,7 +217,7 @@ static void answer_by_calls(int connection, int file) {
     close(connection);
   } else if (line[size - 1] == '\n') {
     read_by_ring(file);
-    dprintf(connection, "pid=%d\n", getpid());
+    dprintf(connection, "pid=%d\n", self);
   }
 }
 
@@ -295,7 +299,6 @@ static void make_listener_at(const char* text) {
   if (listen(listener, 128) != 0) {
     fail("listen");
   }
-  say("listening pid=%d\n", getpid());
 }
 
 static void* stay_away(void* unused) {
@@ -305,19 +308,54 @@ static void* stay_away(void* unused) {
   return unused;
 }
 
+// Does not return in the parent.
+static void fork_workers(bool past_libc, bool idle_parent) {
+  enum { workers = 2 };
+  for (int i = 0; i < workers; ++i) {
+    if ((past_libc ? _Fork() : fork()) == 0) {
+      prctl(PR_SET_PDEATHSIG, SIGKILL);
+      if (getppid() != self) {
+        _exit(1);  // it has ended before that
+      }
+      return;
+    }
+  }
+  while (idle_parent) {
+    pause();
+  }
+  for (struct pollfd look = {.fd = listener, .events = POLLIN};;) {
+    poll(&look, 1, -1);
+    usleep(1000);
+  }
+}
+
 int main(int argc, char** argv) {
-  static const struct option options[] = {
-      {"by-syscall", no_argument, NULL, 's'}, {"idle", no_argument, NULL, 'i'},
-      {"masked", no_argument, NULL, 'm'},     {"threads", no_argument, NULL, 't'},
-      {"worker", no_argument, NULL, 'w'},     {0}};
+  static const struct option options[] = {{"by-syscall", no_argument, NULL, 's'},
+                                          {"idle", no_argument, NULL, 'i'},
+                                          {"masked", no_argument, NULL, 'm'},
+                                          {"threads", no_argument, NULL, 't'},
+                                          {"worker", no_argument, NULL, 'w'},
+                                          {"idle-parent", no_argument, NULL, 'p'},
+                                          {"past-libc", no_argument, NULL, 'l'},
+                                          {"daemon", no_argument, NULL, 'd'},
+                                          {0}};
   bool by_syscall = false;
   bool idle = false;
-  bool worker = false;
+  bool workers = false;
+  bool idle_parent = false;
+  bool past_libc = false;
+  bool becomes_daemon = false;
   for (int option; (option = getopt_long(argc, argv, "+", options, NULL)) != -1;) {
     if (option == 'i') {
       idle = true;
     } else if (option == 'w') {
-      worker = true;
+      workers = true;
+    } else if (option == 'p') {
+      workers = idle_parent = true;
+    } else if (option == 'l') {
+      past_libc = true;
+    } else if (option == 'd') {
+      becomes_daemon = true;
     } else if (option == 'm') {
       sigset_t all;
       sigfillset(&all);
@@ -343,14 +381,13 @@ int main(int argc, char** argv) {
     make_ring(mode, by_syscall);
   }
   make_listener_at(argv[optind + 1]);
-  if (worker && fork() != 0) {
-    for (struct pollfd look = {.fd = listener, .events = POLLIN};;) {
-      poll(&look, 1, -1);
-      usleep(1000);
-    }
+  if (becomes_daemon && daemon(1, 1) != 0) {
+    fail("daemon");
   }
-  if (worker) {
-    prctl(PR_SET_PDEATHSIG, SIGKILL);
+  self = getpid();
+  say("listening pid=%d\n", self);
+  if (workers) {
+    fork_workers(past_libc, idle_parent);
   }
   if (!early) {
     make_ring(mode, by_syscall);
