@@ -8,6 +8,7 @@
 #include <fcntl.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <netinet/udp.h>
 
 namespace continuity {
 namespace {
@@ -61,6 +62,31 @@ constexpr std::array options{
     Option{IPPROTO_TCP, TCP_FASTOPEN, Kind::plain},
     Option{IPPROTO_TCP, TCP_NOTSENT_LOWAT, Kind::plain},
     Option{IPPROTO_TCP, TCP_CONGESTION, Kind::plain},
+};
+
+// Of datagram sockets besides: to ask for them is not free, and there may be thousands of
+// listeners.
+constexpr std::array datagram_options{
+    Option{SOL_SOCKET, SO_BROADCAST, Kind::plain},
+    Option{SOL_SOCKET, SO_TIMESTAMPNS, Kind::plain},
+    Option{SOL_SOCKET, SO_RXQ_OVFL, Kind::plain},
+    Option{IPPROTO_IP, IP_PKTINFO, Kind::plain},
+    Option{IPPROTO_IP, IP_RECVORIGDSTADDR, Kind::plain},
+    Option{IPPROTO_IP, IP_RECVTOS, Kind::plain},
+    Option{IPPROTO_IP, IP_RECVTTL, Kind::plain},
+    Option{IPPROTO_IP, IP_RECVERR, Kind::plain},
+    Option{IPPROTO_IP, IP_MULTICAST_TTL, Kind::plain},
+    Option{IPPROTO_IP, IP_MULTICAST_LOOP, Kind::plain},
+    Option{IPPROTO_IP, IP_MULTICAST_ALL, Kind::plain},
+    Option{IPPROTO_IPV6, IPV6_RECVPKTINFO, Kind::plain},
+    Option{IPPROTO_IPV6, IPV6_RECVORIGDSTADDR, Kind::plain},
+    Option{IPPROTO_IPV6, IPV6_RECVTCLASS, Kind::plain},
+    Option{IPPROTO_IPV6, IPV6_RECVHOPLIMIT, Kind::plain},
+    Option{IPPROTO_IPV6, IPV6_RECVERR, Kind::plain},
+    Option{IPPROTO_IPV6, IPV6_MULTICAST_HOPS, Kind::plain},
+    Option{IPPROTO_IPV6, IPV6_MULTICAST_LOOP, Kind::plain},
+    Option{IPPROTO_UDP, UDP_GRO, Kind::plain},
+    Option{IPPROTO_UDP, UDP_SEGMENT, Kind::plain},
 };
 
 struct Value {
@@ -119,18 +145,31 @@ bool difference(const Sys& sys, const Option& option, int model, int listener, i
   return false;
 }
 
+// Calls visit(option) for each that a socket of this kind may have.
+template <typename Visit>
+void for_each_option(const Sys& sys, int fd, Visit visit) {
+  std::for_each(options.begin(), options.end(), visit);
+  int type = 0;
+  socklen_t size = sizeof type;
+  if (sys.getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &size) == 0 && type == SOCK_DGRAM) {
+    std::for_each(datagram_options.begin(), datagram_options.end(), visit);
+  }
+}
+
 }  // namespace
 
 bool is_carried_over(int level, int name) {
-  return std::any_of(options.begin(), options.end(), [&](const Option& option) {
+  const auto is_it = [&](const Option& option) {
     return option.level == level && option.name == name;
-  });
+  };
+  return std::any_of(options.begin(), options.end(), is_it) ||
+         std::any_of(datagram_options.begin(), datagram_options.end(), is_it);
 }
 
 std::vector<OptionChange> compare_options(const Sys& sys, int model, int listener) {
   std::vector<OptionChange> changes;
   const OwnedFd pristine = pristine_twin(sys, model);
-  for (const Option& option : options) {
+  for_each_option(sys, model, [&](const Option& option) {
     Value before;
     Value after;
     if (difference(sys, option, model, listener, pristine.get(), after) &&
@@ -140,21 +179,21 @@ std::vector<OptionChange> compare_options(const Sys& sys, int model, int listene
                          .before = before.as_int(),
                          .after = after.as_int()});
     }
-  }
+  });
   return changes;
 }
 
 CarriedOver carry_over(const Sys& sys, int model, int listener) {
   CarriedOver result;
   const OwnedFd pristine = pristine_twin(sys, model);
-  for (const Option& option : options) {
+  for_each_option(sys, model, [&](const Option& option) {
     Value value;
     if (difference(sys, option, model, listener, pristine.get(), value)) {
       const bool set =
           sys.setsockopt(listener, option.level, option.name, value.bytes.data(), value.size) == 0;
       ++(set ? result.changed : result.failed);
     }
-  }
+  });
   const int wanted = sys.fcntl(model, F_GETFL, 0);
   const int current = sys.fcntl(listener, F_GETFL, 0);
   if (wanted >= 0 && current >= 0 && ((wanted ^ current) & O_NONBLOCK) != 0) {

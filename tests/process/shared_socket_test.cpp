@@ -1,14 +1,35 @@
 // The listener is one socket with two owners for a while. Until the take-over
 // the successor leaves no trace on it; after it the predecessor does not.
+#include "core/owned_fd.hpp"
 #include "place.hpp"
+#include "support/datagrams.hpp"
 #include "support/load_driver.hpp"
 
 #include <catch2/catch.hpp>
 
 #include <csignal>
+#include <sys/un.h>
+#include <vector>
 
 namespace continuity::test {
 namespace {
+
+// How many connect to a UNIX listener from which nobody accepts.
+std::size_t room_in_queue(const std::string& path) {
+  constexpr std::size_t most = 64;
+  sockaddr_un address{};
+  address.sun_family = AF_UNIX;
+  path.copy(address.sun_path, sizeof address.sun_path - 1);
+  std::vector<OwnedFd> connected;
+  while (connected.size() < most) {
+    OwnedFd fd(libc_sys(), ::socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
+    if (::connect(fd.get(), reinterpret_cast<sockaddr*>(&address), sizeof address) != 0) {
+      break;
+    }
+    connected.push_back(std::move(fd));
+  }
+  return connected.size();
+}
 
 constexpr const char* of_first = "keepidle=11 priority=4 rcvbuf=22528 nonblock=0 backlog=10";
 
@@ -49,6 +70,53 @@ TEST_CASE("at the take-over the listener gets the successor's flags, options and
         "keepidle=99 priority=1 rcvbuf=202752 nonblock=1 backlog=3");
   CHECK(answer_from(place.address()) == answer_of(successor));
   CHECK(left_by_itself(predecessor));
+}
+
+TEST_CASE("a datagram socket gets the successor's flags and options at the take-over") {
+  Place place;
+  place.program = DATAGRAM_SERVER;
+  place.environment = {"CONTINUITY_LOG=debug"};
+  const std::string before = "rcvbuf=22528 broadcast=1 pktinfo=1 priority=4 nonblock=0 ";
+  const std::string after = "rcvbuf=200704 broadcast=0 pktinfo=0 priority=0 nonblock=1 ";
+  Process predecessor = place.spawn_listening({"--options", "11", "recvfrom"});
+  REQUIRE(ask_by_datagram(place.address(), "options") == before + answer_of(predecessor));
+  {
+    const Process hangs = place.spawn_listening({"--options", "98", "--end", "0", "poll"});
+    CHECK(ask_by_datagram(place.address(), "options") == before + answer_of(predecessor));
+  }
+  predecessor.await_log("before it was ready");
+
+  Process successor = place.restart({"--options", "98", "poll"});
+
+  CHECK(ask_by_datagram(place.address(), "options") == after + answer_of(successor));
+  successor.await_log("5 options differ from the predecessor's and are set, 0 cannot be set");
+  CHECK(left_by_itself(predecessor));
+}
+
+TEST_CASE("a UNIX listener gets the successor's flags, options and backlog at the take-over") {
+  const TempDir directory;
+  Place place;
+  place.addresses = {directory.path() + "/socket"};
+  place.environment = {"CONTINUITY_LOG=debug"};
+  const std::string before = "keepidle=-1 priority=4 rcvbuf=22528 nonblock=0 backlog=0";
+  Process predecessor = place.start({"--options", "11", "--backlog", "10", "threads"});
+  REQUIRE(answer_from(place.address(), "options") == before);
+  {
+    const Process hangs = place.spawn_listening(
+        {"--options", "99", "--backlog", "3", "--nonblocking", "--end", "hang", "poll"});
+    CHECK(answer_from(place.address(), "options") == before);
+  }
+  predecessor.await_log("before it was ready");
+
+  Process successor = place.restart({"--options", "99", "--backlog", "3", "--nonblocking", "poll"});
+
+  CHECK(answer_from(place.address(), "options") ==
+        "keepidle=-1 priority=1 rcvbuf=202752 nonblock=1 backlog=0");
+  successor.await_log("3 options differ from the predecessor's and are set, 0 cannot be set");
+  CHECK(left_by_itself(predecessor));
+  successor.signal(SIGSTOP);
+  CHECK(wait_until([&] { return successor.is_stopped(); }));
+  CHECK(room_in_queue(place.address()) == 4);  // one more than the backlog
 }
 
 TEST_CASE("a successor's blocking listener blocks, although the predecessor's did not") {

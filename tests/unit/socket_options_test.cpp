@@ -8,6 +8,7 @@
 
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <netinet/udp.h>
 
 namespace continuity::test {
 namespace {
@@ -86,6 +87,33 @@ TEST_CASE("each option that was set is carried over, and nothing else", "[option
         get(model.get(), setting.level, setting.name));
   const CarriedOver again = carry_over(libc_sys(), model.get(), listener.get());
   CHECK(again.changed == 0);
+}
+
+TEST_CASE("each option of a datagram socket that was set is carried over", "[options][socket]") {
+  const auto setting = GENERATE(values<Setting>({{SOL_SOCKET, SO_BROADCAST, 1},
+                                                 {SOL_SOCKET, SO_TIMESTAMPNS, 1},
+                                                 {SOL_SOCKET, SO_RXQ_OVFL, 1},
+                                                 {SOL_SOCKET, SO_PRIORITY, 3},
+                                                 {IPPROTO_IP, IP_PKTINFO, 1},
+                                                 {IPPROTO_IP, IP_RECVTTL, 1},
+                                                 {IPPROTO_IP, IP_RECVERR, 1},
+                                                 {IPPROTO_IP, IP_MULTICAST_TTL, 7},
+                                                 {IPPROTO_IP, IP_MULTICAST_LOOP, 0},
+                                                 {IPPROTO_UDP, UDP_GRO, 1}}));
+  CAPTURE(setting.level, setting.name);
+  const OwnedFd listener = own(::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+  const OwnedFd model = own(::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+  REQUIRE(set(model.get(), setting.level, setting.name, setting.value));
+  REQUIRE(get(listener.get(), setting.level, setting.name) !=
+          get(model.get(), setting.level, setting.name));
+
+  const CarriedOver result = carry_over(libc_sys(), model.get(), listener.get());
+
+  CHECK(result.changed == 1);
+  CHECK(result.failed == 0);
+  CHECK(get(listener.get(), setting.level, setting.name) ==
+        get(model.get(), setting.level, setting.name));
+  CHECK(is_carried_over(setting.level, setting.name));
 }
 
 TEST_CASE("an option that the predecessor had and the program did not set is set back",
