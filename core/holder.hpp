@@ -205,7 +205,7 @@ class Holder {
     bool keeps = false;  // what it claims is copied, and nothing else comes of it
     bool claimed_named = false;
     std::size_t granted = 0;
-    bool awaits_got = false;  // that it has the last GRANT
+    bool awaits_got = false;               // that it has the last GRANT
     std::vector<NamedDescriptor> named{};  // offered, by ids that follow the listeners'
     std::vector<OwnedFd> named_copies{};   // the same, from the claim to their grant
     std::vector<std::uint32_t> claimed{};  // and not retired yet; in their order
