@@ -5,6 +5,7 @@
 
 #include <catch2/catch.hpp>
 
+#include <array>
 #include <csignal>
 
 namespace continuity::test {
@@ -117,6 +118,30 @@ TEST_CASE("restarted under load, nothing is lost: a socket each, the parent's to
 }
 TEST_CASE("restarted under load, nothing is lost: a master that executes itself anew") {
   family_restarts("master");
+}
+
+// More members than the predecessor has, which are bound by workers, or fewer.
+TEST_CASE("a group of which each worker has a member grows and shrinks, and nothing is lost") {
+  LatePlace place;
+  place.environment.emplace_back("CONTINUITY_UNCLAIMED=100ms");
+  Process server = place.start({"one"});
+  Load load(place.address(), server);
+  const int restarts = restarts_to_make(6);
+  for (int i = 0; i < restarts; ++i) {
+    const std::string shape = std::array{"each", "all", "one"}.at(static_cast<std::size_t>(i) % 3);
+    CAPTURE(i, shape);
+    Process successor = place.spawn_listening({shape});
+    load.watch(successor.pid());
+    successor.await_log("took over " + place.address());
+    CHECK(load.await_ok(100));
+    CHECK(left_by_itself(server));
+    load.only(successor.pid());
+    CHECK(load.await_ok(100));
+    server = std::move(successor);
+  }
+  INFO(load.stats());
+  CHECK(load.count("failed") == 0);
+  CHECK(load.count("stale") == 0);
 }
 
 // What a process listens on only when the successor has been told what there is.
