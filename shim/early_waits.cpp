@@ -56,10 +56,9 @@ void end_early_waits(Process& process) {
     }
   }
   process.early_watches.clear();
-  // Who sleeps there reads the end. Who comes later has seen that the waits are over.
+  // Who sleeps there reads the end, and so does who comes late, since it has seen before that
+  // it is to wait. So it stays open: the next descriptor to get its number would be waited on.
   real_sys().shutdown(process.early_bed.get(), SHUT_RD);
-  g_early_bed.store(-1);
-  process.early_bed.reset();
 }
 
 void forget_early_watches(Process& process, int fd) {
