@@ -353,6 +353,17 @@ Exit examine(const Question& question) {
   return tell(doctor.findings(), question.as_json || !is_for_people());
 }
 
+// What systemctl show says of a setting; empty: it is not set.
+std::string value_in(const std::string& shown, const std::string& name) {
+  std::string value;
+  for_each_line(shown, [&](std::string_view line) {
+    if (line.starts_with(name + "=")) {
+      value = line.substr(name.size() + 1);
+    }
+  });
+  return value == "~" ? "" : value;  // all but none
+}
+
 }  // namespace
 
 std::vector<Finding> look_at_unit_settings(const std::string& shown, bool has_directory) {
@@ -360,15 +371,7 @@ std::vector<Finding> look_at_unit_settings(const std::string& shown, bool has_di
   const auto is = [&](const std::string& line) {
     return ("\n" + shown).find("\n" + line + "\n") != std::string::npos;
   };
-  const auto value_of = [&](const std::string& name) {
-    std::string value;
-    for_each_line(shown, [&](std::string_view line) {
-      if (line.starts_with(name + "=")) {
-        value = line.substr(name.size() + 1);
-      }
-    });
-    return value == "~" ? "" : value;  // all but none: it is not set
-  };
+  const auto value_of = [&](const std::string& name) { return value_in(shown, name); };
   const auto find_that = [&](bool good, const char* yes, const char* no, const char* remedy,
                              Verdict otherwise = Verdict::doubtful) {
     findings.push_back(good ? Finding{Verdict::good, "unit", yes}

@@ -177,10 +177,13 @@ void Supervisor::wait_for_something() {
     request_.reset();
   }
   request_deadline_ = request_.is_open() ? request_deadline_ : never;
-  if (ended_ || now(*sys_) < std::min(next_look_, deadline_)) {
-    return;
+  if (!ended_ && now(*sys_) >= std::min(next_look_, deadline_)) {
+    next_look_ = never;
+    on_time();
   }
-  next_look_ = never;
+}
+
+void Supervisor::on_time() {
   switch (phase_) {
     case Phase::starting:
       look_at_start();

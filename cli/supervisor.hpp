@@ -51,6 +51,7 @@ class Supervisor {
 
   bool prepare();
   void wait_for_something();
+  void on_time();
   void on_signals();
   void on_signal(int signal);
   void on_notices();

@@ -196,7 +196,7 @@ int select_deaf(int count, fd_set* readable, fd_set* writable, fd_set* special, 
   Remaining remaining(timeout != nullptr ? &time : nullptr);
   const int ready = pselect_deaf(count, readable, writable, special,
                                  timeout != nullptr ? &time : nullptr, nullptr);
-  if (const timespec* left = remaining.get(); left != nullptr) {
+  if (const timespec* left = remaining.get(); timeout != nullptr && left != nullptr) {
     *timeout = {.tv_sec = left->tv_sec, .tv_usec = left->tv_nsec / 1000};
   }
   return ready;
