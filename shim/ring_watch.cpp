@@ -35,7 +35,7 @@ Nanoseconds RingWatch::look_for_readiness() {
   began_ = began_ == 0 ? time : began_;
   const bool is_successor = process_->page->claims.load() > 0;
   const auto found = rings();
-  const bool datagrams = has_datagram_listener();
+  const bool datagrams = has_listener(fd_flag::datagram);
   const bool waits = std::any_of(found.begin(), found.end(), [&](int ring) {
     return control_.waits_for_work(ring, datagrams);
   });

@@ -326,18 +326,9 @@ bool is_unsettled_listener(int fd) {
 
 }  // namespace
 
-bool has_listener() {
+bool has_listener(std::uint8_t of_kind) {
   for (int fd = 0; fd <= g_highest_fd.load(); ++fd) {
-    if (is_unsettled_listener(fd)) {
-      return true;
-    }
-  }
-  return false;
-}
-
-bool has_datagram_listener() {
-  for (int fd = 0; fd <= g_highest_fd.load(); ++fd) {
-    if ((fd_flags(fd) & fd_flag::datagram) != 0 && is_unsettled_listener(fd)) {
+    if ((fd_flags(fd) & of_kind) == of_kind && is_unsettled_listener(fd)) {
       return true;
     }
   }

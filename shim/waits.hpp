@@ -23,12 +23,10 @@ void settle_said(Process& process) noexcept;
 // The program listens, and may wait for work by an io_uring, which no wrapper sees: then
 // the agent looks for it. The caller is in the slow path.
 void expect_rings(Process& process);
-// Whether work may come to one of those that are no streams.
-bool has_datagram_listener();
 // A ring of this process waits for connections: the first wait for work.
 void settle_for_ring(Process& process) noexcept;
-// Whether there is anything on which a wait would be one for work.
-bool has_listener();
+// Whether there is anything on which a wait would be one for work; with these flags besides.
+bool has_listener(std::uint8_t of_kind = 0);
 
 // `copy` is a new number for what `fd` holds; negative: the copying failed.
 void note_copy(int fd, int copy) noexcept;

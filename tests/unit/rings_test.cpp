@@ -4,6 +4,7 @@
 #include "core/retirement.hpp"
 #include "fake_program.hpp"
 #include "fake_sys.hpp"
+#include "tests/support/waiting.hpp"
 
 #include <catch2/catch.hpp>
 
@@ -367,12 +368,8 @@ TEST_CASE("the address that a ring's datagrams came to is free after the probati
   CHECK(scene.next() == -ECANCELED);
   const OwnedFd next = own(::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
   const auto is_free = [&] { return ::bind(next.get(), scene.name.get(), scene.name.length) == 0; };
-  bool bound = is_free();
-  for (int i = 0; i < 1000 && !bound; ++i) {  // what was cancelled lets go of it a moment later
-    ::usleep(1000);
-    bound = is_free();
-  }
-  CHECK(bound);
+  // What was cancelled lets go of it a moment later.
+  CHECK(wait_until(is_free, std::chrono::seconds(1)));
 }
 
 TEST_CASE("a datagram socket that is received from by calls keeps its place beside a ring",
