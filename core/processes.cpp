@@ -468,10 +468,7 @@ bool Processes::waits_by_ring(pid_t process, const std::set<std::uint64_t>& exce
                               bool datagrams) const {
   bool waits = false;
   for_each_ring(process, [&](int fd, std::uint64_t inode) {
-    if (!waits && !except.contains(inode)) {
-      const RingInfo info = ring_info(process, fd);
-      waits = info.accepts + (datagrams ? info.receives : 0) > 0;
-    }
+    waits = waits || (!except.contains(inode) && ring_info(process, fd).waits_for_work(datagrams));
   });
   return waits;
 }

@@ -34,6 +34,11 @@ struct RingInfo {
   unsigned receives = 0;        // and reads, that wait for something to come
   std::uint64_t waiting = 0;    // operations of either kind that wait, a bit for each
   std::vector<FixedSocket> sockets;
+
+  // For connections, or for datagrams as well.
+  [[nodiscard]] bool waits_for_work(bool datagrams) const {
+    return accepts > 0 || (datagrams && receives > 0);
+  }
 };
 
 RingInfo parse_ring_info(std::string_view text);

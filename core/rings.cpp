@@ -77,8 +77,7 @@ int Rings::control(int ring, unsigned operation, void* argument, By& by,
 }
 
 bool Rings::waits_for_work(int ring, bool datagrams) const {
-  const RingInfo info = look_once(ring);
-  return info.accepts + (datagrams ? info.receives : 0) > 0;
+  return look_once(ring).waits_for_work(datagrams);
 }
 
 // The number of what is cancelled, or a negative errno. With the operation nothing else
@@ -139,10 +138,10 @@ const char* Rings::why_not(int ring, const Listeners& listeners) const {
     return "a thread of the kernel's looks for what is asked of it (IORING_SETUP_SQPOLL), and it "
            "may accept, or receive";
   }
-  const bool receives = listeners.datagrams && info.receives > 0;
-  if (info.accepts == 0 && !receives) {
+  if (!info.waits_for_work(listeners.datagrams)) {
     return nullptr;
   }
+  const bool receives = listeners.datagrams && info.receives > 0;
   if (refusal == 0 && receives && control.cancel(ring, proc_, IORING_OP_RECV, by) == -EINVAL) {
     return "this kernel cannot cancel what it receives, and nothing else (Linux 6.6 can)";
   }
