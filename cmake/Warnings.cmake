@@ -19,8 +19,14 @@ target_compile_options(continuity_small INTERFACE -ffunction-sections -fdata-sec
 # "Fat": there is code in the objects, too, and that alone comes into the archives,
 # since another version of the compiler cannot read the rest.
 set(continuity_together $<$<AND:$<CXX_COMPILER_ID:GNU>,$<CONFIG:RelWithDebInfo,Release>>:-flto=auto>)
-target_compile_options(continuity_small INTERFACE
+add_library(continuity_mergeable INTERFACE)
+target_compile_options(continuity_mergeable INTERFACE
   ${continuity_together} $<$<CXX_COMPILER_ID:GNU>:-ffat-lto-objects>)
+# Outside the libraries a stack with lines has to do: what a debugger could want beside
+# is half of the compiler's time.
+set(continuity_lines_only $<$<CONFIG:RelWithDebInfo>:-g1>)
+# What is not delivered as one takes the code: half a minute less for each.
+set(continuity_one_by_one $<$<CXX_COMPILER_ID:GNU>:-fno-lto>)
 
 function(continuity_leave_only_code archive)
   if(CMAKE_CXX_COMPILER_ID STREQUAL GNU)
