@@ -296,6 +296,17 @@ void HiddenFiles::put_back(std::uint64_t generation) {
   }
 }
 
+void HiddenFiles::remove_replaced(std::uint64_t generation) {
+  for (const File& file : files_) {
+    const int directory = file.directory.load();
+    struct stat status {};
+    if (directory >= 0 && !is_own(file, file.name) &&
+        sys_->fstatat(directory, file.name.c_str(), &status, AT_SYMLINK_NOFOLLOW) == 0) {
+      sys_->unlinkat(directory, (file.name + suffix(generation)).c_str(), 0);
+    }
+  }
+}
+
 void HiddenFiles::append_descriptors(std::vector<int>& fds) const {
   for (const File& file : files_) {
     fds.push_back(file.directory.load());

@@ -82,6 +82,9 @@ class HiddenFiles {
   [[nodiscard]] bool is_replaced(std::size_t index) const;
   // A successor has ended: what it has replaced comes back, what it has made goes.
   void put_back(std::uint64_t generation);
+  // A successor has succeeded: what it has replaced goes. What it has not come to put in its
+  // place yet is its own.
+  void remove_replaced(std::uint64_t generation);
 
   // Descriptors of ours in here, appended to `fds`.
   void append_descriptors(std::vector<int>& fds) const;

@@ -26,6 +26,9 @@ constexpr Nanoseconds answer_time = 5 * second;
 constexpr Nanoseconds got_time = second;
 // The longest time in which nobody accepts, if a thread cannot be woken.
 constexpr Nanoseconds retire_time = 200 * millisecond;
+// What has been received may not have been answered yet, and only from the datagram socket
+// can it be: on a busy machine a thread gets to it after a tenth of a second.
+constexpr Nanoseconds least_time_to_answer = second;
 constexpr Nanoseconds first_look = 5 * millisecond;
 constexpr Nanoseconds longest_look = 100 * millisecond;
 constexpr Nanoseconds longest_interval = 5 * second;
@@ -231,8 +234,7 @@ void Holder::take_up_attempt() {
     }
     return;
   }
-  retired_at_ =
-      phase_ == HolderPhase::probation ? phase_deadline_ - options_->probation : now(*sys_);
+  retired_at_ = phase_ == HolderPhase::probation ? phase_deadline_ - probation() : now(*sys_);
   note_unclaimed();
 }
 
@@ -1299,6 +1301,13 @@ void Holder::end_attempt() {
   end_of_own_probation();
 }
 
+Nanoseconds Holder::probation() const {
+  const bool datagrams = std::any_of(items_.begin(), items_.end(), [](const Owner::Item& item) {
+    return item.listener.is_datagram();
+  });
+  return datagrams ? std::max(options_->probation, least_time_to_answer) : options_->probation;
+}
+
 void Holder::go_deaf(Conversation& successor) {
   const HolderPhase phase = phase_;
   auto ids = sorted(successor.claimed);
@@ -1313,7 +1322,7 @@ void Holder::go_deaf(Conversation& successor) {
     note_step(RestartStep::ready, began);
     note_step(RestartStep::retired, ended);
     retired_at_ = ended;
-    phase_deadline_ = ended + options_->probation;
+    phase_deadline_ = ended + probation();
     owner_->note_probation(phase_deadline_);
   }
   std::erase_if(served_, [&](std::uint32_t id) { return is_in(ids, id); });
@@ -1536,7 +1545,7 @@ void Holder::succeed() {
   note_outcome(RestartOutcome::done);
   // What the successor has replaced is ours, and nobody needs it any more.
   if (hidden_ != nullptr) {
-    hidden_->remove(generation_);
+    hidden_->remove_replaced(generation_);
   }
   for (Conversation& conversation : conversations_) {
     // Who has claimed and is not ready yet waits for another answer.

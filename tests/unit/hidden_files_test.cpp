@@ -168,6 +168,23 @@ TEST_CASE("a predecessor takes back what is its own, and nothing else", "[hide]"
 }
 
 // On file systems that give the number of a removed file to the next one made.
+TEST_CASE("a predecessor that has succeeded removes what has been replaced, and nothing else",
+          "[hide]") {
+  Hidden hidden;
+  write(hidden.path, "predecessor");
+  hidden.files.note_own();
+  write(hidden.beside, "successor");
+
+  hidden.files.remove_replaced(generation);  // before the two have changed places
+  CHECK(read(hidden.path) == "predecessor");
+  CHECK(read(hidden.beside) == "successor");
+
+  CHECK(hidden.files.take_place(0, generation));
+  hidden.files.remove_replaced(generation);
+  CHECK(read(hidden.path) == "successor");
+  CHECK_FALSE(fs::exists(hidden.beside));
+}
+
 TEST_CASE("a file that has the number of one's own is not taken for it", "[hide]") {
   Hidden hidden;
   write(hidden.path, "old");
