@@ -278,6 +278,8 @@ class Holder {
   void look_at_leaving();
   bool ends_drain();
   [[nodiscard]] std::string what_is_left();
+  // How long the successor is watched, and datagrams can be answered.
+  [[nodiscard]] Nanoseconds probation() const;
   void end_of_own_probation();
   [[nodiscard]] short door_events() const;
   [[nodiscard]] HolderState state() const;
