@@ -23,6 +23,10 @@ constexpr Nanoseconds step_aside_time = 50 * millisecond;
 constexpr Nanoseconds check_interval = 2 * millisecond;
 constexpr Nanoseconds member_look = 50 * millisecond;
 constexpr Nanoseconds longest_member_look = 5 * second;
+// It can only be given one by another, and is asked before that matters.
+constexpr Nanoseconds longest_idle_look = 60 * second;
+constexpr Nanoseconds fresh_look = second;
+// All together use a hundredth of a processor.
 constexpr Nanoseconds look_cost_factor = 100;
 
 std::string peer_of(const Processes::Held& held) {
@@ -87,7 +91,7 @@ bool Generation::join() {
     // What is read of the one before meanwhile does no harm: this process waits
     // for no work until it has read the page.
     member.connections.store(0);
-    member.looked.store(0);
+    member.looked_at.store(0);
     member.failed.store({});
     member.done.store(0);
     self_ = &member;
@@ -383,7 +387,6 @@ bool Generation::follow() {
   // Also what is closed, or handed over, after the rest has been forgotten.
   if (forgets || (retired_any && state.stage >= Stage::forgotten)) {
     local_->forget_listeners();
-    look_interval_ = member_look;
   }
   if (forgets || finishes) {
     next_look_ = now(*sys_);
@@ -393,15 +396,18 @@ bool Generation::follow() {
 
 Nanoseconds Generation::look() {
   const Nanoseconds time = now(*sys_);
-  if (time >= next_look_) {
+  const bool is_asked = next_look_ != never && self_->looked_at.load() < page_->look_asked.load();
+  if (time >= next_look_ || is_asked) {
     const Nanoseconds began = processor_time(*sys_);
     if (stage_ == Stage::finishing) {
       local_->finish_idle();
     }
-    self_->connections.store(local_->connections());
-    self_->looked.fetch_add(1);
-    const Nanoseconds cost = processor_time(*sys_) - began;
-    next_look_ = now(*sys_) + std::clamp(cost * look_cost_factor, member_look, longest_member_look);
+    const unsigned connections = local_->connections();
+    self_->connections.store(connections);
+    self_->looked_at.store(time);
+    const Nanoseconds cost = (processor_time(*sys_) - began) * page_->member_limit.load();
+    next_look_ = now(*sys_) + std::clamp(cost * look_cost_factor, member_look,
+                                         connections > 0 ? longest_member_look : longest_idle_look);
   }
   return next_look_;
 }
@@ -883,13 +889,27 @@ void Generation::forget_listeners() {
 }
 
 unsigned Generation::connections() {
+  const Nanoseconds time = now(*sys_);
+  Nanoseconds oldest = time;
   unsigned count = local_->connections();
   for_each_other([&](const Member& member, pid_t) {
     // Who has not looked yet may have some.
-    count += member.looked.load() == 0 ? 1 : member.connections.load();
+    const Nanoseconds looked_at = member.looked_at.load();
+    count += looked_at == 0 ? 1 : member.connections.load();
+    oldest = std::min(oldest, looked_at);
   });
   if (count > 0) {
+    asked_at_ = 0;
     return count;
+  }
+  // Who had none a while ago may have been given one since.
+  if (oldest < (asked_at_ != 0 ? asked_at_ : time - fresh_look)) {
+    if (asked_at_ == 0) {
+      asked_at_ = time;
+      page_->look_asked.store(time);
+      ring();
+    }
+    return 1;
   }
   // Children that were handed one, and wait for nothing themselves.
   if (!processes_.still_holds(held_elsewhere_)) {

@@ -63,7 +63,7 @@ struct Member {
   std::atomic<std::uint32_t> done;         // the sequence it has followed last
   std::atomic<Failure> failed;             // what it could not do then
   std::atomic<std::uint32_t> connections;  // live ones, when it looked last
-  std::atomic<std::uint32_t> looked;       // how often it has looked since it was forgotten
+  std::atomic<std::int64_t> looked_at;     // when that was; 0: not since it was forgotten
 };
 
 // A listener of the inventory, by what all processes know it by.
@@ -108,6 +108,8 @@ struct Page {
   std::atomic<std::int64_t> probation_ends;
   std::atomic<std::int64_t> watch_ends;  // until then it can come back; 0: it is not deaf
   std::atomic<std::int64_t> drain_ends;  // 0: it has not begun
+  // Who has looked for connections before that is to look again.
+  std::atomic<std::int64_t> look_asked;
   std::atomic<std::uint64_t> generation;
 
   std::atomic<std::uint32_t> announced;  // it can be found at the rendezvous

@@ -812,6 +812,31 @@ TEST_CASE("a process looks again when it is time, and not before", "[generation]
   CHECK(scene.at(0).generation.connections() == 0);
 }
 
+TEST_CASE("who had no connection a while ago looks again before it is believed", "[generation]") {
+  Scene scene;
+  scene.retire_all();
+  scene.at(0).generation.forget_listeners();
+  scene.at(1).told.live = 1;
+  for (const std::size_t process : {1U, 2U}) {
+    scene.at(process).generation.look();
+  }
+  scene.time += 2 * second;
+  // The one has given its connection to the other.
+  scene.at(1).told.live = 0;
+  scene.at(1).generation.look();
+  scene.at(2).told.live = 1;
+  CHECK(scene.at(0).generation.connections() == 1);  // the other is asked
+  scene.at(2).generation.look();
+  CHECK(scene.at(0).generation.connections() == 1);  // and has it
+
+  scene.time += 2 * second;
+  scene.at(2).told.live = 0;
+  scene.at(2).generation.look();
+  CHECK(scene.at(0).generation.connections() == 1);
+  scene.at(1).generation.look();
+  CHECK(scene.at(0).generation.connections() == 0);
+}
+
 TEST_CASE("told to leave is the main process alone, killed are all", "[generation]") {
   using Signals = std::vector<std::pair<pid_t, int>>;
   Scene scene;
