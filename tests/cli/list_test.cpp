@@ -225,7 +225,7 @@ std::vector<std::unique_ptr<Impostor>> crowd(const Place& place, std::size_t cou
 // The processor's time, of which others on the machine take none, and what is more than where
 // nobody is: for that the kernel looks through all connections that there are, a hundred thousand
 // in TIME_WAIT among them.
-TEST_CASE("two hundred generations are listed in less than 50 ms") {
+TEST_CASE("two hundred generations are listed in less than 50 ms", "[alone]") {
   using std::chrono::microseconds;
   const auto spent = [] {
     rusage usage{};
