@@ -915,6 +915,9 @@ unsigned Generation::connections() {
   if (!processes_.still_holds(held_elsewhere_)) {
     held_elsewhere_ = find_in_children();
   }
+  if (held_elsewhere_.count > 0) {
+    asked_at_ = 0;
+  }
   return held_elsewhere_.count;
 }
 

@@ -193,11 +193,6 @@ void end_hiding(Process& process, bool last) {
     }
   }
   const bool over = all || last;
-  const Nanoseconds probation_ends =
-      process.page == nullptr ? 0 : process.page->probation_ends.load();
-  if (all && probation_ends != 0 && now(real_sys()) > probation_ends) {
-    process.hidden->remove(g_shared->generation.load());  // who would have, has left it to us
-  }
   g_shared->stage.store(static_cast<std::uint32_t>(over ? HidingStage::over : HidingStage::hiding));
   g_hides.store(!over);
 }
