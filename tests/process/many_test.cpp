@@ -73,7 +73,8 @@ std::string limits_of(const Process& process) {
 
 }  // namespace
 
-TEST_CASE("thousands of listeners are taken over, whatever the limit of descriptors is", "[alone]") {
+TEST_CASE("thousands of listeners are taken over, whatever the limit of descriptors is",
+          "[alone]") {
   constexpr int every = 97;  // asked
   const ManyPlace place(as_many_as_possible());
   Process server = place.spawn_listening(place.arguments());
