@@ -20,6 +20,7 @@ target_compile_options(continuity_small INTERFACE -ffunction-sections -fdata-sec
 # since another version of the compiler cannot read the rest.
 set(continuity_together $<$<AND:$<CXX_COMPILER_ID:GNU>,$<CONFIG:RelWithDebInfo,Release>>:-flto=auto>)
 add_library(continuity_mergeable INTERFACE)
+target_link_libraries(continuity_mergeable INTERFACE continuity_small)
 target_compile_options(continuity_mergeable INTERFACE
   ${continuity_together} $<$<CXX_COMPILER_ID:GNU>:-ffat-lto-objects>)
 # Outside the libraries a stack with lines has to do: what a debugger could want beside

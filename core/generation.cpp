@@ -898,27 +898,26 @@ unsigned Generation::connections() {
     count += looked_at == 0 ? 1 : member.connections.load();
     oldest = std::min(oldest, looked_at);
   });
-  if (count > 0) {
-    asked_at_ = 0;
-    return count;
-  }
-  // Who had none a while ago may have been given one since.
-  if (oldest < (asked_at_ != 0 ? asked_at_ : time - fresh_look)) {
-    if (asked_at_ == 0) {
-      asked_at_ = time;
-      page_->look_asked.store(time);
-      ring();
+  if (count == 0) {
+    // Who had none a while ago may have been given one since.
+    const Nanoseconds asked = page_->look_asked.load();
+    if (oldest < (asked != 0 ? asked : time - fresh_look)) {
+      if (asked == 0) {
+        page_->look_asked.store(time);
+        ring();
+      }
+      return 1;
     }
-    return 1;
+    // Children that were handed one, and wait for nothing themselves.
+    if (!processes_.still_holds(held_elsewhere_)) {
+      held_elsewhere_ = find_in_children();
+    }
+    count = held_elsewhere_.count;
   }
-  // Children that were handed one, and wait for nothing themselves.
-  if (!processes_.still_holds(held_elsewhere_)) {
-    held_elsewhere_ = find_in_children();
+  if (count > 0) {
+    page_->look_asked.store(0);  // what is seen now grows old
   }
-  if (held_elsewhere_.count > 0) {
-    asked_at_ = 0;
-  }
-  return held_elsewhere_.count;
+  return count;
 }
 
 Processes::Held Generation::find_in_children() const {

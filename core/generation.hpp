@@ -202,7 +202,6 @@ class Generation : public Owner {
   Processes::Held held_elsewhere_;
   pid_t told_to_stop_ = 0;
   Nanoseconds next_look_ = never;
-  Nanoseconds asked_at_ = 0;  // the others, for another look; 0: it is not necessary
 };
 
 }  // namespace continuity

@@ -108,7 +108,7 @@ struct Page {
   std::atomic<std::int64_t> probation_ends;
   std::atomic<std::int64_t> watch_ends;  // until then it can come back; 0: it is not deaf
   std::atomic<std::int64_t> drain_ends;  // 0: it has not begun
-  // Who has looked for connections before that is to look again.
+  // Who has looked for connections before that is to look again; 0: nobody is asked.
   std::atomic<std::int64_t> look_asked;
   std::atomic<std::uint64_t> generation;
 

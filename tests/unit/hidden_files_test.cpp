@@ -167,7 +167,6 @@ TEST_CASE("a predecessor takes back what is its own, and nothing else", "[hide]"
   CHECK_FALSE(fs::exists(hidden.beside));
 }
 
-// On file systems that give the number of a removed file to the next one made.
 TEST_CASE("a predecessor that has succeeded removes what has been replaced, and nothing else",
           "[hide]") {
   Hidden hidden;
@@ -185,6 +184,7 @@ TEST_CASE("a predecessor that has succeeded removes what has been replaced, and 
   CHECK_FALSE(fs::exists(hidden.beside));
 }
 
+// On file systems that give the number of a removed file to the next one made.
 TEST_CASE("a file that has the number of one's own is not taken for it", "[hide]") {
   Hidden hidden;
   write(hidden.path, "old");
