@@ -177,6 +177,10 @@ struct Scene {
       peer->told.take();
     }
   }
+  void forget_all() {
+    retire_all();
+    at(0).generation.forget_listeners();
+  }
   [[nodiscard]] bool was_rung() const {
     std::uint64_t rings = 0;
     return ::read(bell.get(), &rings, sizeof rings) == sizeof rings;
@@ -284,8 +288,7 @@ TEST_CASE("a revival reaches every process, once", "[generation]") {
 
 TEST_CASE("what is forgotten is forgotten by every process", "[generation]") {
   Scene scene;
-  scene.retire_all();
-  scene.at(0).generation.forget_listeners();
+  scene.forget_all();
   for (const auto& peer : scene.peers) {
     CHECK(peer->told.take() == Calls{"forget"});
   }
@@ -783,8 +786,7 @@ TEST_CASE("more listeners than the page has room for are refused", "[generation]
 TEST_CASE("live connections are those of all processes, and who has not looked may have one",
           "[generation]") {
   Scene scene;
-  scene.retire_all();
-  scene.at(0).generation.forget_listeners();
+  scene.forget_all();
   scene.at(0).told.live = 2;
   scene.at(1).told.live = 3;
   CHECK(scene.at(0).generation.connections() == 2 + 1 + 1);
@@ -798,8 +800,7 @@ TEST_CASE("live connections are those of all processes, and who has not looked m
 
 TEST_CASE("a process looks again when it is time, and not before", "[generation]") {
   Scene scene;
-  scene.retire_all();
-  scene.at(0).generation.forget_listeners();
+  scene.forget_all();
   scene.at(1).told.live = 1;
   const Nanoseconds next = scene.at(1).generation.look();
   REQUIRE(next > scene.time);
@@ -814,12 +815,10 @@ TEST_CASE("a process looks again when it is time, and not before", "[generation]
 
 TEST_CASE("who had no connection a while ago looks again before it is believed", "[generation]") {
   Scene scene;
-  scene.retire_all();
-  scene.at(0).generation.forget_listeners();
+  scene.forget_all();
   scene.at(1).told.live = 1;
-  for (const std::size_t process : {1U, 2U}) {
-    scene.at(process).generation.look();
-  }
+  scene.at(1).generation.look();
+  scene.at(2).generation.look();
   scene.time += 2 * second;
   // The one has given its connection to the other.
   scene.at(1).told.live = 0;
