@@ -17,13 +17,21 @@ struct Habit {
 // under another name. Who is missing
 // here drops connections whatever it is told (redis, memcached, stunnel), ends at
 // once (uwsgi; its SIGHUP reloads), or has nobody in hand itself (sshd, vsftpd).
-constexpr std::array habits{
-    Habit{"apache2", SIGWINCH},  Habit{"gunicorn", SIGTERM},      Habit{"haproxy", SIGUSR1},
-    Habit{"httpd", SIGWINCH},    Habit{"lighttpd", SIGINT},       Habit{"nginx", SIGQUIT},
-    Habit{"openresty", SIGQUIT}, Habit{"php-fpm", SIGQUIT, true}, Habit{"puma", SIGTERM},
-    Habit{"squid", SIGTERM},     Habit{"unicorn", SIGQUIT},       Habit{"unicorn_rails", SIGQUIT},
-    Habit{"uvicorn", SIGTERM},
-};
+constexpr auto habits = std::to_array<Habit>({
+    {"apache2", SIGWINCH},
+    {"gunicorn", SIGTERM},
+    {"haproxy", SIGUSR1},
+    {"httpd", SIGWINCH},
+    {"lighttpd", SIGINT},
+    {"nginx", SIGQUIT},
+    {"openresty", SIGQUIT},
+    {"php-fpm", SIGQUIT, true},
+    {"puma", SIGTERM},
+    {"squid", SIGTERM},
+    {"unicorn", SIGQUIT},
+    {"unicorn_rails", SIGQUIT},
+    {"uvicorn", SIGTERM},
+});
 
 }  // namespace
 

@@ -81,7 +81,7 @@ bool read_busy(std::string_view text, Options& options) {
 }
 
 bool read_log(std::string_view text, Options& options) {
-  constexpr std::array<std::string_view, 4> names{"error", "warn", "info", "debug"};
+  static constexpr auto names = std::to_array<std::string_view>({"error", "warn", "info", "debug"});
   for (std::size_t level = 0; level < names.size(); ++level) {
     if (text == names.at(level)) {
       options.log_level = static_cast<LogLevel>(level);
@@ -139,27 +139,27 @@ constexpr const char* a_signal = "a signal such as TERM, SIGUSR1 or 15, or none"
 constexpr const char* a_signal_or_auto = "a signal such as TERM, SIGUSR1 or 15, none, or auto";
 constexpr const char* a_switch = "0 or 1";
 
-constexpr std::array readers{
-    Reader{"CONTINUITY_NAME", "a name of at most 64 characters without '/', not beginning with '.'",
-           read_name},
-    Reader{"CONTINUITY_DIR", "an absolute path", read_directory},
-    Reader{"CONTINUITY_READY", "wait, notify or listen", read_ready},
-    Reader{"CONTINUITY_READY_TIMEOUT", a_duration, read_duration<&Options::ready_timeout>},
-    Reader{"CONTINUITY_UNCLAIMED", a_duration, read_duration<&Options::unclaimed>},
-    Reader{"CONTINUITY_PROBATION", a_duration, read_duration<&Options::probation>},
-    Reader{"CONTINUITY_BUSY", "fail or wait", read_busy},
-    Reader{"CONTINUITY_RETIRE_SIGNAL", a_signal_or_auto, read_retire_signal},
-    Reader{"CONTINUITY_STOP_SIGNAL", a_signal, read_signal<&Options::stop_signal>},
-    Reader{"CONTINUITY_STOP_TIMEOUT", a_duration, read_duration<&Options::stop_timeout>},
-    Reader{"CONTINUITY_SUCCESS_SIGNAL", a_signal, read_signal<&Options::success_signal>},
-    Reader{"CONTINUITY_DRAIN_TIMEOUT", a_duration, read_duration<&Options::drain_timeout>},
-    Reader{"CONTINUITY_HIDE", "absolute paths of files, separated by ':'", read_hide},
-    Reader{"CONTINUITY_NEW", a_switch, read_bool<&Options::fresh>},
-    Reader{"CONTINUITY_REHEARSAL", "a name in the abstract namespace: @name", read_rehearsal},
-    Reader{"CONTINUITY_LOG", "error, warn, info or debug", read_log},
-    Reader{"CONTINUITY_LOG_FILE", "a path", read_text<&Options::log_file>},
-    Reader{"CONTINUITY_DISABLE", a_switch, read_bool<&Options::disabled>},
-};
+constexpr auto readers = std::to_array<Reader>({
+    {"CONTINUITY_NAME", "a name of at most 64 characters without '/', not beginning with '.'",
+     read_name},
+    {"CONTINUITY_DIR", "an absolute path", read_directory},
+    {"CONTINUITY_READY", "wait, notify or listen", read_ready},
+    {"CONTINUITY_READY_TIMEOUT", a_duration, read_duration<&Options::ready_timeout>},
+    {"CONTINUITY_UNCLAIMED", a_duration, read_duration<&Options::unclaimed>},
+    {"CONTINUITY_PROBATION", a_duration, read_duration<&Options::probation>},
+    {"CONTINUITY_BUSY", "fail or wait", read_busy},
+    {"CONTINUITY_RETIRE_SIGNAL", a_signal_or_auto, read_retire_signal},
+    {"CONTINUITY_STOP_SIGNAL", a_signal, read_signal<&Options::stop_signal>},
+    {"CONTINUITY_STOP_TIMEOUT", a_duration, read_duration<&Options::stop_timeout>},
+    {"CONTINUITY_SUCCESS_SIGNAL", a_signal, read_signal<&Options::success_signal>},
+    {"CONTINUITY_DRAIN_TIMEOUT", a_duration, read_duration<&Options::drain_timeout>},
+    {"CONTINUITY_HIDE", "absolute paths of files, separated by ':'", read_hide},
+    {"CONTINUITY_NEW", a_switch, read_bool<&Options::fresh>},
+    {"CONTINUITY_REHEARSAL", "a name in the abstract namespace: @name", read_rehearsal},
+    {"CONTINUITY_LOG", "error, warn, info or debug", read_log},
+    {"CONTINUITY_LOG_FILE", "a path", read_text<&Options::log_file>},
+    {"CONTINUITY_DISABLE", a_switch, read_bool<&Options::disabled>},
+});
 
 bool parse_realtime_signal(std::string_view text, int& signal) {
   constexpr std::string_view prefix = "RTMIN";

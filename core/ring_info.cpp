@@ -11,8 +11,8 @@ namespace {
 // Kernels that do not name a socket's inode name its protocol (d_iname in
 // io_uring/fdinfo.c, sock_alloc_file in net/socket.c).
 bool is_protocol(std::string_view name) {
-  constexpr std::array<std::string_view, 6> names{"TCP",     "TCPv6", "MPTCP",
-                                                  "MPTCPv6", "UNIX",  "UNIX-STREAM"};
+  static constexpr auto names =
+      std::to_array<std::string_view>({"TCP", "TCPv6", "MPTCP", "MPTCPv6", "UNIX", "UNIX-STREAM"});
   return std::find(names.begin(), names.end(), name) != names.end();
 }
 

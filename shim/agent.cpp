@@ -2,6 +2,7 @@
 
 #include "core/directory.hpp"
 #include "core/wake.hpp"
+#include "shim/atomic_number.hpp"
 #include "shim/hiding.hpp"
 #include "shim/hooks.hpp"
 #include "shim/manager.hpp"
@@ -27,9 +28,9 @@ namespace {
 constinit std::atomic<std::uint32_t> g_moving{0};
 constinit std::atomic<std::uint32_t> g_retire_epoch{0};
 constinit std::atomic<bool> g_granted{false};
-constinit std::atomic<int> g_revived{-1};
+constinit AtomicNumber g_revived;
 constinit std::atomic<std::uint32_t> g_revivals{0};
-constinit std::atomic<int> g_bed{-1};
+constinit AtomicNumber g_bed;
 
 int wake_signal() {
   static const int signal = choose_wake_signal(real_sys());

@@ -1,6 +1,7 @@
 #include "shim/early_waits.hpp"
 
 #include "core/clock.hpp"
+#include "shim/atomic_number.hpp"
 #include "shim/hooks.hpp"
 #include "shim/own_descriptors.hpp"
 #include "shim/real_calls.hpp"
@@ -11,7 +12,7 @@
 namespace continuity::shim {
 namespace {
 
-constinit std::atomic<int> g_early_bed{-1};
+constinit AtomicNumber g_early_bed;
 
 bool is_claimed(int fd) {
   return (fd_flags(fd) & fd_flag::claimed) != 0;

@@ -32,13 +32,10 @@ constexpr int highest_own = 1023;
 // first leaves them; who has many needs all numbers below 1,024 but so few.
 constexpr int range_size = 32;
 constinit std::atomic<int> g_low_count{0};
-struct Range {
-  int highest;
-  // Above it numbers are likely not to be free: where to begin to look, so that many
-  // descriptors are not looked through for each.
-  std::atomic<int> next{highest};
-};
-constinit std::array<Range, 2> g_ranges{Range{.highest = 255}, Range{.highest = highest_own}};
+constexpr auto ranges = std::to_array({255, highest_own});
+// How many numbers from a range's highest down are likely not to be free, so that many
+// descriptors are not looked through for each.
+constinit std::array<std::atomic<int>, ranges.size()> g_used{};
 
 // Core never sees the numbers of its descriptors but handles for them, so that
 // one can be moved when the program wants its number: dup2 onto it is allowed.
@@ -150,10 +147,10 @@ void forget_own(int number) {
     g_low_count.fetch_sub(1);
   }
   remove_fd_flags(number, fd_flag::ours);
-  for (Range& range : g_ranges) {
-    int next = range.next.load();
-    while (number > next && number <= range.highest &&
-           !range.next.compare_exchange_weak(next, number)) {
+  for (std::size_t i = 0; i < ranges.size(); ++i) {
+    const int above = ranges.at(i) - number;
+    int used = g_used.at(i).load();
+    while (above >= 0 && above < used && !g_used.at(i).compare_exchange_weak(used, above)) {
     }
   }
 }
@@ -165,17 +162,17 @@ int find_in_ranges(int highest) {
   if (g_low_count.load() >= range_size) {
     return -1;
   }
-  for (Range& range : g_ranges) {
-    const bool is_last = &range == &g_ranges.back();
-    int floor = range.highest - range_size;
+  for (std::size_t i = 0; i < ranges.size(); ++i) {
+    const int top = ranges.at(i);
+    int floor = top - range_size;
     if (highest <= floor) {
-      if (!is_last) {
+      if (i + 1 != ranges.size()) {
         continue;
       }
       floor = lowest;
     }
-    const int found = find_free(std::min({highest, range.highest, range.next.load()}), floor);
-    range.next.store(found);
+    const int found = find_free(std::min(highest, top - g_used.at(i).load()), floor);
+    g_used.at(i).store(top - found);
     if (found > floor) {
       return found;
     }

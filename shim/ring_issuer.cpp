@@ -59,7 +59,7 @@ enum class Step : std::uint32_t { none, asked, under_way, done };
 struct Request {
   std::atomic<std::uint32_t> step{0};  // a Step; a futex
   pid_t thread = 0;
-  int ring = -1;
+  int ring = 0;
   unsigned operation = 0;
   void* argument = nullptr;
   unsigned count = 0;

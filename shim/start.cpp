@@ -25,7 +25,8 @@ namespace {
 
 constexpr mode_t usual_mask = 022;
 // Those that servers raise for themselves; the others are what they were at the first bind.
-constexpr std::array early_limits{RLIMIT_NOFILE, RLIMIT_CORE, RLIMIT_NPROC, RLIMIT_MEMLOCK};
+constexpr auto early_limits =
+    std::to_array({RLIMIT_NOFILE, RLIMIT_CORE, RLIMIT_NPROC, RLIMIT_MEMLOCK});
 
 // What is not touched costs no memory. Larger ones are read at the first bind, from what
 // the program has left of them.

@@ -11,8 +11,6 @@
 namespace continuity::shim {
 namespace {
 
-constinit std::atomic<std::uint32_t> g_always_open{static_cast<std::uint32_t>(Gate::open)};
-
 constinit std::atomic<bool> g_short_ways{false};
 
 // Whose slot it was when it became ours.
@@ -56,12 +54,12 @@ bool is_alive(pid_t thread) {
 
 }  // namespace
 
-constinit std::atomic<std::atomic<std::uint32_t>*> g_gate{&g_always_open};
+constinit std::atomic<std::atomic<std::uint32_t>*> g_gate{nullptr};
 constinit std::array<std::uint8_t, near_numbers> g_fd_table{};
-constinit std::atomic<int> g_highest_fd{-1};
+constinit AtomicNumber g_highest_fd;
 constinit std::atomic<bool> g_hides{false};
 constinit std::atomic<bool> g_has_manager{false};
-constinit std::atomic<int> g_notifier{-1};
+constinit AtomicNumber g_notifier;
 constinit std::atomic<bool> g_waits_early{false};
 constinit std::atomic<AcceptSlot*> g_accept_slots{nullptr};
 __attribute__((tls_model("initial-exec"))) constinit thread_local AcceptSlot* t_accept_slot =
@@ -84,9 +82,7 @@ void add_fd_flags(int fd, std::uint8_t flags) noexcept {
     return;
   }
   std::atomic_ref(*known).fetch_or(flags);
-  int highest = g_highest_fd.load();
-  while (fd > highest && !g_highest_fd.compare_exchange_weak(highest, fd)) {
-  }
+  g_highest_fd.raise_to(fd);
 }
 
 void remove_fd_flags(int fd, std::uint8_t flags) noexcept {
@@ -144,8 +140,9 @@ bool short_ways_are_allowed() noexcept {
 // First taken, then looked at; who forbids it does so the other way round.
 void take_short_way(AcceptSlot& slot) noexcept {
   slot.short_way.store(true);
-  if (!g_short_ways.load() ||
-      g_gate.load()->load() == static_cast<std::uint32_t>(Gate::unsettled)) {
+  const std::atomic<std::uint32_t>* gate = g_gate.load();
+  if (!g_short_ways.load() || gate == nullptr ||
+      gate->load() == static_cast<std::uint32_t>(Gate::unsettled)) {
     slot.short_way.store(false);
   }
 }

@@ -6,6 +6,8 @@
 // no stdio, no getenv, no exception. Every global is constinit.
 #pragma once
 
+#include "shim/atomic_number.hpp"
+
 #include <array>
 #include <atomic>
 #include <cerrno>
@@ -27,12 +29,13 @@ enum class Gate : std::uint32_t {
 };
 
 // The word lives in memory that the kernel zeroes in a forked child
-// (MADV_WIPEONFORK), which so comes out unsettled. Until a process has a
-// listener it points to a constant.
+// (MADV_WIPEONFORK), which so comes out unsettled. Null, and open, until a process
+// has a listener.
 extern constinit std::atomic<std::atomic<std::uint32_t>*> g_gate;
 
 inline Gate gate() {
-  return static_cast<Gate>(g_gate.load(std::memory_order_relaxed)->load(std::memory_order_acquire));
+  const std::atomic<std::uint32_t>* word = g_gate.load(std::memory_order_relaxed);
+  return word == nullptr ? Gate::open : static_cast<Gate>(word->load(std::memory_order_acquire));
 }
 
 inline bool gate_is_open() {
@@ -65,7 +68,7 @@ constexpr std::size_t near_numbers = std::size_t{1} << 16;
 // Through atomic_ref: so many atomics are more than clang initialises at compile time.
 extern constinit std::array<std::uint8_t, near_numbers> g_fd_table;
 // No number above this one has ever had a flag.
-extern constinit std::atomic<int> g_highest_fd;
+extern constinit AtomicNumber g_highest_fd;
 
 std::uint8_t far_fd_flags(int fd) noexcept;
 
@@ -101,7 +104,7 @@ inline bool hides() {
 // Whether there is a NOTIFY_SOCKET.
 extern constinit std::atomic<bool> g_has_manager;
 // A socket that has been connected to it, or had that number; -1: none.
-extern constinit std::atomic<int> g_notifier;
+extern constinit AtomicNumber g_notifier;
 
 // Whether what is sent there may be meant for it.
 inline bool may_be_notice(int fd, const void* address) {
