@@ -329,14 +329,7 @@ bool ProcessOwner::clear_accepts(std::span<const int> fds, Nanoseconds deadline)
 
 namespace {
 
-// In the library's memory and not in mappings of its own, since a fork copies each mapping,
-// and the page table of what lies apart. So there is no guard below it: the largest frame
-// has 33 KB, and in a restart the agent has been seen to use 16.
-constexpr std::size_t stack_size = std::size_t{256} * 1024;
-constexpr std::size_t stack_needed = stack_size / 2;
-alignas(64) [[gnu::section(".bss.stack")]] constinit std::array<std::byte, stack_size> g_stack{};
-// Which process has given it to a thread: one that ends is on it a little longer.
-constinit pid_t g_stack_taken = 0;
+constexpr std::size_t stack_needed = agent_stack_size / 2;
 
 }  // namespace
 
@@ -375,7 +368,7 @@ Agent* Agent::start(Process& process) {
   allow_short_ways(register_barrier(sys));
   auto agent = std::unique_ptr<Agent>(new Agent(process, std::move(wake), std::move(bells)));
   int error = EINVAL;
-  if (std::exchange(g_stack_taken, sys.getpid()) != sys.getpid()) {
+  if (agent->stack_ = process.take_agent_stack(); !agent->stack_.empty()) {
     error = agent->start_thread(Stack::own);
   }
   if (error == EINVAL || (error == 0 && agent->started_.load() == cramped)) {
@@ -394,7 +387,7 @@ int Agent::start_thread(Stack stack) {
   ::pthread_attr_init(&attributes);
   ::pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
   if (stack == Stack::own) {
-    ::pthread_attr_setstack(&attributes, g_stack.data(), g_stack.size());
+    ::pthread_attr_setstack(&attributes, stack_.data(), stack_.size());
   }
   started_.store(0);
   pthread_t thread{};
@@ -409,10 +402,10 @@ int Agent::start_thread(Stack stack) {
 }
 
 // Variables that each thread has for itself are at the end of its stack, the program's too.
-bool Agent::is_cramped() {
+bool Agent::is_cramped() const {
   const std::byte here{};
-  const auto* end = g_stack.data() + g_stack.size();
-  return &here > g_stack.data() && &here < end && &here < g_stack.data() + stack_needed;
+  return &here > stack_.data() && &here < stack_.data() + stack_.size() &&
+         &here < stack_.data() + stack_needed;
 }
 
 void Agent::say_started(std::uint32_t how) {
@@ -816,7 +809,7 @@ void Agent::step() {
 
 void* Agent::run(void* self) {
   auto* agent = static_cast<Agent*>(self);
-  if (is_cramped()) {
+  if (agent->is_cramped()) {
     agent->say_started(cramped);
     return nullptr;
   }

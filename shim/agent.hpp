@@ -114,7 +114,7 @@ class Agent {
   void settle();
   enum class Stack { own, any };
   int start_thread(Stack stack);
-  static bool is_cramped();
+  [[nodiscard]] bool is_cramped() const;
   static void* run(void* self);
   void say_started(std::uint32_t how);
   void step();
@@ -141,6 +141,7 @@ class Agent {
   uid_t errand_user_ = 0;
   std::atomic<pid_t> thread_{0};
   std::atomic<std::uint32_t> started_{0};
+  std::span<std::byte> stack_;  // empty: none of ours
   Process* process_;
   OwnedFd wake_;   // this process's own
   OwnedFd bells_;  // an epoll: tells once of each ring of the bell, each wake, each lifeline's end

@@ -55,6 +55,8 @@ struct alignas(page_size) State {
   std::atomic<bool> is_forked{false};
 };
 
+}  // namespace
+
 // As zeroes they are free, all of them: so a child finds them, whoever had them. What is
 // written to at each fork is here, where nothing is copied for it.
 struct Locks {
@@ -66,12 +68,18 @@ struct Locks {
 };
 
 // Wiped in a forked child, once there may be listeners. The slots, as zeroes, are
-// nobody's: those that nobody uses are never touched.
+// nobody's: those that nobody uses are never touched. The agent's stack is nobody's, too,
+// where there is no agent, and so no fork copies it.
 struct alignas(page_size) Wiped {
-  ForkSensitive word;
+  std::atomic<std::uint32_t> gate;
+  std::atomic<ForkState> state;
   Locks locks;
+  bool stack_is_taken;
   std::array<AcceptSlot, accept_slots> slots;
+  std::array<std::byte, agent_stack_size> stack;
 };
+
+namespace {
 
 // In a section of its own, which comes first in the library's memory (CMakeLists.txt).
 struct OwnPages {
@@ -316,15 +324,15 @@ bool Process::start_watching() {
   if (!open_proc()) {
     return false;
   }
-  if (fork_sensitive_ == nullptr) {
+  if (wiped_ == nullptr) {
     Wiped* wiped = arm_wiped();
     if (wiped == nullptr) {
       return false;
     }
-    fork_sensitive_ = &wiped->word;
-    fork_sensitive_->gate.store(static_cast<std::uint32_t>(Gate::unsettled));
-    fork_sensitive_->state.store(ForkState::settled);
-    g_gate.store(&fork_sensitive_->gate);
+    wiped_ = wiped;
+    wiped_->gate.store(static_cast<std::uint32_t>(Gate::unsettled));
+    wiped_->state.store(ForkState::settled);
+    g_gate.store(&wiped->gate);
     g_accept_slots.store(wiped->slots.data());
     // Of a process with several threads the kernel makes its first registration
     // wait for milliseconds. The take-over has no time for that.
@@ -335,6 +343,13 @@ bool Process::start_watching() {
   }
   notice_forks();
   return true;
+}
+
+std::span<std::byte> Process::take_agent_stack() {
+  if (wiped_ == nullptr || std::exchange(wiped_->stack_is_taken, true)) {
+    return {};
+  }
+  return wiped_->stack;
 }
 
 void Process::notice_forks() noexcept {
@@ -471,8 +486,8 @@ bool Process::holds_listeners() {
 }
 
 void Process::set_gate(Gate gate) {
-  if (fork_sensitive_ != nullptr) {
-    fork_sensitive_->gate.store(static_cast<std::uint32_t>(gate));
+  if (wiped_ != nullptr) {
+    wiped_->gate.store(static_cast<std::uint32_t>(gate));
     if (gate == Gate::unsettled) {
       leave_short_ways();
     }
@@ -526,23 +541,23 @@ void Process::settle_in_forked_child(bool noticed) noexcept {
 }
 
 bool Process::settle_if_forked() noexcept {
-  if (fork_sensitive_ == nullptr) {
+  if (wiped_ == nullptr) {
     return true;
   }
-  ForkState state = fork_sensitive_->state.load();
+  ForkState state = wiped_->state.load();
   while (state != ForkState::settled) {
     if (state == ForkState::settling) {
       pause_for(real_sys(), 20 * microsecond);  // the child's own threads
-    } else if (fork_sensitive_->state.compare_exchange_strong(state, ForkState::settling)) {
+    } else if (wiped_->state.compare_exchange_strong(state, ForkState::settling)) {
       try {
         settle_in_forked_child(state == ForkState::noticed);
       } catch (...) {
         bystander_ = true;
       }
-      fork_sensitive_->state.store(ForkState::settled);
+      wiped_->state.store(ForkState::settled);
       return true;
     }
-    state = fork_sensitive_->state.load();
+    state = wiped_->state.load();
   }
   return pid_ == ::getpid();
 }
@@ -710,7 +725,7 @@ void Process::after_fork_in_parent() noexcept {
 void Process::after_fork_in_child() noexcept {
   free_locks();
   Process* process = existing();
-  if (process == nullptr || process->fork_sensitive_ == nullptr) {
+  if (process == nullptr || process->wiped_ == nullptr) {
     g_state.is_forked.store(true);
     if (process != nullptr) {
       process->pid_ = ::getpid();
@@ -719,7 +734,7 @@ void Process::after_fork_in_child() noexcept {
   }
   ForkState state = ForkState::wiped;
   if (!process->has_prepared_fork() ||
-      !process->fork_sensitive_->state.compare_exchange_strong(state, ForkState::noticed)) {
+      !process->wiped_->state.compare_exchange_strong(state, ForkState::noticed)) {
     g_state.is_forked.store(true);
     return;
   }

@@ -21,6 +21,7 @@
 #include <map>
 #include <optional>
 #include <pthread.h>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -61,10 +62,12 @@ enum class ForkState : std::uint32_t {
 };
 
 // What a forked child finds wiped.
-struct ForkSensitive {
-  std::atomic<std::uint32_t> gate;
-  std::atomic<ForkState> state;
-};
+struct Wiped;
+
+// No mapping of its own, since a fork copies each mapping, and the page table of what lies
+// apart. So there is no guard below it: the largest frame has 33 KB, and in a restart the
+// agent has been seen to use 16.
+constexpr std::size_t agent_stack_size = std::size_t{256} * 1024;
 
 // What processes forked from each other inherit, besides the page. Made before
 // the first fork of a process that has listeners.
@@ -128,6 +131,10 @@ class Process {
 
   // From now on waits and forks are noticed. False: no memory, no /proc.
   bool start_watching();
+
+  // Once in each process; then, and before it watches, empty: a thread that ends is on its
+  // stack a little longer.
+  std::span<std::byte> take_agent_stack();
   void set_gate(Gate gate);
 
   // Makes what is here this process's own, if it has been forked since. Signals are
@@ -202,7 +209,7 @@ class Process {
   std::optional<StandIns> stand_ins_;
   bool bystander_ = false;
   pid_t pid_ = 0;
-  ForkSensitive* fork_sensitive_ = nullptr;
+  Wiped* wiped_ = nullptr;
   OwnedFd page_memory_;
   // The thread whose last fork was prepared for, with the locks held, and its mask. Not
   // undone afterwards, but changed when it is another: the page that they are in would
