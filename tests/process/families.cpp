@@ -31,7 +31,7 @@ void restarts_family_without_loss(const Arguments& arguments, const Place& place
     const auto before = server_processes();
     restart_under_load(place, arguments, load, server);
     CHECK(have_ended(before));
-    CHECK(wait_until([&] { return server_processes() == family_of(server.pid()); }));
+    CHECK(none_is_left_but(server.pid()));
   }
   check_nothing_was_lost(load, restarts);
 }

@@ -75,6 +75,18 @@ bool have_ended(const std::set<pid_t>& processes) {
   });
 }
 
+bool none_is_left_but(pid_t elder) {
+  return wait_until([&] {
+    // Where there is a process for each connection, some are gone at each look.
+    const auto all = server_processes();
+    const auto family = family_of(elder);
+    const auto still = server_processes();
+    return std::none_of(all.begin(), all.end(), [&](pid_t process) {
+      return !family.contains(process) && still.contains(process);
+    });
+  });
+}
+
 bool comes_to_accept(pid_t process) {
   return wait_until([&] {
     std::error_code gone;

@@ -27,6 +27,9 @@ std::set<pid_t> family_of(pid_t elder);
 // Waits until all of them have ended.
 bool have_ended(const std::set<pid_t>& processes);
 
+// Waits until no server of ours is left but this one and those that descend from it.
+bool none_is_left_but(pid_t elder);
+
 // Waits until a thread of it is in accept.
 bool comes_to_accept(pid_t process);
 // Waits until it is stopped, as by SIGSTOP.
