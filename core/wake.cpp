@@ -20,14 +20,16 @@ namespace {
 // SA_RESTART (nptl/nptl_setxid.c): just what wakes a thread out of accept.
 constexpr int setxid_signal = 33;
 
+struct KernelAction {
+  void (*handler)(int);
+  unsigned long flags;
+  void (*restorer)();
+  unsigned long mask;
+};
+
 // The kernel's answer, since libc hides its own signals.
 bool has_handler(const Sys& sys, int signal) {
-  struct {
-    void (*handler)(int);
-    unsigned long flags;
-    void (*restorer)();
-    unsigned long mask;
-  } action{};
+  KernelAction action{};
   return sys.rt_sigaction(signal, nullptr, &action, sizeof action.mask) == 0 &&
          action.handler != SIG_DFL;
 }
@@ -46,7 +48,20 @@ int choose_wake_signal(const Sys& sys) {
       struct sigaction action {};
       action.sa_handler = do_nothing;
       action.sa_flags = SA_RESTART;
-      return ::sigaction(signal, &action, nullptr) == 0 ? signal : 0;
+      if (::sigaction(signal, &action, nullptr) != 0) {
+        return 0;
+      }
+      // Libc gives its own signals no handler for others; but with the one that it has given
+      // to this signal, which knows how to return, the kernel does. Libc replaces it as soon
+      // as it needs it.
+      KernelAction made{};
+      if (sys.rt_sigaction(signal, nullptr, &made, sizeof made.mask) == 0 &&
+          sys.rt_sigaction(setxid_signal, &made, nullptr, sizeof made.mask) == 0) {
+        action.sa_handler = SIG_DFL;
+        ::sigaction(signal, &action, nullptr);
+        return setxid_signal;
+      }
+      return signal;
     }
   }
   return 0;

@@ -8,6 +8,7 @@
 #include "shim/manager.hpp"
 #include "shim/own_descriptors.hpp"
 #include "shim/real_calls.hpp"
+#include "shim/unlisted_thread.hpp"
 #include "shim/waits.hpp"
 
 #include <algorithm>
@@ -17,6 +18,7 @@
 #include <linux/futex.h>
 #include <linux/membarrier.h>
 #include <sys/eventfd.h>
+#include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 #include <unordered_set>
@@ -330,6 +332,8 @@ bool ProcessOwner::clear_accepts(std::span<const int> fds, Nanoseconds deadline)
 namespace {
 
 constexpr std::size_t stack_needed = agent_stack_size / 2;
+// For an agent that may be waiting for what a thread of the program's has.
+constexpr Nanoseconds patience = 200 * millisecond;
 
 }  // namespace
 
@@ -369,7 +373,7 @@ Agent* Agent::start(Process& process) {
   auto agent = std::unique_ptr<Agent>(new Agent(process, std::move(wake), std::move(bells)));
   int error = EINVAL;
   if (agent->stack_ = process.take_agent_stack(); !agent->stack_.empty()) {
-    error = agent->start_thread(Stack::own);
+    error = agent->start_unlisted() ? 0 : agent->start_thread(Stack::own);
   }
   if (error == EINVAL || (error == 0 && agent->started_.load() == cramped)) {
     error = agent->start_thread(Stack::any);
@@ -393,12 +397,33 @@ int Agent::start_thread(Stack stack) {
   pthread_t thread{};
   const int error = ::pthread_create(&thread, &attributes, &Agent::run, this);
   ::pthread_attr_destroy(&attributes);
-  // A handshake: whoever forks by number while a thread is being made leaves a
-  // child that hangs in setuid (nptl/nptl_setxid.c waits for that thread).
-  while (error == 0 && started_.load() == 0) {
-    real_sys().futex(&started_, FUTEX_WAIT_PRIVATE, 0, nullptr);
+  if (error == 0) {
+    await_started();
   }
   return error;
+}
+
+// A handshake: whoever forks by number while a thread is being made leaves a
+// child that hangs in setuid (nptl/nptl_setxid.c waits for that thread).
+void Agent::await_started() {
+  while (started_.load() == 0) {
+    real_sys().futex(&started_, FUTEX_WAIT_PRIVATE, 0, nullptr);
+  }
+}
+
+bool Agent::start_unlisted() {
+  wake_signal();  // to make one is the program's thread's business
+  unlisted_ = true;
+  const auto run_unlisted = [](void* self) {
+    run(self);
+    return 0;
+  };
+  if (!start_unlisted_thread(stack_, run_unlisted, this)) {
+    unlisted_ = false;
+    return false;
+  }
+  await_started();
+  return true;
 }
 
 // Variables that each thread has for itself are at the end of its stack, the program's too.
@@ -695,8 +720,59 @@ bool Agent::say_goodbye() {
   return ask_for(Errand::say_goodbye);
 }
 
+void Agent::follow_user() {
+  if (!unlisted_) {
+    return;
+  }
+  Credentials now{};
+  auto& [real_user, user, saved_user] = now.users;
+  auto& [real_group, group, saved_group] = now.groups;
+  const long count = real().syscall(SYS_getgroups, 0, nullptr);
+  now.other_groups.resize(static_cast<std::size_t>(std::max(count, 0L)));
+  if (real().syscall(SYS_getresuid, &real_user, &user, &saved_user) != 0 ||
+      real().syscall(SYS_getresgid, &real_group, &group, &saved_group) != 0 ||
+      real().syscall(SYS_getgroups, count, now.other_groups.data()) != count) {
+    return;  // that cannot be
+  }
+  {
+    const DescriptorsHeld held;
+    credentials_ = std::move(now);
+    must_follow_.store(1);
+  }
+  ring(real_sys(), wake_.get());
+  const Nanoseconds deadline = after(real_sys(), patience);
+  while (must_follow_.load() != 0 && continuity::now(real_sys()) < deadline) {
+    const timespec moment = to_timespec(millisecond);
+    real_sys().futex(&must_follow_, FUTEX_WAIT_PRIVATE, 1, &moment);
+  }
+}
+
+void Agent::become_user() {
+  if (must_follow_.load() == 0) {
+    return;
+  }
+  const DescriptorsHeld held;
+  const auto become = [&] {
+    const auto& [real_user, user, saved_user] = credentials_.users;
+    const auto& [real_group, group, saved_group] = credentials_.groups;
+    const auto& others = credentials_.other_groups;
+    const bool has_groups = real().syscall(SYS_setgroups, others.size(), others.data()) == 0 &&
+                            real().syscall(SYS_setresgid, real_group, group, saved_group) == 0;
+    return real().syscall(SYS_setresuid, real_user, user, saved_user) == 0 && has_groups;
+  };
+  bool has_become = become();
+  if (!has_become) {
+    has_become = become();  // who gains the right to have other groups has it only then
+  }
+  if (!has_become) {
+    process_->log.debug("a thread of the library keeps rights that the program had: {}",
+                        error_text(errno));
+  }
+  must_follow_.store(0);
+  real_sys().futex(&must_follow_, FUTEX_WAKE_PRIVATE, INT_MAX, nullptr);
+}
+
 bool Agent::ask_for(Errand errand) {
-  constexpr Nanoseconds patience = 200 * millisecond;
   constexpr auto number = [](ErrandState state) { return static_cast<std::uint32_t>(state); };
   errand_.store(errand);
   errand_state_.store(number(ErrandState::asked));
@@ -763,6 +839,7 @@ void Agent::step() {
   constexpr Nanoseconds deputy_look = second;
   constexpr Nanoseconds rare_look = 30 * second;
   constexpr Nanoseconds own_turn = millisecond;
+  become_user();
   do_errand();
   switch (process_->page->current_phase()) {
     case GenerationPhase::starting:
@@ -813,7 +890,7 @@ void* Agent::run(void* self) {
     agent->say_started(cramped);
     return nullptr;
   }
-  ::pthread_setname_np(::pthread_self(), "continuity");
+  ::prctl(PR_SET_NAME, "continuity");
   agent->thread_.store(::gettid());
   try {
     if (!agent->generation_.join()) {

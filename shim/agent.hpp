@@ -9,6 +9,7 @@
 #include "shim/ring_issuer.hpp"
 #include "shim/ring_watch.hpp"
 
+#include <array>
 #include <atomic>
 #include <memory>
 #include <pthread.h>
@@ -80,6 +81,10 @@ class Agent {
   // slow path. False: it has no time.
   bool say_goodbye();
 
+  // The program has become another user: so does the agent, if libc does not know it. The
+  // caller is not in the slow path.
+  void follow_user();
+
   // No other process of the generation has an agent.
   [[nodiscard]] bool is_last() const { return generation_.is_alone(); }
 
@@ -114,6 +119,9 @@ class Agent {
   void settle();
   enum class Stack { own, any };
   int start_thread(Stack stack);
+  bool start_unlisted();
+  void await_started();
+  void become_user();
   [[nodiscard]] bool is_cramped() const;
   static void* run(void* self);
   void say_started(std::uint32_t how);
@@ -136,6 +144,14 @@ class Agent {
   static constexpr std::uint32_t failed = 2;
   static constexpr std::uint32_t cramped = 3;  // its stack is too small
 
+  std::atomic<std::uint32_t> must_follow_{0};  // a futex
+  // Under DescriptorsHeld: what the program has become.
+  struct Credentials {
+    std::array<uid_t, 3> users;
+    std::array<gid_t, 3> groups;
+    std::vector<gid_t> other_groups;
+  };
+  Credentials credentials_{};
   std::atomic<std::uint32_t> errand_state_{0};  // an ErrandState; a futex
   std::atomic<Errand> errand_{};
   uid_t errand_user_ = 0;
@@ -148,6 +164,7 @@ class Agent {
   OwnedFd leader_;
   pid_t leader_pid_ = 0;
   bool settled_ = false;
+  bool unlisted_ = false;  // libc does not know of the thread
   std::uint32_t revivals_seen_ = 0;
   std::vector<Channel> arrivals_;  // under DescriptorsHeld
   Nanoseconds arrivals_until_ = 0;

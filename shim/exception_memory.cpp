@@ -44,7 +44,7 @@ bool give_back_reserve(void* memory) noexcept {
 
 }  // namespace
 
-// NOLINTBEGIN(bugprone-reserved-identifier): names of the C++ ABI
+// NOLINTBEGIN(bugprone-reserved-identifier,readability-identifier-naming): names of the C++ ABI
 extern "C" {
 
 void* __cxa_allocate_exception(std::size_t size) noexcept {
@@ -67,5 +67,22 @@ void __cxa_free_exception(void* exception) noexcept {
   }
 }
 
+// What each thread knows of its exceptions (eh_globals.cc). The C++ library's own is found
+// by a call that allocates where the program has loaded many libraries since, which an
+// unlisted thread may not.
+struct __cxa_eh_globals {
+  void* caught;
+  unsigned uncaught;
+};
+__attribute__((
+    tls_model("initial-exec"))) static constinit thread_local __cxa_eh_globals t_globals{};
+
+__cxa_eh_globals* __cxa_get_globals() noexcept {
+  return &t_globals;
+}
+__cxa_eh_globals* __cxa_get_globals_fast() noexcept {
+  return &t_globals;
+}
+
 }  // extern "C"
-// NOLINTEND(bugprone-reserved-identifier)
+// NOLINTEND(bugprone-reserved-identifier,readability-identifier-naming)

@@ -80,6 +80,8 @@ void before_passing(const msghdr* message) noexcept;
 
 // Before root becomes `user`: what only root may do for it is done now.
 void before_user_change(uid_t user) noexcept;
+// A thread of ours that libc does not know follows.
+void after_user_change() noexcept;
 // Before root gives up what makes it root, and keeps the right to become another user.
 void before_capability_change() noexcept;
 

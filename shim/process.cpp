@@ -5,6 +5,7 @@
 #include "shim/agent.hpp"
 #include "shim/hiding.hpp"
 #include "shim/hooks.hpp"
+#include "shim/lock.hpp"
 #include "shim/memory.hpp"
 #include "shim/own_descriptors.hpp"
 #include "shim/real_calls.hpp"
@@ -45,7 +46,7 @@ constinit std::atomic<bool> g_forks_noticed{false};
 // Drawn before the first fork: what is forked from this program is one generation,
 // whoever of it binds.
 constinit std::atomic<std::uint64_t> g_family{0};
-constinit pthread_mutex_t g_creation = PTHREAD_MUTEX_INITIALIZER;
+constinit Lock g_creation;
 
 constexpr std::size_t page_size = 4096;
 
@@ -60,10 +61,10 @@ struct alignas(page_size) State {
 // As zeroes they are free, all of them: so a child finds them, whoever had them. What is
 // written to at each fork is here, where nothing is copied for it.
 struct Locks {
-  pthread_mutex_t process;
-  pthread_mutex_t descriptors;
-  pthread_mutex_t own_descriptors;
-  pthread_mutex_t memory;
+  Lock process;
+  Lock descriptors;
+  Lock own_descriptors;
+  Lock memory;
   std::atomic<pthread_t> memory_keeper;  // forks
 };
 
@@ -91,21 +92,11 @@ constinit Wiped& g_wiped = g_own_pages.wiped;
 constinit State& g_state = g_own_pages.state;
 constinit Locks& g_locks = g_wiped.locks;
 
-// In a forked child, where it was not wiped.
-void free_lock(pthread_mutex_t* lock) {
-  // Its bytes are what glibc begins with: a write would copy the page.
-  // NOLINTNEXTLINE(misc-non-copyable-objects)
-  constexpr pthread_mutex_t is_free = PTHREAD_MUTEX_INITIALIZER;
-  // NOLINTNEXTLINE(bugprone-suspicious-memory-comparison)
-  if (std::memcmp(lock, &is_free, sizeof is_free) != 0) {
-    ::pthread_mutex_init(lock, nullptr);
-  }
-}
-
+// In a forked child, where they were not wiped.
 void free_locks() {
-  for (pthread_mutex_t* lock :
+  for (Lock* lock :
        {&g_locks.process, &g_locks.descriptors, &g_locks.own_descriptors, &g_locks.memory}) {
-    free_lock(lock);
+    lock->free();
   }
   if (g_locks.memory_keeper.load() != 0) {
     g_locks.memory_keeper.store(0);
@@ -190,7 +181,7 @@ Process* Process::get() noexcept {
   const ErrnoGuard guard;
   sigset_t old_mask;
   block_signals(old_mask);
-  ::pthread_mutex_lock(&g_creation);
+  g_creation.lock();
   Process* process = existing();
   if (process == nullptr && ::getauxval(AT_SECURE) == 0) {
     try {
@@ -206,7 +197,7 @@ Process* Process::get() noexcept {
     g_nothing_to_do.store(true);
   }
   g_process.store(process, std::memory_order_release);
-  ::pthread_mutex_unlock(&g_creation);
+  g_creation.unlock();
   ::pthread_sigmask(SIG_SETMASK, &old_mask, nullptr);
   return process;
 }
@@ -215,14 +206,14 @@ Process* Process::get() noexcept {
 bool Process::stand_aside() noexcept {
   sigset_t old_mask;
   block_signals(old_mask);
-  ::pthread_mutex_lock(&g_creation);
+  g_creation.lock();
   const Process* process = existing();
   const bool may = process == nullptr || (!process->has_bound && !process->hidden);
   if (may) {
     g_nothing_to_do.store(true);
     g_process.store(nullptr, std::memory_order_release);
   }
-  ::pthread_mutex_unlock(&g_creation);
+  g_creation.unlock();
   ::pthread_sigmask(SIG_SETMASK, &old_mask, nullptr);
   return may;
 }
@@ -652,7 +643,7 @@ bool Process::prepare_fork() noexcept {
     ::pthread_sigmask(SIG_SETMASK, &mask, nullptr);
     return false;
   }
-  ::pthread_mutex_lock(&g_locks.process);
+  g_locks.process.lock();
   if (const pthread_t self = ::pthread_self(); forker_.load() != self) {
     forker_.store(self);
   }
@@ -718,7 +709,7 @@ void Process::after_fork_in_parent() noexcept {
   }
   unlock_own_descriptors();
   unlock_descriptors();
-  ::pthread_mutex_unlock(&g_locks.process);
+  g_locks.process.unlock();
   ::pthread_sigmask(SIG_SETMASK, &mask, nullptr);
 }
 
@@ -759,7 +750,7 @@ SlowPath::SlowPath(Process* process) noexcept : process_(process) {
     ::pthread_sigmask(SIG_SETMASK, &old_mask_, nullptr);
     return;
   }
-  ::pthread_mutex_lock(&g_locks.process);
+  g_locks.process.lock();
 }
 
 void before_spawn() noexcept {
@@ -813,6 +804,25 @@ void before_user_change(uid_t user) noexcept {
   }
 }
 
+void after_user_change() noexcept {
+  Process* existing = Process::existing();
+  if (existing == nullptr) {
+    return;
+  }
+  const ErrnoGuard guard;
+  try {
+    Agent* agent = nullptr;
+    {
+      const SlowPath process(existing);
+      agent = process && process->is_this() ? process->agent : nullptr;
+    }
+    if (agent != nullptr) {
+      agent->follow_user();  // it may be waiting for the slow path
+    }
+  } catch (...) {
+  }
+}
+
 // Capabilities are a thread's own: the agent keeps what the program's gives up
 // (dnsmasq, all but CAP_SETUID), until all of them become another user.
 void before_capability_change() noexcept {
@@ -830,34 +840,34 @@ void before_capability_change() noexcept {
 
 SlowPath::~SlowPath() {
   if (process_ != nullptr) {
-    ::pthread_mutex_unlock(&g_locks.process);
+    g_locks.process.unlock();
     ::pthread_sigmask(SIG_SETMASK, &old_mask_, nullptr);
   }
 }
 
 void lock_descriptors() noexcept {
-  ::pthread_mutex_lock(&g_locks.descriptors);
+  g_locks.descriptors.lock();
 }
 void unlock_descriptors() noexcept {
-  ::pthread_mutex_unlock(&g_locks.descriptors);
+  g_locks.descriptors.unlock();
 }
 
 void lock_own_descriptors() noexcept {
-  ::pthread_mutex_lock(&g_locks.own_descriptors);
+  g_locks.own_descriptors.lock();
 }
 void unlock_own_descriptors() noexcept {
-  ::pthread_mutex_unlock(&g_locks.own_descriptors);
+  g_locks.own_descriptors.unlock();
 }
 
 // Who forks has it already, if another's handler binds or waits before the fork.
 void lock_memory() noexcept {
   if (g_locks.memory_keeper.load() != ::pthread_self()) {
-    ::pthread_mutex_lock(&g_locks.memory);
+    g_locks.memory.lock();
   }
 }
 void unlock_memory() noexcept {
   if (g_locks.memory_keeper.load() != ::pthread_self()) {
-    ::pthread_mutex_unlock(&g_locks.memory);
+    g_locks.memory.unlock();
   }
 }
 

@@ -94,7 +94,19 @@ void* resolve_real_call(Call call) noexcept {
   errno = saved;
   return function;
 }
+
+void resolve_all_calls() noexcept {
+  const int saved = errno;
+#define CALL(name)                                  \
+  if (void* function = ::dlsym(RTLD_NEXT, #name)) { \
+    real().name.resolve_to(function);               \
+  }
+#include "shim/calls.def"
+#undef CALL
+  errno = saved;
+}
 #else
+void resolve_all_calls() noexcept {}
 void* resolve_real_call(Call) noexcept {
   std::abort();
 }  // every slot is filled by the linker

@@ -78,6 +78,10 @@ class RealCall {
     return function(arguments...);
   }
 
+  void resolve_to(void* function) const noexcept {
+    function_.store(reinterpret_cast<Function*>(function), std::memory_order_relaxed);
+  }
+
   // To be called without a frame of ours in between.
   [[nodiscard]] Function* address() const {
     if (function_.load(std::memory_order_relaxed) == nullptr) [[unlikely]] {
@@ -124,5 +128,8 @@ extern constinit RealCalls g_real_calls;
 inline const RealCalls& real() {
   return g_real_calls;
 }
+
+// Looks up all that libc has, for a thread that may not.
+void resolve_all_calls() noexcept;
 
 }  // namespace continuity::shim

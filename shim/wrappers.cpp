@@ -400,24 +400,31 @@ CONTINUITY_EXPORT int WRAPPED(capset)(void* header, const void* data) noexcept {
   return real().capset(header, data);
 }
 
+static int user_changed(int result) {
+  if (result == 0) {
+    after_user_change();
+  }
+  return result;
+}
+
 CONTINUITY_EXPORT int WRAPPED(setuid)(uid_t user) noexcept {
   before_user_change(user);
-  return real().setuid(user);
+  return user_changed(real().setuid(user));
 }
 
 CONTINUITY_EXPORT int WRAPPED(seteuid)(uid_t user) noexcept {
   before_user_change(user);
-  return real().seteuid(user);
+  return user_changed(real().seteuid(user));
 }
 
 CONTINUITY_EXPORT int WRAPPED(setreuid)(uid_t user, uid_t effective) noexcept {
   before_user_change(effective);
-  return real().setreuid(user, effective);
+  return user_changed(real().setreuid(user, effective));
 }
 
 CONTINUITY_EXPORT int WRAPPED(setresuid)(uid_t user, uid_t effective, uid_t saved) noexcept {
   before_user_change(effective);
-  return real().setresuid(user, effective, saved);
+  return user_changed(real().setresuid(user, effective, saved));
 }
 
 // ---- Paths ----------------------------------------------------------------------------

@@ -8,6 +8,12 @@ string(REGEX MATCHALL "Shared library: [^\n]+" needed "${output}")
 list(TRANSFORM needed REPLACE "Shared library: " "")
 set(others ${needed})
 list(FILTER others EXCLUDE REGEX "^(libc\\.so\\.6|ld-linux-[a-z0-9_-]+\\.so\\.[0-9])$")
+# It may allocate (docs/design.md, glibc), which the agent may not.
+execute_process(COMMAND ${READELF} --dyn-syms --wide ${LIBRARY}
+  OUTPUT_VARIABLE symbols COMMAND_ERROR_IS_FATAL ANY)
+if(symbols MATCHES "__tls_get_addr")
+  message(FATAL_ERROR "a variable of each thread's own is found by __tls_get_addr")
+endif()
 if(others OR NOT "libc.so.6" IN_LIST needed)
   message(FATAL_ERROR "needs: ${needed}")
 endif()

@@ -7,6 +7,8 @@
 #include <algorithm>
 #include <csignal>
 #include <filesystem>
+#include <sys/stat.h>
+#include <unistd.h>
 
 namespace continuity::test {
 namespace {
@@ -79,6 +81,27 @@ Forks forks_of(const Arguments& arguments, const Environment& environment) {
           .threads = number_in(line, "threads"),
           .mappings = number_in(line, "mappings"),
           .arenas = number_in(line, "arenas")};
+}
+
+// What a server of one thread says of itself.
+struct OneThread {
+  long single;
+  long threads;
+  long identities;
+};
+
+OneThread one_thread(const Arguments& arguments, const std::string& preloaded) {
+  const TempDir directory;
+  ::chmod(directory.path().c_str(), 0711);
+  Arguments command{ONE_THREAD_SERVER};
+  command.insert(command.end(), arguments.begin(), arguments.end());
+  Process server =
+      Process::start(command, {"LD_PRELOAD=" + preloaded, "CONTINUITY_DIR=" + directory.path()});
+  const std::string line = server.next_line();
+  REQUIRE(server.wait_exit() == 0);
+  return {.single = number_in(line, "single"),
+          .threads = number_in(line, "threads"),
+          .identities = number_in(line, "identities")};
 }
 
 bool sees(const Place& place, const std::string& expected) {
@@ -157,6 +180,66 @@ TEST_CASE("a forked child has no thread, no arena and few mappings of the librar
   CHECK(with_library.arenas == 0);
   // The library's code; what is relocated; what a child finds wiped; the rest.
   CHECK(with_library.mappings <= native.mappings + 4);
+}
+
+// On other machines libc is told of it.
+#if defined(__x86_64__) && defined(__GLIBC__)
+TEST_CASE("a program with one thread is one for libc under the library") {
+  CHECK(one_thread({"thread"}, "").single == 0);
+
+  const OneThread with_library = one_thread({}, CONTINUITY_LIBRARY);
+  CHECK(with_library.threads == 2);
+  CHECK(with_library.single == 1);
+}
+
+TEST_CASE("a fork copies no page for the library") {
+  const TempDir directory;
+  const Environment environment{"LD_PRELOAD=" CONTINUITY_LIBRARY,
+                                "CONTINUITY_DIR=" + directory.path()};
+  constexpr int times = 8;  // see above
+  long native = forks_of({}, {}).faults;
+  long with_library = forks_of({}, environment).faults;
+  for (int i = 1; i < times; ++i) {
+    native = std::min(native, forks_of({}, {}).faults);
+    with_library = std::min(with_library, forks_of({}, environment).faults);
+  }
+
+  CHECK(with_library <= native);
+}
+
+TEST_CASE("the thread that libc does not know never uses libc's malloc") {
+  constexpr const char* both = CONTINUITY_LIBRARY ":" MALLOC_WATCH;
+  REQUIRE(one_thread({}, both).single == 1);
+  Process watched = Process::start({ONE_THREAD_SERVER, "thread"}, {"LD_PRELOAD=" MALLOC_WATCH});
+  CHECK(watched.wait_exit() == 128 + SIGABRT);
+
+  const std::string shape = GENERATE("loop", "poll", "epoll-level", "prefork");
+  CAPTURE(shape);
+  Place place;
+  place.with_library = false;
+  place.environment = {std::string("LD_PRELOAD=") + both, "CONTINUITY_PROBATION=10ms"};
+  Process server = place.start({shape});
+  for (int i = 0; i < 3; ++i) {
+    Process successor = place.restart({shape});
+    CHECK(answer_from(place.address()).rfind("pid=", 0) == 0);
+    CHECK(left_by_itself(server));
+    server = std::move(successor);
+  }
+  const Process failing = place.spawn_listening({"--end", "exit1", "poll"});
+  CHECK(wait_until([&] { return server.logged("before it was ready; serving on") == 1; }));
+  CHECK(server.is_running());
+}
+#endif
+
+TEST_CASE("where the program becomes another user, all of its threads do") {
+  if (::geteuid() != 0) {
+    WARN("skipped: not root");
+    return;
+  }
+  CHECK(one_thread({"becomes-nobody"}, CONTINUITY_LIBRARY).threads == 2);
+  CHECK(one_thread({"becomes-nobody"}, CONTINUITY_LIBRARY).identities == 1);
+  // Past libc nobody hears of it, and the test sees the difference.
+  CHECK(one_thread({"becomes-nobody-by-number"}, CONTINUITY_LIBRARY).identities == 2);
 }
 
 TEST_CASE("failed attempts leave no descriptors behind") {
