@@ -95,18 +95,22 @@ void* resolve_real_call(Call call) noexcept {
   return function;
 }
 
-void resolve_all_calls() noexcept {
+void resolve_agent_calls() noexcept {
   const int saved = errno;
-#define CALL(name)                                  \
-  if (void* function = ::dlsym(RTLD_NEXT, #name)) { \
-    real().name.resolve_to(function);               \
-  }
-#include "shim/calls.def"
-#undef CALL
+  const auto resolve = [](const auto&... calls) { (static_cast<void>(calls.address()), ...); };
+  // What the cold half calls. Not all there are: each that is looked up brings pages of libc's
+  // symbols into the process.
+  const RealCalls& calls = real();
+  resolve(calls.accept, calls.accept4, calls.bind, calls.close, calls.connect, calls.dup3,
+          calls.epoll_ctl, calls.epoll_wait, calls.fchmodat, calls.fcntl, calls.fstatat,
+          calls.ftruncate, calls.getsockname, calls.getsockopt, calls.ioctl, calls.kill,
+          calls.listen, calls.openat, calls.ppoll, calls.read, calls.readlinkat, calls.recv,
+          calls.recvmsg, calls.renameat, calls.renameat2, calls.sendmsg, calls.sendto,
+          calls.setsockopt, calls.shutdown, calls.syscall, calls.unlinkat, calls.write);
   errno = saved;
 }
 #else
-void resolve_all_calls() noexcept {}
+void resolve_agent_calls() noexcept {}
 void* resolve_real_call(Call) noexcept {
   std::abort();
 }  // every slot is filled by the linker

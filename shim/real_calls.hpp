@@ -78,10 +78,6 @@ class RealCall {
     return function(arguments...);
   }
 
-  void resolve_to(void* function) const noexcept {
-    function_.store(reinterpret_cast<Function*>(function), std::memory_order_relaxed);
-  }
-
   // To be called without a frame of ours in between.
   [[nodiscard]] Function* address() const {
     if (function_.load(std::memory_order_relaxed) == nullptr) [[unlikely]] {
@@ -129,7 +125,7 @@ inline const RealCalls& real() {
   return g_real_calls;
 }
 
-// Looks up all that libc has, for a thread that may not.
-void resolve_all_calls() noexcept;
+// Looks up what the agent may call, if libc does not know of it: then it may not itself.
+void resolve_agent_calls() noexcept;
 
 }  // namespace continuity::shim

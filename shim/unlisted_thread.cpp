@@ -2,7 +2,14 @@
 
 #include "shim/real_calls.hpp"
 
+// Before glibc 2.35 (_dl_find_object) the unwinder takes the loader's lock.
 #if defined(__x86_64__) && defined(__GLIBC__) && !defined(CONTINUITY_WRAP)
+#include <features.h>
+#if __GLIBC_PREREQ(2, 35)
+#define CONTINUITY_KNOWS_LIBC
+#endif
+#endif
+#ifdef CONTINUITY_KNOWS_LIBC
 #include <algorithm>
 #include <array>
 #include <bit>
@@ -16,7 +23,7 @@
 
 namespace continuity::shim {
 
-#if defined(__x86_64__) && defined(__GLIBC__) && !defined(CONTINUITY_WRAP)
+#ifdef CONTINUITY_KNOWS_LIBC
 namespace {
 
 // What begins the block of memory that %fs points to (the x86-64 supplement of the ABI has
@@ -64,9 +71,11 @@ bool is_there(const char* name) {
   return ::dlsym(RTLD_DEFAULT, name) != nullptr;
 }
 
+// Not dladdr, which looks through all symbols.
 const void* object_of(const void* function) {
-  Dl_info info{};
-  return ::dladdr(function, &info) != 0 ? info.dli_fbase : nullptr;
+  dl_find_object found{};
+  void* address = const_cast<void*>(function);  // NOLINT(cppcoreguidelines-pro-type-const-cast)
+  return ::_dl_find_object(address, &found) == 0 ? found.dlfo_map_start : nullptr;
 }
 
 // Whether what a preloaded library takes first is libc's here.
@@ -85,11 +94,8 @@ bool are_calls_of_libc() {
 // What runs in the thread may be called in any case.
 constexpr auto sanitizers = std::to_array({"__asan_init", "__msan_init", "__tsan_init"});
 
-// glibc 2.35; the unwinder takes the loader's lock where there is none.
-constexpr const char* finds_objects_without_lock = "_dl_find_object";
-
 bool may_be_unlisted() {
-  return __libc_single_threaded != 0 && is_there(finds_objects_without_lock) &&
+  return __libc_single_threaded != 0 &&
          std::none_of(sanitizers.begin(), sanitizers.end(), is_there) && are_calls_of_libc();
 }
 
@@ -105,7 +111,7 @@ bool start_unlisted_thread(std::span<std::byte> stack, int (*function)(void*),
       !find("_dl_allocate_tls", libc.allocate_tls) || !find("__ctype_init", libc.init_ctype)) {
     return false;
   }
-  resolve_all_calls();
+  resolve_agent_calls();
   auto* const header = static_cast<ThreadHeader*>(libc.allocate_tls(nullptr));
   if (header == nullptr) {
     return false;

@@ -1,5 +1,6 @@
-// Preloaded: ends the program if a thread that is not its first takes memory from libc, or
-// gives it back.
+// Preloaded: ends the program if a thread that is not its first takes memory from libc, gives
+// it back, or looks up a symbol.
+#include <dlfcn.h>
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,7 +13,7 @@ void __libc_free(void* memory);
 
 static void watch(void) {
   if (gettid() != getpid()) {
-    const char text[] = "malloc-watch: another thread uses malloc\n";
+    const char text[] = "malloc-watch: another thread uses malloc or dlsym\n";
     ssize_t written = write(STDERR_FILENO, text, strlen(text));
     (void)written;
     abort();
@@ -34,4 +35,14 @@ void* realloc(void* memory, size_t size) {
 void free(void* memory) {
   watch();
   __libc_free(memory);
+}
+
+// What comes next comes after this library, and so after the one that asks.
+void* dlsym(void* handle, const char* name) {
+  static void* (*real)(void*, const char*);
+  watch();
+  if (real == NULL) {
+    *(void**)&real = dlvsym(RTLD_NEXT, "dlsym", "GLIBC_2.34");
+  }
+  return real(handle, name);
 }
