@@ -468,8 +468,7 @@ void Agent::take_arrivals() {
 }
 
 int revival_number() noexcept {
-  const int handle = g_revived.load();
-  return handle < 0 ? -1 : real_sys().number(handle);
+  return real_sys().number(g_revived.load());
 }
 
 std::uint32_t revivals() noexcept {
@@ -477,8 +476,7 @@ std::uint32_t revivals() noexcept {
 }
 
 int bed_number() noexcept {
-  const int handle = g_bed.load();
-  return handle < 0 ? -1 : real_sys().number(handle);
+  return real_sys().number(g_bed.load());
 }
 
 bool Agent::has_granted() noexcept {

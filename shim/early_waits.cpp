@@ -43,8 +43,7 @@ bool must_wait_early(const Process& process) {
 }
 
 int early_bed_number() noexcept {
-  const int handle = g_early_bed.load();
-  return handle < 0 ? -1 : real_sys().number(handle);
+  return real_sys().number(g_early_bed.load());
 }
 
 void end_early_waits(Process& process) {

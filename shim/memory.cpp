@@ -39,8 +39,7 @@ constexpr std::size_t more_room = std::size_t{256} * 1024;
 
 // Aligned so that it comes before what is larger and less used (CMakeLists.txt).
 alignas(64) constinit std::array<std::byte, first_room> g_first_room{};
-constinit bool g_first_room_is_taken = false;
-constinit std::byte* g_unused = nullptr;
+constinit std::byte* g_unused = nullptr;  // nothing has been taken
 constinit std::size_t g_unused_size = 0;
 constinit std::array<FreeBlock*, kinds> g_free{};
 
@@ -81,7 +80,7 @@ void* take_block(const Header& header) {
     first = block->next;
     return block;
   }
-  if (!std::exchange(g_first_room_is_taken, true)) {
+  if (g_unused == nullptr) {
     g_unused = g_first_room.data();
     g_unused_size = first_room;
   }

@@ -40,13 +40,6 @@ struct ThreadHeader {
 };
 static_assert(offsetof(ThreadHeader, stack_guard) == 0x28);
 
-// Not in libc's interface (GLIBC_PRIVATE), but there since threads are: debuggers' libraries,
-// sanitizers and other languages' runtimes ask for such.
-struct Private {
-  void* (*allocate_tls)(void*);
-  void (*init_ctype)();
-};
-
 struct Begin {
   int (*function)(void*);
   void* argument;
@@ -61,14 +54,8 @@ int begin(void*) {
   return begin.function(begin.argument);
 }
 
-template <typename Function>
-bool find(const char* name, Function*& function) {
-  function = reinterpret_cast<Function*>(::dlsym(RTLD_DEFAULT, name));
-  return function != nullptr;
-}
-
-bool is_there(const char* name) {
-  return ::dlsym(RTLD_DEFAULT, name) != nullptr;
+void* find(const char* name) {
+  return ::dlsym(RTLD_DEFAULT, name);
 }
 
 // Not dladdr, which looks through all symbols.
@@ -81,22 +68,21 @@ const void* object_of(const void* function) {
 // Whether what a preloaded library takes first is libc's here.
 bool are_calls_of_libc() {
   const void* libc = object_of(reinterpret_cast<const void*>(&::sched_yield));
-  const std::array<const void*, 6> calls{reinterpret_cast<const void*>(real().recvmsg.address()),
-                                         reinterpret_cast<const void*>(real().close.address()),
-                                         reinterpret_cast<const void*>(real().open.address()),
-                                         reinterpret_cast<const void*>(real().epoll_wait.address()),
-                                         ::dlsym(RTLD_DEFAULT, "clock_gettime"),
-                                         reinterpret_cast<const void*>(real().ppoll.address())};
-  return libc != nullptr && std::all_of(calls.begin(), calls.end(),
-                                        [&](const void* call) { return object_of(call) == libc; });
+  const auto is_of_libc = [&](auto* call) {
+    return object_of(reinterpret_cast<const void*>(call)) == libc;
+  };
+  return libc != nullptr && is_of_libc(real().recvmsg.address()) &&
+         is_of_libc(real().close.address()) && is_of_libc(real().open.address()) &&
+         is_of_libc(real().epoll_wait.address()) && is_of_libc(real().ppoll.address()) &&
+         is_of_libc(find("clock_gettime"));
 }
 
 // What runs in the thread may be called in any case.
 constexpr auto sanitizers = std::to_array({"__asan_init", "__msan_init", "__tsan_init"});
 
 bool may_be_unlisted() {
-  return __libc_single_threaded != 0 &&
-         std::none_of(sanitizers.begin(), sanitizers.end(), is_there) && are_calls_of_libc();
+  return __libc_single_threaded != 0 && std::none_of(sanitizers.begin(), sanitizers.end(), find) &&
+         are_calls_of_libc();
 }
 
 }  // namespace
@@ -105,14 +91,17 @@ bool start_unlisted_thread(std::span<std::byte> stack, int (*function)(void*),
                            void* argument) noexcept {
   constexpr int flags = CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD |
                         CLONE_SYSVSEM | CLONE_SETTLS;
-  Private libc{};
+  // Not in libc's interface (GLIBC_PRIVATE), but there since threads are: debuggers' libraries,
+  // sanitizers and other languages' runtimes ask for such.
+  auto* const allocate_tls = reinterpret_cast<void* (*)(void*)>(find("_dl_allocate_tls"));
+  auto* const init_ctype = reinterpret_cast<void (*)()>(find("__ctype_init"));
   const auto* const own = std::bit_cast<const ThreadHeader*>(::pthread_self());
-  if (own->self != own || own->self_for_tls != own || !may_be_unlisted() ||
-      !find("_dl_allocate_tls", libc.allocate_tls) || !find("__ctype_init", libc.init_ctype)) {
+  if (allocate_tls == nullptr || init_ctype == nullptr || own->self != own ||
+      own->self_for_tls != own || !may_be_unlisted()) {
     return false;
   }
   resolve_agent_calls();
-  auto* const header = static_cast<ThreadHeader*>(libc.allocate_tls(nullptr));
+  auto* const header = static_cast<ThreadHeader*>(allocate_tls(nullptr));
   if (header == nullptr) {
     return false;
   }
@@ -120,7 +109,7 @@ bool start_unlisted_thread(std::span<std::byte> stack, int (*function)(void*),
   header->self = header;
   header->stack_guard = own->stack_guard;
   header->pointer_guard = own->pointer_guard;
-  g_begin = {.function = function, .argument = argument, .init_ctype = libc.init_ctype};
+  g_begin = {.function = function, .argument = argument, .init_ctype = init_ctype};
   return ::clone(&begin, stack.data() + stack.size(), flags, nullptr, nullptr, header, nullptr) > 0;
 }
 #else
