@@ -5,32 +5,15 @@
 // It has one listener, which it has looked at once. With "thread" it has a second thread
 // that sleeps. Says one line and ends: page faults of the parent in fork, the fewest of
 // some; threads, mappings and arenas of malloc, without the first, of the child.
-#include <arpa/inet.h>
+#include "looked_at.h"
+
 #include <dirent.h>
-#include <poll.h>
 #include <pthread.h>
 #include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
-#include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
-
-static void fail(const char* what) {
-  perror(what);
-  exit(1);
-}
-
-static int listen_somewhere(void) {
-  struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-  int fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
-  if (bind(fd, (struct sockaddr*)&address, sizeof address) != 0 || listen(fd, 1) != 0) {
-    fail("listen");
-  }
-  return fd;
-}
 
 static void* sleep_for_ever(void* nothing) {
   for (;;) {
@@ -93,10 +76,7 @@ static void count_mappings(int* mappings, int* arenas) {
 }
 
 int main(int argc, char** argv) {
-  struct pollfd waiting = {.fd = listen_somewhere(), .events = POLLIN};
-  if (poll(&waiting, 1, 0) != 0) {
-    fail("poll");
-  }
+  listen_and_look();
   pthread_t thread = 0;
   if (argc > 1 && strcmp(argv[1], "thread") == 0 &&
       pthread_create(&thread, NULL, sleep_for_ever, NULL) != 0) {
