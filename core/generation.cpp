@@ -71,12 +71,9 @@ Generation::Generation(const Sys& sys, Log& log, Page& page, LocalOwner& local, 
 
 // ---- Membership --------------------------------------------------------------------
 
-AgentId Generation::own_agent() const {
-  return {.process = sys_->getpid(), .thread = sys_->gettid()};
-}
-
 bool Generation::join() {
-  const AgentId self = own_agent();
+  const AgentId self{.process = sys_->getpid(), .thread = sys_->gettid()};
+  own_agent_ = self;
   for (std::size_t i = 0; i < page_->members.size(); ++i) {
     Member& member = page_->members[i];
     AgentId owner = member.agent.load();
@@ -140,7 +137,14 @@ std::set<pid_t> Generation::members() const {
 }
 
 bool Generation::is_leader() const {
-  return page_->leader.load() == own_agent();
+  return page_->leader.load() == own_agent_;
+}
+
+bool Generation::is_at_rest() const {
+  return stage_ == Stage::serving && next_look_ == never &&
+         page_->stage.load() == static_cast<std::uint32_t>(Stage::serving) &&
+         (is_leader() || (page_->sequence.load() == self_->done.load() &&
+                          page_->offer_round.load() == offer_round_));
 }
 
 bool Generation::is_alone() const {
@@ -203,7 +207,7 @@ bool Generation::try_to_lead() {
   }
   AgentId leader = page_->leader.load();
   return !is_agent_alive(*sys_, leader) &&
-         page_->leader.compare_exchange_strong(leader, own_agent());
+         page_->leader.compare_exchange_strong(leader, own_agent_);
 }
 
 bool Generation::take_over() {
@@ -328,7 +332,7 @@ int Generation::retire_claimed(const State& state, bool& any) {
 
 void Generation::say_followed(const State& state, int failed) {
   stage_ = state.stage;
-  self_->failed.store({.thread = sys_->gettid(), .code = failed});
+  self_->failed.store({.thread = own_agent_.thread, .code = failed});
   self_->done.store(state.sequence);
   page_->done.fetch_add(1);
   sys_->futex(&page_->done, FUTEX_WAKE, INT_MAX, nullptr);

@@ -60,6 +60,8 @@ class Generation : public Owner {
   // Looks for live connections again if it is time; when it wants to look next.
   Nanoseconds look();
 
+  // Nothing is under way, and nothing has been asked of this process. Uses no descriptor.
+  [[nodiscard]] bool is_at_rest() const;
   [[nodiscard]] bool is_leader() const;
   // No other process has an agent.
   [[nodiscard]] bool is_alone() const;
@@ -162,7 +164,6 @@ class Generation : public Owner {
   template <typename Visit>
   void for_each_other(Visit visit, bool only_living = true) const;
   [[nodiscard]] pid_t newcomer() const;
-  [[nodiscard]] AgentId own_agent() const;
   [[nodiscard]] Processes::Held find_in_children() const;
   Status prepare_here(const State& state);
   bool prepare_late_here(const State& state);
@@ -191,6 +192,7 @@ class Generation : public Owner {
   Processes processes_;
   Ties ties_;
   Member* self_ = nullptr;
+  AgentId own_agent_{};           // whichever thread works for it
   Stage stage_ = Stage::serving;  // of this process
   std::set<std::uint32_t> retired_;
   std::size_t prepared_ = 0;  // so many of the page's listeners have been looked for here

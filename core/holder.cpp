@@ -299,6 +299,11 @@ void Holder::run_once(Nanoseconds until) {
   }
 }
 
+bool Holder::is_at_rest() const {
+  return owns_ && phase_ == HolderPhase::active && conversations_.empty() &&
+         predecessors_.empty() && !leaving_.is_open() && next_deadline() == never;
+}
+
 Nanoseconds Holder::next_deadline() const {
   Nanoseconds earliest =
       std::min({phase_deadline_, unclaimed_deadline_, next_look_, door_opens_, files_deadline_});

@@ -186,6 +186,8 @@ class Holder {
   void run_once(Nanoseconds until = never);
 
   [[nodiscard]] HolderPhase phase() const { return phase_; }
+  // Nobody speaks with us, and nothing is to be done at any time.
+  [[nodiscard]] bool is_at_rest() const;
 
  private:
   enum class Stage { greeting, looking, parked, attempt, keeping };

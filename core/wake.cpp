@@ -4,6 +4,7 @@
 #include "core/owned_fd.hpp"
 
 #include <array>
+#include <atomic>
 #include <cerrno>
 #include <csignal>
 #include <cstdlib>
@@ -27,44 +28,68 @@ struct KernelAction {
   unsigned long mask;
 };
 
+using Handler = void (*)(int);
+
 // The kernel's answer, since libc hides its own signals.
-bool has_handler(const Sys& sys, int signal) {
+Handler handler_of(const Sys& sys, int signal) {
   KernelAction action{};
-  return sys.rt_sigaction(signal, nullptr, &action, sizeof action.mask) == 0 &&
-         action.handler != SIG_DFL;
+  return sys.rt_sigaction(signal, nullptr, &action, sizeof action.mask) == 0 ? action.handler
+                                                                             : SIG_DFL;
 }
 
-void do_nothing(int) {}
+constinit std::atomic<void (*)()> g_action{nullptr};
 
-}  // namespace
-
-int choose_wake_signal(const Sys& sys) {
-  if (has_handler(sys, setxid_signal)) {
-    return setxid_signal;
+void on_wake(int) {
+  if (auto* action = g_action.load()) {
+    const int saved = errno;
+    action();
+    errno = saved;
   }
+}
+
+// One that has our handler, or gets it, since nobody handles it. 0: none.
+int take_signal(const Sys& sys) {
   // Programs count real-time signals from the lowest.
   for (int signal = SIGRTMAX; signal >= SIGRTMIN; --signal) {
-    if (!has_handler(sys, signal)) {
-      struct sigaction action {};
-      action.sa_handler = do_nothing;
-      action.sa_flags = SA_RESTART;
-      if (::sigaction(signal, &action, nullptr) != 0) {
-        return 0;
-      }
-      // Libc gives its own signals no handler for others; but with the one that it has given
-      // to this signal, which knows how to return, the kernel does. Libc replaces it as soon
-      // as it needs it.
-      KernelAction made{};
-      if (sys.rt_sigaction(signal, nullptr, &made, sizeof made.mask) == 0 &&
-          sys.rt_sigaction(setxid_signal, &made, nullptr, sizeof made.mask) == 0) {
-        action.sa_handler = SIG_DFL;
-        ::sigaction(signal, &action, nullptr);
-        return setxid_signal;
-      }
+    const Handler handler = handler_of(sys, signal);
+    if (handler == on_wake) {
       return signal;
+    }
+    if (handler == SIG_DFL) {
+      struct sigaction action {};
+      action.sa_handler = on_wake;
+      action.sa_flags = SA_RESTART;
+      return ::sigaction(signal, &action, nullptr) == 0 ? signal : 0;
     }
   }
   return 0;
+}
+
+}  // namespace
+
+void set_wake_action(void (*action)()) {
+  g_action.store(action);
+}
+
+int choose_wake_signal(const Sys& sys) {
+  if (handler_of(sys, setxid_signal) != SIG_DFL) {
+    return setxid_signal;
+  }
+  const int signal = take_signal(sys);
+  // Libc gives its own signals no handler for others; but with the one that it has given
+  // to this signal, which knows how to return, the kernel does. Libc replaces it as soon
+  // as it needs it.
+  KernelAction made{};
+  if (signal != 0 && sys.rt_sigaction(signal, nullptr, &made, sizeof made.mask) == 0 &&
+      sys.rt_sigaction(setxid_signal, &made, nullptr, sizeof made.mask) == 0) {
+    ::signal(signal, SIG_DFL);
+    return setxid_signal;
+  }
+  return signal;
+}
+
+int choose_acting_signal(const Sys& sys) {
+  return handler_of(sys, setxid_signal) == on_wake ? setxid_signal : take_signal(sys);
 }
 
 bool wake_thread(const Sys& sys, pid_t thread, int signal) {

@@ -11,6 +11,12 @@ namespace continuity {
 // real-time signal nobody handles, for which a handler is installed. 0: none.
 int choose_wake_signal(const Sys& sys);
 
+// What a thread does that gets a signal for which the handler is ours.
+void set_wake_action(void (*action)());
+// Such a signal: the one above, or, where libc has taken that back for itself, another one
+// that nobody handles. 0: none.
+int choose_acting_signal(const Sys& sys);
+
 // False: there is no such thread any more.
 bool wake_thread(const Sys& sys, pid_t thread, int signal);
 
