@@ -51,10 +51,11 @@ def count(session: Session, name: str, server: Server, preload: str) -> list[tup
     calls = system_calls(session, server, preload, requests)
     if name in without_instructions:
         return [(one, None) for one in calls]
-    none, *others = (median(instructions(session, server, preload, kind, requests)
+    # The difference of more and fewer, since to start serving is not what a request costs.
+    fewer, more = (([median(instructions(session, server, preload, kind, count)
                             for _ in session.repeats(session.choose(1, 3), patience))
-                     for kind in (None, "kept", "fresh"))
-    return list(zip(calls, [(some - none) / requests for some in others]))
+                     for kind in ("kept", "fresh")]) for count in (requests // 2, 2 * requests))
+    return list(zip(calls, [(many - few) / (2 * requests - requests // 2) for few, many in zip(fewer, more)]))
 
 
 def system_calls(session: Session, server: Server, preload: str, requests: int) -> list[float]:
@@ -89,12 +90,11 @@ def traced(running: Running, meanwhile: Callable[[], None]) -> tuple[int, float]
     return int(total[1]) if total else 0, seconds
 
 
-def instructions(session: Session, server: Server, preload: str, kind: str | None, requests: int) -> int:
+def instructions(session: Session, server: Server, preload: str, kind: str, requests: int) -> int:
     valgrind = ["/usr/bin/valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null"]
     with Running(session, server, preload, valgrind, processor=None) as running:
         length = running.await_answer()
-        if kind:
-            ask(session, running, kind, requests, length)
+        ask(session, running, kind, requests, length)
         running.terminate()
         said = running.output()
     counted = re.findall(r"Collected : (\d+)", said)
