@@ -34,12 +34,12 @@ constinit AtomicNumber g_revived;
 constinit std::atomic<std::uint32_t> g_revivals{0};
 constinit AtomicNumber g_bed;
 
+}  // namespace
+
 int wake_signal() {
   static const int signal = choose_wake_signal(real_sys());
   return signal;
 }
-
-}  // namespace
 
 bool register_barrier(const Sys& sys) noexcept {
   return sys.membarrier(MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED) == 0;
@@ -371,6 +371,7 @@ Agent* Agent::start(Process& process) {
   // Before anybody can ask for a retirement.
   allow_short_ways(register_barrier(sys));
   auto agent = std::unique_ptr<Agent>(new Agent(process, std::move(wake), std::move(bells)));
+  agent->may_part_ = Apart::is_possible();
   int error = EINVAL;
   if (agent->stack_ = process.take_agent_stack(); !agent->stack_.empty()) {
     error = agent->start_unlisted() ? 0 : agent->start_thread(Stack::own);
@@ -429,8 +430,11 @@ bool Agent::start_unlisted() {
 // Variables that each thread has for itself are at the end of its stack, the program's too.
 bool Agent::is_cramped() const {
   const std::byte here{};
-  return &here > stack_.data() && &here < stack_.data() + stack_.size() &&
-         &here < stack_.data() + stack_needed;
+  return is_on_own_stack(&here) && &here < stack_.data() + stack_needed;
+}
+
+bool Agent::is_on_own_stack(const std::byte* here) const {
+  return here > stack_.data() && here < stack_.data() + stack_.size();
 }
 
 void Agent::say_started(std::uint32_t how) {
@@ -639,7 +643,7 @@ void Agent::drain_bells() {
 }
 
 void Agent::run_holder(Nanoseconds until) {
-  holder_->run_once(until);
+  holder_->run_once(until_rest(until));
   drain_bells();
 }
 
@@ -654,8 +658,9 @@ void Agent::watch_leader() {
   leader_ = OwnedFd(real_sys(), real_sys().pidfd_open(leader, 0));
 }
 
-void Agent::sleep(Nanoseconds until) {
+void Agent::sleep(Nanoseconds most) {
   const Sys& sys = real_sys();
+  const Nanoseconds until = until_rest(most);
   std::array<pollfd, 2> fds{pollfd{.fd = bells_.get(), .events = POLLIN, .revents = 0},
                             pollfd{.fd = leader_.get(), .events = POLLIN, .revents = 0}};
   const nfds_t count = leader_.is_open() ? 2 : 1;
@@ -715,11 +720,14 @@ bool Agent::prepare_rendezvous(uid_t user) {
 }
 
 bool Agent::say_goodbye() {
+  if (apart_state() == ApartState::apart || apart_state() == ApartState::asked) {
+    return true;  // there is nobody to be told
+  }
   return ask_for(Errand::say_goodbye);
 }
 
 void Agent::follow_user() {
-  if (!unlisted_) {
+  if (!unlisted_ && apart_state() != ApartState::helped) {
     return;
   }
   Credentials now{};
@@ -735,11 +743,13 @@ void Agent::follow_user() {
   {
     const DescriptorsHeld held;
     credentials_ = std::move(now);
+    credentials_version_.fetch_add(1);
     must_follow_.store(1);
   }
   ring(real_sys(), wake_.get());
   const Nanoseconds deadline = after(real_sys(), patience);
   while (must_follow_.load() != 0 && continuity::now(real_sys()) < deadline) {
+    apart_.help();
     const timespec moment = to_timespec(millisecond);
     real_sys().futex(&must_follow_, FUTEX_WAIT_PRIVATE, 1, &moment);
   }
@@ -749,6 +759,12 @@ void Agent::become_user() {
   if (must_follow_.load() == 0) {
     return;
   }
+  take_credentials();
+  must_follow_.store(0);
+  real_sys().futex(&must_follow_, FUTEX_WAKE_PRIVATE, INT_MAX, nullptr);
+}
+
+void Agent::take_credentials() {
   const DescriptorsHeld held;
   const auto become = [&] {
     const auto& [real_user, user, saved_user] = credentials_.users;
@@ -766,8 +782,6 @@ void Agent::become_user() {
     process_->log.debug("a thread of the library keeps rights that the program had: {}",
                         error_text(errno));
   }
-  must_follow_.store(0);
-  real_sys().futex(&must_follow_, FUTEX_WAKE_PRIVATE, INT_MAX, nullptr);
 }
 
 bool Agent::ask_for(Errand errand) {
@@ -786,6 +800,7 @@ bool Agent::ask_for(Errand errand) {
         errand_state_.compare_exchange_strong(state, number(ErrandState::none))) {
       return false;
     }
+    apart_.help();
     const timespec moment = to_timespec(millisecond);
     real_sys().futex(&errand_state_, FUTEX_WAIT_PRIVATE, state, &moment);
   }
@@ -833,9 +848,16 @@ void Agent::tell_predecessors() {
   process_->say_goodbye();
 }
 
+void Agent::try_step() {
+  try {
+    step();
+  } catch (const std::exception&) {
+    // No memory just now. Who asked is not answered, and asks again.
+    pause_for(real_sys(), millisecond);
+  }
+}
+
 void Agent::step() {
-  constexpr Nanoseconds deputy_look = second;
-  constexpr Nanoseconds rare_look = 30 * second;
   constexpr Nanoseconds own_turn = millisecond;
   become_user();
   do_errand();
@@ -877,9 +899,104 @@ void Agent::step() {
     return;
   }
   const Nanoseconds next = std::min(generation_.look(), next_ring_look);
-  // Without pidfds nobody hears of the end of who leads, and the deputy is deputy no more.
-  const bool looks_often = generation_.is_deputy() || !leader_.is_open();
-  sleep(std::min(next, after(real_sys(), looks_often ? deputy_look : rare_look)));
+  sleep(std::min(next, after(real_sys(), look_interval())));
+}
+
+// Without pidfds nobody hears of the end of who leads, and the deputy is deputy no more.
+Nanoseconds Agent::look_interval() const {
+  constexpr Nanoseconds deputy_look = second;
+  constexpr Nanoseconds rare_look = 30 * second;
+  return generation_.is_deputy() || !leader_.is_open() ? deputy_look : rare_look;
+}
+
+// ---- While nothing is to be done --------------------------------------------------------
+
+// Nothing that takes the program's descriptors. Uses none: this may be asked apart.
+bool Agent::is_at_rest() {
+  const Page& page = *process_->page;
+  if (page.current_phase() != GenerationPhase::active || !settled_ || waits_early() ||
+      errand_state_.load() == static_cast<std::uint32_t>(ErrandState::asked) ||
+      revivals_seen_ != revivals() || ring_watch_.is_on() || !generation_.is_at_rest()) {
+    return false;
+  }
+  if (in_charge_ ? !generation_.is_leader() || !holder_->is_at_rest()
+                 : page.leader.load().process != leader_pid_ || !leader_.is_open() ||
+                       !is_agent_alive(real_sys(), page.leader.load())) {
+    return false;
+  }
+  const DescriptorsHeld held;
+  return process_->lifelines.empty() && arrivals_.empty();
+}
+
+Nanoseconds Agent::until_rest(Nanoseconds until) {
+  constexpr Nanoseconds quiet_time = 200 * millisecond;
+  if (!may_part_ || apart_state() == ApartState::wanted) {
+    return until;
+  }
+  if (!is_at_rest()) {
+    rests_at_ = never;
+  } else if (rests_at_ == never || (Apart::is_deaf() && now(real_sys()) >= rests_at_)) {
+    rests_at_ = after(real_sys(), quiet_time);
+  }
+  return std::min(until, rests_at_);
+}
+
+bool Agent::has_rested() {
+  return rests_at_ != never && now(real_sys()) >= rests_at_ && !Apart::is_deaf() && is_at_rest();
+}
+
+Apart::Watched Agent::watched() const {
+  const Sys& sys = real_sys();
+  return {.bells = sys.number(bells_.get()),
+          .leader = !in_charge_ && leader_.is_open() ? sys.number(leader_.get()) : -1,
+          .door = in_charge_ ? sys.number(process_->ties.door.get()) : -1,
+          .proc = sys.number(process_->proc.get())};
+}
+
+// Parts with the program's table of descriptors, if it is time.
+void Agent::rest() {
+  constexpr Nanoseconds later = 30 * second;
+  if (apart_state() == ApartState::held) {
+    if (!is_at_rest()) {
+      Apart::stay();
+    } else if (apart_.part(watched())) {
+      wait_apart();
+    } else {
+      may_part_ = false;
+    }
+  } else if (apart_state() == ApartState::together && has_rested() &&
+             !apart_.ask_to_part(real_sys().number(process_->proc.get()))) {
+    rests_at_ = after(real_sys(), later);
+  }
+}
+
+// The helper does everything else from now on.
+void Agent::wait_apart() {
+  for (;;) {
+    std::uint32_t followed = credentials_version_.load();
+    while (is_at_rest() && !apart_.wait(in_charge_ ? never : after(real_sys(), look_interval()))) {
+    }
+    if (must_follow_.load() != 0) {
+      followed = credentials_version_.load();
+      become_user();
+    }
+    apart_.be_helped();
+    if (credentials_version_.load() != followed) {
+      take_credentials();  // the helper has, for itself
+    }
+    apart_.watch(watched());
+  }
+}
+
+void Agent::help(void* self) {
+  auto* agent = static_cast<Agent*>(self);
+  ::prctl(PR_SET_NAME, "continuity");
+  const pid_t own = agent->thread_.exchange(::gettid());
+  agent->rests_at_ = never;
+  do {
+    agent->try_step();
+  } while (!agent->has_rested());
+  agent->thread_.store(own);
 }
 
 void* Agent::run(void* self) {
@@ -914,12 +1031,15 @@ void* Agent::run(void* self) {
   while (agent->process_->holds_agent.load() != 0) {
     real_sys().futex(&agent->process_->holds_agent, FUTEX_WAIT_PRIVATE, 1, nullptr);
   }
+  const std::byte here{};
+  agent->may_part_ = agent->may_part_ && agent->is_on_own_stack(&here);
+  if (agent->may_part_) {
+    agent->apart_.begin(agent->stack_, &Agent::help, agent, agent->wake_.get());
+  }
   for (;;) {
-    try {
-      agent->step();
-    } catch (const std::exception&) {
-      // No memory just now. Who asked is not answered, and asks again.
-      pause_for(real_sys(), millisecond);
+    agent->try_step();
+    if (agent->may_part_) {
+      agent->rest();
     }
   }
 }

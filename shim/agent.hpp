@@ -5,6 +5,7 @@
 #include "core/generation.hpp"
 #include "core/holder.hpp"
 #include "core/local_owner.hpp"
+#include "shim/apart.hpp"
 #include "shim/process.hpp"
 #include "shim/ring_issuer.hpp"
 #include "shim/ring_watch.hpp"
@@ -91,6 +92,10 @@ class Agent {
   // Who we took over from just now watches us from now on.
   void watch(std::vector<Channel> predecessors, Nanoseconds until);
 
+  // The program is about to wait on this epoll, and the agent is apart or wants to be. The
+  // caller is in the slow path.
+  void join_wait(int epoll) { apart_.join_wait(epoll); }
+
   // This process has a connection to a predecessor: its end is to be noticed.
   void notice_lifelines() noexcept;
 
@@ -122,9 +127,12 @@ class Agent {
   bool start_unlisted();
   void await_started();
   void become_user();
+  void take_credentials();
   [[nodiscard]] bool is_cramped() const;
+  [[nodiscard]] bool is_on_own_stack(const std::byte* here) const;
   static void* run(void* self);
   void say_started(std::uint32_t how);
+  void try_step();
   void step();
   void start_up();
   void take_arrivals();
@@ -137,8 +145,16 @@ class Agent {
   bool announce();
   bool publish(Rendezvous& place);
   void end_generation();
-  void sleep(Nanoseconds until);
+  void sleep(Nanoseconds most);
   void watch_leader();
+  [[nodiscard]] Nanoseconds look_interval() const;
+  [[nodiscard]] bool is_at_rest();
+  [[nodiscard]] bool has_rested();
+  Nanoseconds until_rest(Nanoseconds until);
+  void rest();
+  [[noreturn]] void wait_apart();
+  [[nodiscard]] Apart::Watched watched() const;
+  static void help(void* self);
 
   static constexpr std::uint32_t started = 1;
   static constexpr std::uint32_t failed = 2;
@@ -152,6 +168,7 @@ class Agent {
     std::vector<gid_t> other_groups;
   };
   Credentials credentials_{};
+  std::atomic<std::uint32_t> credentials_version_{0};
   std::atomic<std::uint32_t> errand_state_{0};  // an ErrandState; a futex
   std::atomic<Errand> errand_{};
   uid_t errand_user_ = 0;
@@ -165,6 +182,9 @@ class Agent {
   pid_t leader_pid_ = 0;
   bool settled_ = false;
   bool unlisted_ = false;  // libc does not know of the thread
+  bool may_part_ = false;
+  Nanoseconds rests_at_ = never;  // if nothing happens until then
+  Apart apart_;
   std::uint32_t revivals_seen_ = 0;
   std::vector<Channel> arrivals_;  // under DescriptorsHeld
   Nanoseconds arrivals_until_ = 0;
@@ -174,6 +194,9 @@ class Agent {
   std::optional<Holder> holder_;  // while this process leads
   bool in_charge_ = false;        // of what the generation owns
 };
+
+// What wakes a thread of the program's (core/wake.hpp).
+int wake_signal();
 
 // Lets the agent have a barrier executed in all threads of this process. False:
 // the kernel, or a seccomp filter, does not have it.

@@ -291,7 +291,7 @@ void note_listening(int fd) {
   note_listener_made(real_sys(), *process->page, process->bell());
   if (process->agent == nullptr) {
     process->set_gate(Gate::unsettled);
-  } else if (gate() == Gate::open) {
+  } else if (gate() == Gate::open || gate() == Gate::with_bell) {
     process->set_gate(Gate::note_polls);
   }
   expect_rings(*process);

@@ -10,6 +10,7 @@
 #include <sys/epoll.h>
 #include <sys/select.h>
 #include <sys/socket.h>
+#include <time.h>
 
 namespace continuity::shim {
 
@@ -18,6 +19,19 @@ void before_accept(int fd) noexcept;
 void before_epoll_wait(int epoll) noexcept;
 void before_poll(const pollfd* fds, nfds_t count) noexcept;
 void before_select(int count, const fd_set* readable) noexcept;
+
+// Waits of a process in whose epolls our bell may be: it is not told of that.
+int epoll_wait_with_bell(int epoll, epoll_event* events, int room, int timeout);
+int epoll_pwait_with_bell(int epoll, epoll_event* events, int room, int timeout,
+                          const sigset_t* mask);
+int epoll_pwait2_with_bell(int epoll, epoll_event* events, int room, const timespec* timeout,
+                           const sigset_t* mask);
+// The rest of one that has returned this and has been rung, or may have been; since
+// `began`, by the coarse clock, where it has an end.
+int end_epoll_wait_with_bell(int epoll, epoll_event* events, int room, int timeout, int count,
+                             const timespec& began);
+// Before one of another kind that may sleep, where the bell is not heard.
+void before_deaf_wait() noexcept;
 
 // After these: whether there may be anything on this number. False, with errno: its owner
 // is a predecessor, until the program says that it is ready. `waits`: the call may sleep.

@@ -73,6 +73,7 @@ struct Locks {
 // where there is no agent, and so no fork copies it.
 struct alignas(page_size) Wiped {
   std::atomic<std::uint32_t> gate;
+  std::atomic<std::uint32_t> apart;
   std::atomic<ForkState> state;
   Locks locks;
   bool stack_is_taken;
@@ -324,6 +325,7 @@ bool Process::start_watching() {
     wiped_->gate.store(static_cast<std::uint32_t>(Gate::unsettled));
     wiped_->state.store(ForkState::settled);
     g_gate.store(&wiped->gate);
+    g_apart_state.store(&wiped->apart);
     g_accept_slots.store(wiped->slots.data());
     // Of a process with several threads the kernel makes its first registration
     // wait for milliseconds. The take-over has no time for that.
@@ -478,7 +480,8 @@ bool Process::holds_listeners() {
 
 void Process::set_gate(Gate gate) {
   if (wiped_ != nullptr) {
-    wiped_->gate.store(static_cast<std::uint32_t>(gate));
+    const Gate open = has_bell() ? Gate::with_bell : Gate::open;
+    wiped_->gate.store(static_cast<std::uint32_t>(gate == Gate::open ? open : gate));
     if (gate == Gate::unsettled) {
       leave_short_ways();
     }

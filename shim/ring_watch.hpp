@@ -21,6 +21,7 @@ class RingWatch {
   // The program may have rings; until it is told, nothing here does anything. True: that
   // was news.
   bool begin() noexcept { return !is_on_.exchange(true); }
+  [[nodiscard]] bool is_on() const { return is_on_.load(); }
 
   // Whether a ring waits for connections: the program is ready then. When to look again.
   Nanoseconds look_for_readiness();

@@ -10,18 +10,41 @@
 #endif
 #endif
 #ifdef CONTINUITY_KNOWS_LIBC
-#include <algorithm>
-#include <array>
 #include <bit>
 #include <cstddef>
 #include <cstdint>
-#include <dlfcn.h>
 #include <pthread.h>
 #include <sched.h>
 #include <sys/single_threaded.h>
 #endif
 
+#if defined(__GLIBC__) && !defined(CONTINUITY_WRAP)
+#include <algorithm>
+#include <array>
+#include <dlfcn.h>
+#endif
+
 namespace continuity::shim {
+
+#if defined(__GLIBC__) && !defined(CONTINUITY_WRAP)
+namespace {
+
+void* find(const char* name) {
+  return ::dlsym(RTLD_DEFAULT, name);
+}
+
+}  // namespace
+
+// What runs in a thread may be called in any case.
+bool has_sanitizer() noexcept {
+  constexpr auto sanitizers = std::to_array({"__asan_init", "__msan_init", "__tsan_init"});
+  return std::any_of(sanitizers.begin(), sanitizers.end(), find);
+}
+#else
+bool has_sanitizer() noexcept {
+  return false;  // none can be in a program that is linked statically
+}
+#endif
 
 #ifdef CONTINUITY_KNOWS_LIBC
 namespace {
@@ -54,10 +77,6 @@ int begin(void*) {
   return begin.function(begin.argument);
 }
 
-void* find(const char* name) {
-  return ::dlsym(RTLD_DEFAULT, name);
-}
-
 // Not dladdr, which looks through all symbols.
 const void* object_of(const void* function) {
   dl_find_object found{};
@@ -77,12 +96,8 @@ bool are_calls_of_libc() {
          is_of_libc(find("clock_gettime"));
 }
 
-// What runs in the thread may be called in any case.
-constexpr auto sanitizers = std::to_array({"__asan_init", "__msan_init", "__tsan_init"});
-
 bool may_be_unlisted() {
-  return __libc_single_threaded != 0 && std::none_of(sanitizers.begin(), sanitizers.end(), find) &&
-         are_calls_of_libc();
+  return __libc_single_threaded != 0 && !has_sanitizer() && are_calls_of_libc();
 }
 
 }  // namespace

@@ -26,4 +26,7 @@ namespace continuity::shim {
 bool start_unlisted_thread(std::span<std::byte> stack, int (*function)(void*),
                            void* argument) noexcept;
 
+// Sanitizers are in this process: they want to know its threads.
+bool has_sanitizer() noexcept;
+
 }  // namespace continuity::shim

@@ -602,6 +602,9 @@ void before_epoll_wait(int epoll) noexcept {
 }
 
 void before_poll(const pollfd* fds, nfds_t count) noexcept {
+  if (gate() == Gate::with_bell) {
+    return;
+  }
   bool watches = false;
   bool news = false;
   for (nfds_t i = 0; i < count; ++i) {
@@ -617,6 +620,9 @@ void before_poll(const pollfd* fds, nfds_t count) noexcept {
 }
 
 void before_select(int count, const fd_set* readable) noexcept {
+  if (gate() == Gate::with_bell) {
+    return;
+  }
   bool watches = false;
   bool news = false;
   for (int fd = 0; readable != nullptr && fd < count; ++fd) {

@@ -55,6 +55,9 @@ bool is_alive(pid_t thread) {
 }  // namespace
 
 constinit std::atomic<std::atomic<std::uint32_t>*> g_gate{nullptr};
+constinit std::atomic<std::atomic<std::uint32_t>*> g_apart_state{nullptr};
+constinit std::atomic<bool> g_has_bell{false};
+constinit AtomicNumber g_bell_epoll;
 constinit std::array<std::uint8_t, near_numbers> g_fd_table{};
 constinit AtomicNumber g_highest_fd;
 constinit std::atomic<bool> g_hides{false};

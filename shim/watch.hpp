@@ -26,6 +26,7 @@ enum class Gate : std::uint32_t {
   open,        // nothing
   note_polls,  // remember which listeners are polled, then nothing
   deaf,        // on probation: poll and select must hear of a revival
+  with_bell,   // open, but an epoll may tell of our bell (apart.hpp)
 };
 
 // The word lives in memory that the kernel zeroes in a forked child
@@ -40,6 +41,47 @@ inline Gate gate() {
 
 inline bool gate_is_open() {
   return gate() == Gate::open;
+}
+
+// ---- The agent apart ---------------------------------------------------------------
+
+// How far the agent is from the program's table of descriptors (apart.hpp).
+enum class ApartState : std::uint32_t {
+  together,  // it has it
+  wanted,    // it wants to part with it in the program's next wait
+  held,      // the program's thread is there
+  parting,
+  apart,
+  asked,   // it waits for the program's thread to make the helper
+  helped,  // by one that is there, or about to be
+};
+
+// Wiped in a forked child, where no agent is, as the gate. Null until a process has a
+// listener.
+extern constinit std::atomic<std::atomic<std::uint32_t>*> g_apart_state;
+// An epoll of this process's may have our bell, or one of its parent's.
+extern constinit std::atomic<bool> g_has_bell;
+
+// What that is known by among the program's events; drawn once.
+constexpr std::uint64_t bell_data = 0xa9c3'5ed4'17b2'f08e;
+// The epoll that has it; -1: none.
+extern constinit AtomicNumber g_bell_epoll;
+
+inline ApartState apart_state() {
+  const std::atomic<std::uint32_t>* word = g_apart_state.load(std::memory_order_relaxed);
+  return word == nullptr ? ApartState::together
+                         : static_cast<ApartState>(word->load(std::memory_order_acquire));
+}
+
+inline bool has_bell() {
+  return g_has_bell.load(std::memory_order_relaxed);
+}
+
+// The agent is apart, and a wait on this epoll hears its bell: there is nothing else to do
+// before one.
+inline bool hears_bell(int epoll) {
+  return gate() == Gate::with_bell && apart_state() == ApartState::apart &&
+         epoll == g_bell_epoll.load(std::memory_order_relaxed);
 }
 
 // ---- Descriptors ------------------------------------------------------------------

@@ -13,10 +13,12 @@
 #include <cerrno>
 #include <climits>
 #include <cstdarg>
+#include <cstring>
 #include <fcntl.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <time.h>
 
 namespace continuity::shim {
 namespace {
@@ -128,30 +130,79 @@ CONTINUITY_EXPORT int WRAPPED(listen)(int fd, int backlog) noexcept {
 
 // ---- Waiting ----------------------------------------------------------------------
 
+static bool has_bell_among(const epoll_event* events, int count) {
+  for (int i = 0; i < count; ++i) {
+    if (events[i].data.u64 == bell_data) {
+      return true;
+    }
+  }
+  return false;
+}
+
+NOT_INLINED static int look_and_epoll_wait(int epoll, epoll_event* events, int room, int timeout) {
+  if (hears_bell(epoll)) [[likely]] {
+    timespec began{};
+    if (timeout > 0) {
+      ::clock_gettime(CLOCK_MONOTONIC_COARSE, &began);
+    }
+    const int count = real().epoll_wait(epoll, events, room, timeout);
+    if (apart_state() == ApartState::apart && !has_bell_among(events, count)) [[likely]] {
+      return count;
+    }
+    return end_epoll_wait_with_bell(epoll, events, room, timeout, count, began);
+  }
+  before_epoll_wait(epoll);
+  return has_bell() ? epoll_wait_with_bell(epoll, events, room, timeout)
+                    : real().epoll_wait(epoll, events, room, timeout);
+}
+
 CONTINUITY_EXPORT int WRAPPED(epoll_wait)(int epoll, epoll_event* events, int room, int timeout) {
   if (!gate_is_open()) [[unlikely]] {
-    before_epoll_wait(epoll);
+    return look_and_epoll_wait(epoll, events, room, timeout);
   }
   return real().epoll_wait(epoll, events, room, timeout);
+}
+
+NOT_INLINED static int look_and_epoll_pwait(int epoll, epoll_event* events, int room, int timeout,
+                                            const sigset_t* mask) {
+  before_epoll_wait(epoll);
+  return has_bell() ? epoll_pwait_with_bell(epoll, events, room, timeout, mask)
+                    : real().epoll_pwait(epoll, events, room, timeout, mask);
 }
 
 CONTINUITY_EXPORT int WRAPPED(epoll_pwait)(int epoll, epoll_event* events, int room, int timeout,
                                            const sigset_t* mask) {
   if (!gate_is_open()) [[unlikely]] {
-    before_epoll_wait(epoll);
+    return look_and_epoll_pwait(epoll, events, room, timeout, mask);
   }
   return real().epoll_pwait(epoll, events, room, timeout, mask);
+}
+
+NOT_INLINED static int look_and_epoll_pwait2(int epoll, epoll_event* events, int room,
+                                             const timespec* timeout, const sigset_t* mask) {
+  before_epoll_wait(epoll);
+  return has_bell() ? epoll_pwait2_with_bell(epoll, events, room, timeout, mask)
+                    : real().epoll_pwait2(epoll, events, room, timeout, mask);
 }
 
 CONTINUITY_EXPORT int WRAPPED(epoll_pwait2)(int epoll, epoll_event* events, int room,
                                             const timespec* timeout, const sigset_t* mask) {
   if (!gate_is_open()) [[unlikely]] {
-    before_epoll_wait(epoll);
+    return look_and_epoll_pwait2(epoll, events, room, timeout, mask);
   }
   return real().epoll_pwait2(epoll, events, room, timeout, mask);
 }
 
+template <typename Timeout>
+static void before_deaf_wait_of(const Timeout* timeout) {
+  const Timeout at_once{};
+  if (has_bell() && (timeout == nullptr || std::memcmp(timeout, &at_once, sizeof at_once) != 0)) {
+    before_deaf_wait();
+  }
+}
+
 NOT_INLINED static int look_and_poll(pollfd* fds, nfds_t count, int timeout) {
+  before_deaf_wait_of(timeout == 0 ? &timeout : nullptr);
   before_poll(fds, count);
   return polls_otherwise() ? poll_deaf(fds, count, timeout) : real().poll(fds, count, timeout);
 }
@@ -165,6 +216,7 @@ CONTINUITY_EXPORT int WRAPPED(poll)(pollfd* fds, nfds_t count, int timeout) {
 
 NOT_INLINED static int look_and_ppoll(pollfd* fds, nfds_t count, const timespec* timeout,
                                       const sigset_t* mask) {
+  before_deaf_wait_of(timeout);
   before_poll(fds, count);
   return polls_otherwise() ? ppoll_deaf(fds, count, timeout, mask)
                            : real().ppoll(fds, count, timeout, mask);
@@ -179,6 +231,7 @@ CONTINUITY_EXPORT int WRAPPED(ppoll)(pollfd* fds, nfds_t count, const timespec* 
 }
 
 NOT_INLINED static int look_and_poll_chk(pollfd* fds, nfds_t count, int timeout, std::size_t room) {
+  before_deaf_wait_of(timeout == 0 ? &timeout : nullptr);
   before_poll(fds, count);
   return polls_otherwise() ? poll_deaf(fds, count, timeout)
                            : real().__poll_chk(fds, count, timeout, room);
@@ -194,6 +247,7 @@ CONTINUITY_EXPORT int WRAPPED(__poll_chk)(pollfd* fds, nfds_t count, int timeout
 
 NOT_INLINED static int look_and_ppoll_chk(pollfd* fds, nfds_t count, const timespec* timeout,
                                           const sigset_t* mask, std::size_t room) {
+  before_deaf_wait_of(timeout);
   before_poll(fds, count);
   return polls_otherwise() ? ppoll_deaf(fds, count, timeout, mask)
                            : real().__ppoll_chk(fds, count, timeout, mask, room);
@@ -209,6 +263,7 @@ CONTINUITY_EXPORT int WRAPPED(__ppoll_chk)(pollfd* fds, nfds_t count, const time
 
 NOT_INLINED static int look_and_select(int count, fd_set* readable, fd_set* writable,
                                        fd_set* special, timeval* timeout) {
+  before_deaf_wait_of(timeout);
   before_select(count, readable);
   return polls_otherwise() ? select_deaf(count, readable, writable, special, timeout)
                            : real().select(count, readable, writable, special, timeout);
@@ -225,6 +280,7 @@ CONTINUITY_EXPORT int WRAPPED(select)(int count, fd_set* readable, fd_set* writa
 NOT_INLINED static int look_and_pselect(int count, fd_set* readable, fd_set* writable,
                                         fd_set* special, const timespec* timeout,
                                         const sigset_t* mask) {
+  before_deaf_wait_of(timeout);
   before_select(count, readable);
   return polls_otherwise() ? pselect_deaf(count, readable, writable, special, timeout, mask)
                            : real().pselect(count, readable, writable, special, timeout, mask);
@@ -762,10 +818,20 @@ CONTINUITY_EXPORT long WRAPPED(syscall)(long number, ...) noexcept {
     case SYS_close_range:
       return close_descriptors(static_cast<unsigned>(a), static_cast<unsigned>(b), as_int(c));
     case SYS_epoll_wait:
+      if (!gate_is_open()) {
+        return look_and_epoll_wait(fd, as<epoll_event>(b), as_int(c), as_int(d));
+      }
+      break;
     case SYS_epoll_pwait:
+      if (!gate_is_open()) {
+        return look_and_epoll_pwait(fd, as<epoll_event>(b), as_int(c), as_int(d),
+                                    as<const sigset_t>(e));
+      }
+      break;
     case SYS_epoll_pwait2:
       if (!gate_is_open()) {
-        before_epoll_wait(fd);
+        return look_and_epoll_pwait2(fd, as<epoll_event>(b), as_int(c), as<const timespec>(d),
+                                     as<const sigset_t>(e));
       }
       break;
     case SYS_io_uring_setup: {

@@ -8,8 +8,10 @@
 #include <pthread.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <time.h>
 #include <unistd.h>
 
 enum { max_descriptors = 1024, max_line = 128 };
@@ -53,10 +55,22 @@ static void wait_for(const char* line) {
   close(file);
 }
 
+// For so many milliseconds, without a system call (clock_gettime is none).
+static void work_for(const char* line) {
+  struct timespec now;
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  long long end = now.tv_sec * 1000LL + now.tv_nsec / 1000000 + atoll(line);
+  while (now.tv_sec * 1000LL + now.tv_nsec / 1000000 < end) {
+    clock_gettime(CLOCK_MONOTONIC, &now);
+  }
+}
+
 static bool answer_line(int connection, const char* line) {
   char answer[256];
   if (strncmp(line, "wait ", 5) == 0) {
     wait_for(line + 5);
+  } else if (strncmp(line, "work ", 5) == 0) {
+    work_for(line + 5);
   }
   if (strncmp(line, "options", 7) == 0) {
     describe_options(answer, sizeof answer);

@@ -33,7 +33,11 @@ static int make_epoll(unsigned listener_events) {
 
 static struct epoll_event wait_for_one(int epoll) {
   struct epoll_event event = {0};
-  while (epoll_wait(epoll, &event, 1, -1) != 1) {
+  for (int count = 0; count != 1;) {
+    count = epoll_wait(epoll, &event, 1, -1);
+    if (count == 0) {
+      fail("a wait without an end has ended:");
+    }
   }
   return event;
 }

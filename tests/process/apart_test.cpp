@@ -1,0 +1,259 @@
+// While nothing is to be done the library's thread has a table of descriptors of its own, and
+// the program's thread gives it the other one back when somebody comes.
+#include "family_tree.hpp"
+#include "restarts.hpp"
+
+#include <catch2/catch.hpp>
+
+#include <algorithm>
+#include <csignal>
+#include <filesystem>
+#include <fstream>
+#include <set>
+#include <string>
+#include <sys/stat.h>
+
+namespace continuity::test {
+namespace {
+
+constexpr auto knocks = 20;
+
+std::string tasks_of(pid_t process) {
+  return "/proc/" + std::to_string(process) + "/task";
+}
+
+std::set<std::string> descriptors_below(const std::filesystem::path& directory) {
+  std::set<std::string> numbers;
+  std::error_code gone;
+  for (const auto& entry : std::filesystem::directory_iterator(directory, gone)) {
+    numbers.insert(entry.path().filename());
+  }
+  return numbers;
+}
+
+// Whether a thread of the process's has other descriptors than its first one.
+bool is_apart(pid_t process) {
+  const auto first = descriptors_below(tasks_of(process) + "/" + std::to_string(process) + "/fd");
+  for (const auto& task : std::filesystem::directory_iterator(tasks_of(process))) {
+    const auto own = descriptors_below(task.path() / "fd");
+    if (!own.empty() && own.size() < first.size() / 2) {
+      return true;
+    }
+  }
+  return false;
+}
+
+bool comes_apart(pid_t process) {
+  return wait_until([&] { return is_apart(process); });
+}
+
+// That takes a new wait of the program's.
+bool comes_apart(const Place& place, const Process& server) {
+  return wait_until([&] {
+    answer_from(place.address());
+    return is_apart(server.pid());
+  });
+}
+
+std::size_t threads_of(pid_t process) {
+  return descriptors_below(tasks_of(process)).size();
+}
+
+// Somebody who asks what it holds.
+bool is_listed(const std::string& directory, pid_t process) {
+  Process list =
+      Process::start({CONTINUITY_COMMAND, "list", "--json"}, {"CONTINUITY_DIR=" + directory});
+  std::string said;
+  for (;;) {
+    try {
+      said += list.next_line();
+    } catch (const std::exception&) {
+      break;
+    }
+  }
+  return said.find("\"pid\": " + std::to_string(process)) != std::string::npos;
+}
+
+// A server that watches over its waits.
+class Waiting {
+ public:
+  explicit Waiting(const Arguments& arguments = {}) : server_(start(arguments, directory_)) {
+    REQUIRE(server_.next_line() == "waiting");
+  }
+
+  [[nodiscard]] pid_t pid() const { return server_.pid(); }
+  [[nodiscard]] bool is_listed() const { return test::is_listed(directory_.path(), pid()); }
+  // What it says of its waits until it has seen to all that it was told.
+  std::string says_nothing_but() {
+    server_.send("say done\n");
+    return server_.next_line();
+  }
+  void tell(const std::string& command) const { server_.send(command + "\n"); }
+  // As which different users its threads run.
+  [[nodiscard]] std::set<std::string> users() const {
+    std::set<std::string> found;
+    for (const auto& task : std::filesystem::directory_iterator(tasks_of(pid()))) {
+      std::ifstream status(task.path() / "status");
+      for (std::string line; std::getline(status, line);) {
+        if (line.starts_with("Uid:")) {
+          found.insert(line);
+        }
+      }
+    }
+    return found;
+  }
+
+ private:
+  static Process start(const Arguments& arguments, const TempDir& directory) {
+    ::chmod(directory.path().c_str(), 0711);
+    Arguments command{WAITING_SERVER};
+    command.insert(command.end(), arguments.begin(), arguments.end());
+    return Process::start(command,
+                          {"LD_PRELOAD=" CONTINUITY_LIBRARY, "CONTINUITY_DIR=" + directory.path()});
+  }
+
+  TempDir directory_{};
+  Process server_;
+};
+
+}  // namespace
+
+#if defined(__x86_64__) && defined(__GLIBC__)
+TEST_CASE("a program with one thread shares its descriptors with none of the library's") {
+  const Place threaded_place;
+  const Place place;
+  const Process threaded = threaded_place.start({"epoll-oneshot"});
+  const Process server = place.start({"epoll-level"});
+  CHECK_FALSE(is_apart(server.pid()));  // while it may be restarted at once
+
+  CHECK(comes_apart(place, server));
+  CHECK(threads_of(server.pid()) == 2);
+  answer_from(threaded_place.address());
+  CHECK_FALSE(is_apart(threaded.pid()));
+}
+
+TEST_CASE("restarts of a server whose library waits apart lose nothing") {
+  const std::string shape = GENERATE("epoll-level", "epoll-edge");
+  CAPTURE(shape);
+  constexpr int restarts = 3;
+  Place place;
+  place.environment = {"CONTINUITY_PROBATION=10ms"};
+  Process server = place.start({shape});
+  Load load(place.address(), server);
+  for (int i = 0; i < restarts; ++i) {
+    CHECK(comes_apart(server.pid()));
+    restart_under_load(place, {shape}, load, server);
+  }
+  check_nothing_was_lost(load, restarts);
+}
+
+TEST_CASE("a restart that fails leaves a server whose library waits apart again") {
+  Place place;
+  place.environment = {"CONTINUITY_PROBATION=10ms"};
+  Process server = place.start({"epoll-level"});
+  for (std::size_t failures = 1; failures <= 2; ++failures) {
+    REQUIRE(comes_apart(place, server));
+    const Process failing = place.spawn_listening({"--end", "exit1", "poll"});
+    CHECK(wait_until([&] { return server.logged("before it was ready; serving on") == failures; }));
+  }
+  CHECK(comes_apart(place, server));
+  const Process successor = place.restart({"epoll-level"});
+  CHECK(left_by_itself(server));
+}
+
+TEST_CASE("who waits apart is reached while the program's thread is busy") {
+  Place place;
+  Process server = place.start({"epoll-level"});
+  Connection busy(place.address());
+  const std::string fifo = place.directory.path() + "/fifo";
+  REQUIRE(::mkfifo(fifo.c_str(), 0600) == 0);
+  const bool is_blocked = GENERATE(false, true);
+  CAPTURE(is_blocked);
+  REQUIRE(comes_apart(place, server));
+  // In its own code, and in a call that ends when somebody writes.
+  busy.send(is_blocked ? "wait " + fifo + "\n" : "work 3000\n");
+
+  const Process successor = place.restart({"epoll-level"});
+
+  CHECK(answer_from(place.address()) == answer_of(successor));
+  if (is_blocked) {
+    write_file(fifo, "x");
+  }
+  CHECK(busy.receive_line() == answer_of(server));
+}
+
+TEST_CASE("a family whose members wait apart is restarted without loss") {
+  FamilyPlace place("CONTINUITY_PROBATION=10ms");
+  Process server = place.start({"prefork-epoll"});
+  Load load(place.address());
+  constexpr std::ptrdiff_t workers = 4;
+  const auto workers_are_apart = [&] {
+    const auto family = family_of(server.pid());
+    return std::count_if(family.begin(), family.end(), is_apart) == workers;
+  };
+  for (int i = 0; i < 2; ++i) {
+    CHECK(wait_until(workers_are_apart));
+    Process successor = place.restart({"prefork-epoll"});
+    CHECK(load.await_ok(20));
+    CHECK(left_by_itself(server));
+    server = std::move(successor);
+  }
+  INFO(load.stats());
+  CHECK(load.count("failed") == 0);
+}
+
+TEST_CASE("the program's waits are what they are without who waits apart") {
+  const Arguments arguments = GENERATE(Arguments{}, Arguments{"joined"});
+  const bool is_shared = GENERATE(false, true);
+  CAPTURE(arguments, is_shared);
+  Waiting server(arguments);
+  REQUIRE(comes_apart(server.pid()));
+  if (is_shared) {
+    server.tell("share");
+  }
+  for (int i = 0; i < knocks; ++i) {
+    CHECK(server.is_listed());
+    // So that the next one has to wake it anew.
+    if (i % 8 == 0) {
+      CHECK(wait_until([&] { return threads_of(server.pid()) == 2; }));
+    }
+  }
+  CHECK(server.says_nothing_but() == "done");
+}
+
+TEST_CASE("who waits apart is reached when the program has come to wait otherwise") {
+  const std::string other = GENERATE("another", "poll");
+  CAPTURE(other);
+  Waiting server;
+  REQUIRE(comes_apart(server.pid()));
+  server.tell(other);
+  CHECK(server.says_nothing_but() == "done");
+  CHECK(server.is_listed());
+}
+
+TEST_CASE("a library whose program has a filter of system calls does not wait apart") {
+  const Waiting filtered({"filtered"});
+  const Waiting server;
+  CHECK(comes_apart(server.pid()));
+  CHECK_FALSE(is_apart(filtered.pid()));
+  CHECK(filtered.is_listed());
+}
+
+TEST_CASE("where the program becomes another user, who waits apart does") {
+  if (::geteuid() != 0) {
+    WARN("skipped: not root");
+    return;
+  }
+  const Arguments arguments = GENERATE(Arguments{}, Arguments{"joined"});
+  CAPTURE(arguments);
+  Waiting server(arguments);
+  REQUIRE(comes_apart(server.pid()));
+  REQUIRE(server.users().size() == 1);
+  const auto root = server.users();
+  server.tell("become-nobody");
+  CHECK(server.says_nothing_but() == "done");
+  CHECK(wait_until([&] { return server.users().size() == 1 && server.users() != root; }));
+}
+#endif
+
+}  // namespace continuity::test

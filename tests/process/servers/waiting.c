@@ -1,0 +1,163 @@
+// A server with one thread, which watches over its own waits.
+//
+//   waiting-server [filtered | joined]
+//
+// It has one listener, which it has looked at once. Then it waits by epoll for commands on its
+// standard input, some milliseconds at a time, and says of each wait that ends otherwise than
+// it would by itself how. With "filtered" all of its system calls go through a filter; with
+// "joined" it has had a second thread, so that libc takes it for a program with threads.
+//
+//   share            a child waits on the same epoll from now on
+//   another          it waits on another epoll from now on, with the same number
+//   poll             it waits by poll from now on
+//   become-nobody    it becomes another user, past a function of libc's
+//   say TEXT         it says that: what came before has been seen to
+#include "looked_at.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <grp.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
+#include <pthread.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+enum { wait_time = 200, command_data = 4711, nobody = 65534, most_waits = 600 };
+
+static void filter_calls(void) {
+  struct sock_filter allow_all = BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW);
+  struct sock_fprog program = {.len = 1, .filter = &allow_all};
+  if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0 ||
+      prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) != 0) {
+    fail("prctl");
+  }
+}
+
+static void* do_nothing(void* unused) {
+  return unused;
+}
+
+static void have_a_thread(void) {
+  pthread_t thread = 0;
+  if (pthread_create(&thread, NULL, do_nothing, NULL) != 0 || pthread_join(thread, NULL) != 0) {
+    fail("pthread_create");
+  }
+}
+
+static int make_epoll(void) {
+  struct epoll_event event = {.events = EPOLLIN, .data.u64 = command_data};
+  int epoll = epoll_create1(EPOLL_CLOEXEC);
+  if (epoll < 0 || epoll_ctl(epoll, EPOLL_CTL_ADD, STDIN_FILENO, &event) != 0) {
+    fail("epoll");
+  }
+  return epoll;
+}
+
+static double milliseconds(void) {
+  struct timespec now;
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  return (double)now.tv_sec * 1e3 + (double)now.tv_nsec / 1e6;
+}
+
+static bool is_told(int epoll) {
+  struct epoll_event event = {0};
+  double began = milliseconds();
+  int count = epoll_wait(epoll, &event, 1, wait_time);
+  double waited = milliseconds() - began;
+  if (count < 0) {
+    printf("failed: %s\n", strerror(errno));
+  } else if (count == 0 && waited < wait_time) {
+    printf("early: after %.3f ms\n", waited);
+  } else if (count > 0 && event.data.u64 != command_data) {
+    printf("strange: %llu\n", (unsigned long long)event.data.u64);
+  }
+  return count > 0 && event.data.u64 == command_data;
+}
+
+static bool is_told_by_poll(void) {
+  struct pollfd input = {.fd = STDIN_FILENO, .events = POLLIN};
+  int count = poll(&input, 1, wait_time);
+  if (count < 0) {
+    printf("failed: %s\n", strerror(errno));
+  }
+  return count > 0;
+}
+
+// Takes what is told from the other, which waits on this epoll, too.
+static void share(int epoll) {
+  if (fork() != 0) {
+    return;
+  }
+  prctl(PR_SET_PDEATHSIG, 9);
+  for (int i = 0; i < most_waits; ++i) {
+    if (!is_told(epoll)) {
+      continue;
+    }
+    struct timespec moment = {.tv_nsec = 1000000};
+    nanosleep(&moment, NULL);
+  }
+  _exit(0);
+}
+
+static void become_nobody(void) {
+  gid_t group = nobody;
+  if (setgroups(1, &group) != 0 || setresgid(nobody, nobody, nobody) != 0 ||
+      setresuid(nobody, nobody, nobody) != 0) {
+    fail("become nobody");
+  }
+}
+
+struct state {
+  int epoll;
+  bool polls;
+};
+
+static void obey(struct state* state, const char* command) {
+  if (strcmp(command, "share") == 0) {
+    share(state->epoll);
+  } else if (strcmp(command, "another") == 0) {
+    int other = make_epoll();
+    dup3(other, state->epoll, O_CLOEXEC);
+    close(other);
+  } else if (strcmp(command, "poll") == 0) {
+    state->polls = true;
+  } else if (strcmp(command, "become-nobody") == 0) {
+    become_nobody();
+  } else if (strncmp(command, "say ", 4) == 0) {
+    printf("%s\n", command + 4);
+  }
+}
+
+int main(int argc, char** argv) {
+  setvbuf(stdout, NULL, _IOLBF, 0);
+  const char* what = argc > 1 ? argv[1] : "";
+  if (strcmp(what, "joined") == 0) {
+    have_a_thread();
+  }
+  listen_and_look();
+  if (strcmp(what, "filtered") == 0) {
+    filter_calls();
+  }
+  struct state state = {.epoll = make_epoll()};
+  printf("waiting\n");
+  for (int i = 0; i < most_waits; ++i) {
+    if (!(state.polls ? is_told_by_poll() : is_told(state.epoll))) {
+      continue;
+    }
+    char commands[256] = {0};
+    if (read(STDIN_FILENO, commands, sizeof commands - 1) <= 0) {
+      return 0;
+    }
+    for (char* command = strtok(commands, "\n"); command != NULL; command = strtok(NULL, "\n")) {
+      obey(&state, command);
+    }
+  }
+  return 0;
+}
