@@ -82,7 +82,7 @@ int choose_wake_signal(const Sys& sys) {
   KernelAction made{};
   if (signal != 0 && sys.rt_sigaction(signal, nullptr, &made, sizeof made.mask) == 0 &&
       sys.rt_sigaction(setxid_signal, &made, nullptr, sizeof made.mask) == 0) {
-    ::signal(signal, SIG_DFL);
+    static_cast<void>(::signal(signal, SIG_DFL));
     return setxid_signal;
   }
   return signal;

@@ -9,8 +9,6 @@
 #include "shim/real_calls.hpp"
 #include "shim/unlisted_thread.hpp"
 
-#include <fmt/format.h>
-
 #include <algorithm>
 #include <array>
 #include <bit>
@@ -303,19 +301,22 @@ void Apart::ring_bell() const noexcept {
 // Where the program's thread is; running: in its own code.
 Apart::Look Apart::look() const noexcept {
   std::array<char, status_size> room{};
+  constexpr std::string_view tasks = "self/task/";
   std::array<char, 48> path{};
-  const auto read = [&](const char* file) {
-    fmt::format_to_n(path.data(), path.size() - 1, "self/task/{}/{}", process_, file);
+  const auto read = [&](std::string_view file) {
+    char* end = std::copy(tasks.begin(), tasks.end(), path.data());
+    end = std::to_chars(end, path.data() + path.size(), process_).ptr;
+    *std::copy(file.begin(), file.end(), end) = 0;
     return read_proc(copies_.proc, path.data(), room);
   };
   Look found{.call = running};
   const auto number = [](std::string_view text, auto& value) {
     std::from_chars(text.data(), text.data() + text.size(), value);
   };
-  const auto status = read("status");
+  const auto status = read("/status");
   found.may_be_signalled = is_unfiltered(status);
   number(status_of(status, "\nvoluntary_ctxt_switches:\t"), found.sleeps);
-  number(read("syscall"), found.call);
+  number(read("/syscall"), found.call);
   return found;
 }
 
