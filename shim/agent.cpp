@@ -371,7 +371,7 @@ Agent* Agent::start(Process& process) {
   // Before anybody can ask for a retirement.
   allow_short_ways(register_barrier(sys));
   auto agent = std::unique_ptr<Agent>(new Agent(process, std::move(wake), std::move(bells)));
-  agent->may_part_ = Apart::is_possible();
+  agent->may_part_ = agent->apart_.prepare(sys.number(process.proc.get()));
   int error = EINVAL;
   if (agent->stack_ = process.take_agent_stack(); !agent->stack_.empty()) {
     error = agent->start_unlisted() ? 0 : agent->start_thread(Stack::own);

@@ -146,17 +146,14 @@ std::string_view status_of(std::string_view text, std::string_view name) noexcep
   return rest.substr(0, rest.find('\n'));
 }
 
-// Whether a thread may be made: a filter of system calls may end who tries.
-bool is_unfiltered(std::string_view status) noexcept {
-  return status_of(status, "\nSeccomp:\t") == "0";
-}
-
-// Where the program has more threads than one they share its table anyway, and could not all
-// be held.
-bool may_part(int proc) noexcept {
-  std::array<char, status_size> room{};
-  const auto status = read_proc(proc, "self/status", room);
-  return status_of(status, "\nThreads:\t") == "2" && is_unfiltered(status);
+// How many filters of system calls it has; kernels before 5.9 say only whether it has any.
+unsigned filters_of(std::string_view status) noexcept {
+  const auto many = status_of(status, "\nSeccomp_filters:\t");
+  const auto any = status_of(status, "\nSeccomp:\t");
+  unsigned count = 0;
+  const auto text = many.empty() ? any : many;
+  std::from_chars(text.data(), text.data() + text.size(), count);
+  return count;
 }
 
 int get_descriptor(int process, int number) noexcept {
@@ -171,10 +168,13 @@ int open_process() noexcept {
 
 // ---- The agent's thread ---------------------------------------------------------------
 
-bool Apart::is_possible() noexcept {
+bool Apart::prepare(int proc) noexcept {
 #if defined(__x86_64__) && defined(__GLIBC__)
+  std::array<char, status_size> room{};
+  filters_ = filters_of(read_proc(proc, "self/status", room));
   return !has_sanitizer();
 #else
+  static_cast<void>(proc);
   return false;
 #endif
 }
@@ -192,6 +192,15 @@ void Apart::begin(std::span<std::byte> stack, void (*work)(void*), void* argumen
   thread_memory_ = std::bit_cast<void*>(::pthread_self());
   // At once, so that the program has as many descriptors later as now.
   bell_ = OwnedFd(real_sys(), real_sys().eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+}
+
+// Where the program has more threads than one they share its table anyway, and could not all
+// be held. And a filter of system calls that it has since the agent was made might end who
+// makes another thread.
+bool Apart::may_part(int proc) const noexcept {
+  std::array<char, status_size> room{};
+  const auto status = read_proc(proc, "self/status", room);
+  return status_of(status, "\nThreads:\t") == "2" && filters_of(status) == filters_;
 }
 
 bool Apart::ask_to_part(int proc) noexcept {
@@ -314,7 +323,7 @@ Apart::Look Apart::look() const noexcept {
     std::from_chars(text.data(), text.data() + text.size(), value);
   };
   const auto status = read("/status");
-  found.may_be_signalled = is_unfiltered(status);
+  found.may_be_signalled = filters_of(status) == filters_;
   number(status_of(status, "\nvoluntary_ctxt_switches:\t"), found.sleeps);
   number(read("/syscall"), found.call);
   return found;
@@ -324,7 +333,7 @@ Apart::Look Apart::look() const noexcept {
 // begins again by itself, and has been for a while, is interrupted soon; what a signal ends or
 // leaves half done only where it takes very long.
 void Apart::signal_if_late(Nanoseconds waited, Look& before) const noexcept {
-  constexpr Nanoseconds soon = 40 * millisecond;
+  constexpr Nanoseconds soon = 10 * millisecond;
   constexpr Nanoseconds late = 500 * millisecond;
   if (waited < soon || apart_state() != ApartState::asked) {
     return;

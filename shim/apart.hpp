@@ -39,9 +39,9 @@ class Apart {
   };
 
   Apart() = default;
-  // We know how to do it on this machine, and nobody wants to know of our threads. In the
-  // program's thread.
-  static bool is_possible() noexcept;
+  // Before the agent's thread is made, in the program's. `proc` is /proc, as the kernel numbers
+  // it. False: not on this machine, or somebody wants to know of our threads.
+  bool prepare(int proc) noexcept;
 
   // ---- The agent's thread ---------------------------------------------------------
 
@@ -76,6 +76,7 @@ class Apart {
   [[nodiscard]] static bool is_deaf() noexcept;
 
  private:
+  [[nodiscard]] bool may_part(int proc) const noexcept;
   bool make_helper(ApartState from) noexcept;
   static int begin_helper(void* self);
   void ring_bell() const noexcept;
@@ -93,6 +94,7 @@ class Apart {
   void* thread_memory_ = nullptr;
   pid_t process_ = 0;
   int wake_ = -1;
+  unsigned filters_ = 0;                  // of system calls, when the agent was made
   OwnedFd bell_;                          // in the program's epoll
   std::atomic<std::uint32_t> go_{0};      // a futex: the agent does nothing from now on
   std::atomic<std::uint32_t> ended_{0};   // a futex: the helper's work has

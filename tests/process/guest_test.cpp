@@ -277,7 +277,7 @@ TEST_CASE("failed attempts leave no descriptors behind") {
     fail_by(end);
     CHECK(comes_down_to(place, server, descriptors));
   }
-  CHECK(threads_of(server) == 2);
+  CHECK(wait_until([&] { return threads_of(server) == 2; }));
 }
 
 TEST_CASE("a program that never binds has neither a thread nor a file of the library") {

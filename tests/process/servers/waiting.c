@@ -1,16 +1,17 @@
 // A server with one thread, which watches over its own waits.
 //
-//   waiting-server [filtered | joined]
+//   waiting-server [filtered | filtered-before | joined]
 //
 // It has one listener, which it has looked at once. Then it waits by epoll for commands on its
 // standard input, some milliseconds at a time, and says of each wait that ends otherwise than
-// it would by itself how. With "filtered" all of its system calls go through a filter; with
-// "joined" it has had a second thread, so that libc takes it for a program with threads.
+// it would by itself how. With "filtered" all of its system calls go through a filter once it
+// has that listener, with "filtered-before" before that; with "joined" it has had a second
+// thread, so that libc takes it for a program with threads.
 //
 //   share            a child waits on the same epoll from now on
 //   another          it waits on another epoll from now on, with the same number
 //   poll             it waits by poll from now on
-//   become-nobody    it becomes another user, past a function of libc's
+//   become-nobody    it becomes another user
 //   say TEXT         it says that: what came before has been seen to
 #include "looked_at.h"
 
@@ -140,6 +141,8 @@ int main(int argc, char** argv) {
   const char* what = argc > 1 ? argv[1] : "";
   if (strcmp(what, "joined") == 0) {
     have_a_thread();
+  } else if (strcmp(what, "filtered-before") == 0) {
+    filter_calls();
   }
   listen_and_look();
   if (strcmp(what, "filtered") == 0) {
