@@ -279,15 +279,17 @@ bool Apart::wait(Nanoseconds until) noexcept {
 }
 
 void Apart::be_helped() noexcept {
-  change_state(ApartState::apart, ApartState::asked);
   const Nanoseconds began = now(real_sys());
   Nanoseconds pause = first_pause;
   Look where{};
-  while (apart_state() == ApartState::asked) {
+  // Not until it is there: that it was about to be made does not say that it could be.
+  while (helper_.load() == 0) {
+    change_state(ApartState::apart, ApartState::asked);
     ring_bell();
     await_change(ApartState::asked, pause);
-    pause = std::min(2 * pause, longest_pause);
-    signal_if_late(now(real_sys()) - began, where);
+    const Nanoseconds waited = now(real_sys()) - began;
+    pause = std::min(2 * pause, waited < second ? longest_pause : 10 * longest_pause);
+    signal_if_late(waited, where);
   }
   real().syscall(SYS_close_range, 0U, ~0U, 0U);
   set_alone(go_);

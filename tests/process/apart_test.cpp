@@ -59,8 +59,8 @@ std::size_t threads_of(pid_t process) {
   return descriptors_below(tasks_of(process)).size();
 }
 
-// Somebody who asks what it holds.
-bool is_listed(const std::string& directory, pid_t process) {
+// Whether it answers who asks what it holds.
+bool answers(const std::string& directory, pid_t process) {
   Process list =
       Process::start({CONTINUITY_COMMAND, "list", "--json"}, {"CONTINUITY_DIR=" + directory});
   std::string said;
@@ -71,7 +71,8 @@ bool is_listed(const std::string& directory, pid_t process) {
       break;
     }
   }
-  return said.find("\"pid\": " + std::to_string(process)) != std::string::npos;
+  return said.find("\"pid\": " + std::to_string(process)) != std::string::npos &&
+         said.find("\"state\": \"active\"") != std::string::npos;
 }
 
 // A server that watches over its waits.
@@ -82,7 +83,7 @@ class Waiting {
   }
 
   [[nodiscard]] pid_t pid() const { return server_.pid(); }
-  [[nodiscard]] bool is_listed() const { return test::is_listed(directory_.path(), pid()); }
+  [[nodiscard]] bool answers() const { return test::answers(directory_.path(), pid()); }
   // What it says of its waits until it has seen to all that it was told.
   std::string says_nothing_but() {
     server_.send("say done\n");
@@ -212,7 +213,7 @@ TEST_CASE("the program's waits are what they are without who waits apart") {
     server.tell("share");
   }
   for (int i = 0; i < knocks; ++i) {
-    CHECK(server.is_listed());
+    CHECK(server.answers());
     // So that the next one has to wake it anew.
     if (i % 8 == 0) {
       CHECK(wait_until([&] { return threads_of(server.pid()) == 2; }));
@@ -228,7 +229,7 @@ TEST_CASE("who waits apart is reached when the program has come to wait otherwis
   REQUIRE(comes_apart(server.pid()));
   server.tell(other);
   CHECK(server.says_nothing_but() == "done");
-  CHECK(server.is_listed());
+  CHECK(server.answers());
 }
 
 TEST_CASE("who made the library's thread through a filter of system calls lets it wait apart") {
@@ -237,7 +238,27 @@ TEST_CASE("who made the library's thread through a filter of system calls lets i
   const Waiting server({"filtered-before"});
   CHECK(comes_apart(server.pid()));
   CHECK_FALSE(is_apart(filtered.pid()));
-  CHECK(filtered.is_listed());
+  CHECK(filtered.answers());
+}
+
+TEST_CASE("a program that cannot help who waits apart does when it can") {
+  if (::geteuid() != 0) {
+    WARN("skipped: not root");
+    return;
+  }
+  Waiting server;
+  REQUIRE(comes_apart(server.pid()));
+  server.tell("become-nobody");
+  CHECK(server.says_nothing_but() == "done");
+  REQUIRE(wait_until([&] { return threads_of(server.pid()) == 2; }));
+  server.tell("no-threads");
+  CHECK(server.says_nothing_but() == "done");
+  CHECK_FALSE(server.answers());
+  CHECK(threads_of(server.pid()) == 2);
+
+  server.tell("threads");
+  CHECK(server.says_nothing_but() == "done");
+  CHECK(wait_until([&] { return server.answers(); }));
 }
 
 TEST_CASE("where the program becomes another user, who waits apart does") {

@@ -12,6 +12,8 @@
 //   another          it waits on another epoll from now on, with the same number
 //   poll             it waits by poll from now on
 //   become-nobody    it becomes another user
+//   no-threads       it may make no thread from now on, if it is not root
+//   threads          it may again
 //   say TEXT         it says that: what came before has been seen to
 #include "looked_at.h"
 
@@ -26,6 +28,7 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
@@ -115,6 +118,17 @@ static void become_nobody(void) {
   }
 }
 
+static void allow_threads(bool allowed) {
+  struct rlimit limit;
+  if (getrlimit(RLIMIT_NPROC, &limit) != 0) {
+    fail("getrlimit");
+  }
+  limit.rlim_cur = allowed ? limit.rlim_max : 0;
+  if (setrlimit(RLIMIT_NPROC, &limit) != 0) {
+    fail("setrlimit");
+  }
+}
+
 struct state {
   int epoll;
   bool polls;
@@ -131,6 +145,8 @@ static void obey(struct state* state, const char* command) {
     state->polls = true;
   } else if (strcmp(command, "become-nobody") == 0) {
     become_nobody();
+  } else if (strcmp(command, "no-threads") == 0 || strcmp(command, "threads") == 0) {
+    allow_threads(strcmp(command, "threads") == 0);
   } else if (strncmp(command, "say ", 4) == 0) {
     printf("%s\n", command + 4);
   }
