@@ -1,13 +1,12 @@
 // The agent, while nothing is to be done, with a table of descriptors of its own.
 //
 // Where two threads share a table the kernel counts who uses each file, in every call on a
-// descriptor: 25 to 30 ns each, one to four per cent of a small request. A program that has
-// one thread is not to pay that for ours. So the agent parts with the table, keeps copies of
-// the few descriptors that it is told something by, and waits. What is to be done then takes
-// the program's table, which only a thread can give to another: the program's makes the
-// helper, which works in the agent's place until nothing is to be done, while the agent does
-// nothing at all. The helper borrows what makes the agent a thread for libc, and has most of
-// its stack.
+// descriptor: 25 to 30 ns each. A program that has one thread is not to pay that for ours. So
+// the agent parts with the table, keeps copies of the few descriptors that it is told something
+// by, and waits. What is to be done then takes the program's table, which only a thread can give
+// to another: the program's makes the helper, which works in the agent's place until nothing is
+// to be done, while the agent does nothing at all. The helper borrows what makes the agent a
+// thread for libc, and has most of its stack.
 //
 // The program's thread comes to that in its next wait: it is woken by a bell of ours among the
 // descriptors of its own epoll, and is not told of it. A signal would end what it is in the
