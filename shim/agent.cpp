@@ -34,12 +34,12 @@ constinit AtomicNumber g_revived;
 constinit std::atomic<std::uint32_t> g_revivals{0};
 constinit AtomicNumber g_bed;
 
-}  // namespace
-
 int wake_signal() {
   static const int signal = choose_wake_signal(real_sys());
   return signal;
 }
+
+}  // namespace
 
 bool register_barrier(const Sys& sys) noexcept {
   return sys.membarrier(MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED) == 0;

@@ -195,9 +195,6 @@ class Agent {
   bool in_charge_ = false;        // of what the generation owns
 };
 
-// What wakes a thread of the program's (core/wake.hpp).
-int wake_signal();
-
 // Lets the agent have a barrier executed in all threads of this process. False:
 // the kernel, or a seccomp filter, does not have it.
 bool register_barrier(const Sys& sys) noexcept;

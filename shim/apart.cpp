@@ -394,8 +394,7 @@ bool Apart::is_deaf() noexcept {
 }
 
 bool Apart::make_helper(ApartState from) noexcept {
-  constexpr int flags = CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD |
-                        CLONE_SYSVSEM | CLONE_SETTLS | CLONE_PARENT_SETTID | CLONE_CHILD_CLEARTID;
+  constexpr int flags = thread_flags | CLONE_PARENT_SETTID | CLONE_CHILD_CLEARTID;
   if (apart_state() != from) {
     return false;
   }

@@ -104,8 +104,6 @@ bool may_be_unlisted() {
 
 bool start_unlisted_thread(std::span<std::byte> stack, int (*function)(void*),
                            void* argument) noexcept {
-  constexpr int flags = CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD |
-                        CLONE_SYSVSEM | CLONE_SETTLS;
   // Not in libc's interface (GLIBC_PRIVATE), but there since threads are: debuggers' libraries,
   // sanitizers and other languages' runtimes ask for such.
   auto* const allocate_tls = reinterpret_cast<void* (*)(void*)>(find("_dl_allocate_tls"));
@@ -125,7 +123,8 @@ bool start_unlisted_thread(std::span<std::byte> stack, int (*function)(void*),
   header->stack_guard = own->stack_guard;
   header->pointer_guard = own->pointer_guard;
   g_begin = {.function = function, .argument = argument, .init_ctype = init_ctype};
-  return ::clone(&begin, stack.data() + stack.size(), flags, nullptr, nullptr, header, nullptr) > 0;
+  return ::clone(&begin, stack.data() + stack.size(), thread_flags, nullptr, nullptr, header,
+                 nullptr) > 0;
 }
 #else
 bool start_unlisted_thread(std::span<std::byte>, int (*)(void*), void*) noexcept {

@@ -13,9 +13,15 @@
 #pragma once
 
 #include <cstddef>
+#include <sched.h>
 #include <span>
 
 namespace continuity::shim {
+
+// What makes a child of clone a thread of this process, which has its thread-local memory from
+// who makes it.
+constexpr int thread_flags =
+    CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM | CLONE_SETTLS;
 
 // Runs function(argument) on this stack, with all that the calling thread has blocked blocked.
 // Returns whether it was started. It is not where this is not the libc and machine we know how

@@ -52,10 +52,11 @@ def count(session: Session, name: str, server: Server, preload: str) -> list[tup
     if name in without_instructions:
         return [(one, None) for one in calls]
     # The difference of more and fewer, since to start serving is not what a request costs.
-    fewer, more = (([median(instructions(session, server, preload, kind, count)
-                            for _ in session.repeats(session.choose(1, 3), patience))
-                     for kind in ("kept", "fresh")]) for count in (requests // 2, 2 * requests))
-    return list(zip(calls, [(many - few) / (2 * requests - requests // 2) for few, many in zip(fewer, more)]))
+    few, many = requests // 2, 2 * requests
+    less, more = ([median(instructions(session, server, preload, kind, asked)
+                          for _ in session.repeats(session.choose(1, 3), patience))
+                   for kind in ("kept", "fresh")] for asked in (few, many))
+    return list(zip(calls, [(some - start) / (many - few) for start, some in zip(less, more)]))
 
 
 def system_calls(session: Session, server: Server, preload: str, requests: int) -> list[float]:

@@ -1,6 +1,7 @@
 # The code on the path of a wrapped call may reach nothing but our own functions
-# that are made for it: any other undefined symbol is an allocation, a lock or
-# stdio; and clock_gettime, which is safe in signal handlers. (An allocation that the optimiser removed is not seen.)
+# that are made for it, and clock_gettime, which is safe in signal handlers: any
+# other undefined symbol is an allocation, a lock or stdio. (An allocation that the
+# optimiser removed is not seen.)
 execute_process(COMMAND ${NM} --undefined-only --demangle --format=posix ${OBJECTS}
   OUTPUT_VARIABLE output COMMAND_ERROR_IS_FATAL ANY)
 string(REGEX MATCHALL "[^\n]+ U[^\n]*" symbols "${output}")

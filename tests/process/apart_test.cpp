@@ -2,13 +2,12 @@
 // the program's thread gives it the other one back when somebody comes.
 #include "family_tree.hpp"
 #include "restarts.hpp"
+#include "threads.hpp"
 
 #include <catch2/catch.hpp>
 
 #include <algorithm>
 #include <csignal>
-#include <filesystem>
-#include <fstream>
 #include <set>
 #include <string>
 #include <sys/stat.h>
@@ -18,24 +17,14 @@ namespace {
 
 constexpr auto knocks = 20;
 
-std::string tasks_of(pid_t process) {
-  return "/proc/" + std::to_string(process) + "/task";
-}
-
-std::set<std::string> descriptors_below(const std::filesystem::path& directory) {
-  std::set<std::string> numbers;
-  std::error_code gone;
-  for (const auto& entry : std::filesystem::directory_iterator(directory, gone)) {
-    numbers.insert(entry.path().filename());
-  }
-  return numbers;
-}
-
 // Whether a thread of the process's has other descriptors than its first one.
 bool is_apart(pid_t process) {
-  const auto first = descriptors_below(tasks_of(process) + "/" + std::to_string(process) + "/fd");
-  for (const auto& task : std::filesystem::directory_iterator(tasks_of(process))) {
-    const auto own = descriptors_below(task.path() / "fd");
+  const auto descriptors_of = [&](const std::string& thread) {
+    return names_in(threads_below(process) + "/" + thread + "/fd");
+  };
+  const auto first = descriptors_of(std::to_string(process));
+  for (const std::string& thread : names_in(threads_below(process))) {
+    const auto own = descriptors_of(thread);
     if (!own.empty() && own.size() < first.size() / 2) {
       return true;
     }
@@ -53,10 +42,6 @@ bool comes_apart(const Place& place, const Process& server) {
     answer_from(place.address());
     return is_apart(server.pid());
   });
-}
-
-std::size_t threads_of(pid_t process) {
-  return descriptors_below(tasks_of(process)).size();
 }
 
 // Whether it answers who asks what it holds.
@@ -78,7 +63,8 @@ bool answers(const std::string& directory, pid_t process) {
 // A server that watches over its waits.
 class Waiting {
  public:
-  explicit Waiting(const Arguments& arguments = {}) : server_(start(arguments, directory_)) {
+  explicit Waiting(const Arguments& arguments = {})
+      : server_(start_alone(WAITING_SERVER, arguments, CONTINUITY_LIBRARY, directory_)) {
     REQUIRE(server_.next_line() == "waiting");
   }
 
@@ -90,29 +76,9 @@ class Waiting {
     return server_.next_line();
   }
   void tell(const std::string& command) const { server_.send(command + "\n"); }
-  // As which different users its threads run.
-  [[nodiscard]] std::set<std::string> users() const {
-    std::set<std::string> found;
-    for (const auto& task : std::filesystem::directory_iterator(tasks_of(pid()))) {
-      std::ifstream status(task.path() / "status");
-      for (std::string line; std::getline(status, line);) {
-        if (line.starts_with("Uid:")) {
-          found.insert(line);
-        }
-      }
-    }
-    return found;
-  }
+  [[nodiscard]] std::set<std::string> users() const { return identities_of(pid()); }
 
  private:
-  static Process start(const Arguments& arguments, const TempDir& directory) {
-    ::chmod(directory.path().c_str(), 0711);
-    Arguments command{WAITING_SERVER};
-    command.insert(command.end(), arguments.begin(), arguments.end());
-    return Process::start(command,
-                          {"LD_PRELOAD=" CONTINUITY_LIBRARY, "CONTINUITY_DIR=" + directory.path()});
-  }
-
   TempDir directory_{};
   Process server_;
 };

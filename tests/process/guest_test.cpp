@@ -1,36 +1,25 @@
 // The library is a guest: the program sees none of its descriptors, and it
 // leaves nothing behind, however often the server is restarted.
-#include "place.hpp"
+#include "threads.hpp"
 
 #include <catch2/catch.hpp>
 
 #include <algorithm>
 #include <csignal>
 #include <filesystem>
-#include <fstream>
 #include <set>
 #include <string>
-#include <sys/stat.h>
 #include <unistd.h>
 
 namespace continuity::test {
 namespace {
 
-std::size_t entries(const std::string& directory) {
-  std::size_t count = 0;
-  for (const auto& entry : std::filesystem::directory_iterator(directory)) {
-    static_cast<void>(entry);
-    ++count;
-  }
-  return count;
-}
-
 std::size_t threads_of(const Process& process) {
-  return entries("/proc/" + std::to_string(process.pid()) + "/task");
+  return test::threads_of(process.pid());
 }
 
 std::size_t descriptors_of(const Process& process) {
-  return entries("/proc/" + std::to_string(process.pid()) + "/fd");
+  return names_in("/proc/" + std::to_string(process.pid()) + "/fd").size();
 }
 
 int highest_descriptor(const Process& process) {
@@ -101,38 +90,14 @@ long fewest_faults(const Arguments& arguments, const Environment& environment) {
 class OneThread {
  public:
   OneThread(const Arguments& arguments, const std::string& preloaded)
-      : server_(start(arguments, preloaded, directory_)),
+      : server_(start_alone(ONE_THREAD_SERVER, arguments, preloaded, directory_)),
         single_(number_in(server_.next_line(), "single")) {}
 
   [[nodiscard]] bool is_single() const { return single_ == 1; }
   [[nodiscard]] std::size_t threads() const { return threads_of(server_); }
-  // As which different users and groups its threads run.
-  [[nodiscard]] std::set<std::string> identities() const {
-    std::set<std::string> found;
-    for (const auto& thread :
-         std::filesystem::directory_iterator("/proc/" + std::to_string(server_.pid()) + "/task")) {
-      std::ifstream status(thread.path() / "status");
-      std::string identity;
-      for (std::string line; std::getline(status, line);) {
-        if (line.starts_with("Uid:") || line.starts_with("Gid:") || line.starts_with("Groups:")) {
-          identity += line + '\n';
-        }
-      }
-      found.insert(identity);
-    }
-    return found;
-  }
+  [[nodiscard]] std::set<std::string> identities() const { return identities_of(server_.pid()); }
 
  private:
-  static Process start(const Arguments& arguments, const std::string& preloaded,
-                       const TempDir& directory) {
-    ::chmod(directory.path().c_str(), 0711);
-    Arguments command{ONE_THREAD_SERVER};
-    command.insert(command.end(), arguments.begin(), arguments.end());
-    return Process::start(command,
-                          {"LD_PRELOAD=" + preloaded, "CONTINUITY_DIR=" + directory.path()});
-  }
-
   TempDir directory_{};
   Process server_;
   long single_;
@@ -292,7 +257,7 @@ TEST_CASE("a program that never binds has neither a thread nor a file of the lib
 
   CHECK(threads_of(cat) == 1);
   CHECK(descriptors_of(cat) == descriptors_of(native));
-  CHECK(entries(directory.path()) == 0);
+  CHECK(names_in(directory.path()).empty());
 }
 
 TEST_CASE("of all generations only the running one is to be found at the rendezvous") {

@@ -94,18 +94,24 @@ static bool is_told_by_poll(void) {
   return count > 0;
 }
 
-// Takes what is told from the other, which waits on this epoll, too.
+// For a child that waits on this epoll, too: a byte for each read of commands, which are the
+// parent's. Until that has read them the child would be told of them on and on.
+static int commands_read[2] = {-1, -1};
+
 static void share(int epoll) {
+  if (pipe2(commands_read, O_CLOEXEC) != 0) {
+    fail("pipe");
+  }
   if (fork() != 0) {
     return;
   }
   prctl(PR_SET_PDEATHSIG, 9);
+  close(commands_read[1]);
   for (int i = 0; i < most_waits; ++i) {
-    if (!is_told(epoll)) {
-      continue;
+    char byte = 0;
+    if (is_told(epoll) && read(commands_read[0], &byte, 1) <= 0) {
+      break;
     }
-    struct timespec moment = {.tv_nsec = 1000000};
-    nanosleep(&moment, NULL);
   }
   _exit(0);
 }
@@ -173,6 +179,9 @@ int main(int argc, char** argv) {
     char commands[256] = {0};
     if (read(STDIN_FILENO, commands, sizeof commands - 1) <= 0) {
       return 0;
+    }
+    if (commands_read[1] >= 0 && write(commands_read[1], "", 1) != 1) {
+      fail("write");
     }
     for (char* command = strtok(commands, "\n"); command != NULL; command = strtok(NULL, "\n")) {
       obey(&state, command);
