@@ -621,7 +621,8 @@ int shut_down(int fd, int how) noexcept {
   if (is_claimed(fd)) {
     return 0;
   }
-  if (!is_retired(fd) && !Agent::has_granted()) {
+  // A bound socket may as well have become a connection, which is the program's alone.
+  if (!is_retired(fd) && (!Agent::has_granted() || !receives_work(real_sys(), fd))) {
     return real().shutdown(fd, how);
   }
   const SlowPath process(Process::existing());

@@ -2,12 +2,17 @@
 // the successor leaves no trace on it; after it the predecessor does not.
 #include "core/owned_fd.hpp"
 #include "place.hpp"
+#include "support/client.hpp"
 #include "support/datagrams.hpp"
 #include "support/load_driver.hpp"
 
 #include <catch2/catch.hpp>
 
 #include <csignal>
+#include <cstdint>
+#include <netinet/in.h>
+#include <string>
+#include <string_view>
 #include <sys/un.h>
 #include <vector>
 
@@ -172,6 +177,33 @@ TEST_CASE("shutdown of its listener by a successor that is not ready does not de
   successor.signal(SIGKILL);
   successor.wait_exit();
   CHECK(answer_from(place.address()) == answer_of(predecessor));
+}
+
+TEST_CASE("shutdown of a bound connection by a retired server leaves it the other half") {
+  const Place place;
+  const ReservedPort peer;
+  const OwnedFd listener(libc_sys(), ::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  sockaddr_in address{};
+  address.sin_family = AF_INET;
+  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  address.sin_port = htons(static_cast<std::uint16_t>(peer.number()));
+  const int on = 1;
+  REQUIRE(::setsockopt(listener.get(), SOL_SOCKET, SO_REUSEADDR, &on, sizeof on) == 0);
+  REQUIRE(::bind(listener.get(), reinterpret_cast<sockaddr*>(&address), sizeof address) == 0);
+  REQUIRE(::listen(listener.get(), 1) == 0);
+  const Process server = place.start({"threads"});
+  Connection held(place.address());
+  REQUIRE(held.ask("hello") == answer_of(server));
+
+  const Process successor = place.restart({"threads"});
+  held.send("from-a-port " + std::to_string(peer.number()) + "\n");
+  const OwnedFd asked(libc_sys(), ::accept4(listener.get(), nullptr, nullptr, SOCK_CLOEXEC));
+  char nothing = 0;
+  REQUIRE(::recv(asked.get(), &nothing, 1, 0) == 0);
+  constexpr std::string_view answer = "heard";
+  REQUIRE(::send(asked.get(), answer.data(), answer.size(), MSG_NOSIGNAL) == 5);
+
+  CHECK(held.receive_line() == answer);
 }
 
 }  // namespace continuity::test
