@@ -65,6 +65,9 @@ int close_part(unsigned first, unsigned last, int flags) {
 }  // namespace
 
 int close_flagged(int fd) {
+  if (fd_flags(fd) == 0) {
+    return real().close(fd);
+  }
   if (is_ours(fd)) {
     if (in_own_process()) {
       errno = EBADF;
@@ -117,7 +120,8 @@ int duplicate_onto(int from, int to, int flags, bool is_dup2) noexcept {
     errno = EBADF;
     return -1;
   }
-  if (from == to || !in_own_process()) {
+  const bool nothing_known = fd_flags(from) == 0 && fd_flags(to) == 0;
+  if (from == to || nothing_known || !in_own_process()) {
     return call();
   }
   if (is_ours(to)) {

@@ -72,7 +72,7 @@ void begin_in_child() noexcept;
 int bind_socket(int fd, const sockaddr* address, socklen_t length) noexcept;
 int listen_on(int fd, int backlog) noexcept;
 
-// Descriptors with flags: ours, or listeners.
+// Descriptors with flags, ours or listeners; and any whose number is in the far table.
 int close_flagged(int fd);
 int close_descriptors(unsigned first, unsigned last, int flags) noexcept;
 int duplicate(int fd) noexcept;

@@ -1,5 +1,7 @@
 #include "shim/real_calls.hpp"
 
+#include "shim/busy.hpp"
+
 #include <array>
 #include <cerrno>
 #include <cstdlib>
@@ -9,7 +11,11 @@
 
 namespace continuity::shim {
 
-constinit RealCalls g_real_calls;
+#ifdef CONTINUITY_WRAP
+constinit RealCalls g_real_calls;  // does not begin as zeros
+#else
+CONTINUITY_BUSY_DATA constinit RealCalls g_real_calls;
+#endif
 
 #ifndef CONTINUITY_WRAP
 namespace {

@@ -1,5 +1,6 @@
 #include "shim/watch.hpp"
 
+#include "shim/busy.hpp"
 #include "shim/real_calls.hpp"
 
 #include <bit>
@@ -54,17 +55,17 @@ bool is_alive(pid_t thread) {
 
 }  // namespace
 
-constinit std::atomic<std::atomic<std::uint32_t>*> g_gate{nullptr};
-constinit std::atomic<std::atomic<std::uint32_t>*> g_apart_state{nullptr};
-constinit std::atomic<bool> g_has_bell{false};
-constinit AtomicNumber g_bell_epoll;
-constinit std::array<std::uint8_t, near_numbers> g_fd_table{};
-constinit AtomicNumber g_highest_fd;
-constinit std::atomic<bool> g_hides{false};
-constinit std::atomic<bool> g_has_manager{false};
-constinit AtomicNumber g_notifier;
-constinit std::atomic<bool> g_waits_early{false};
-constinit std::atomic<AcceptSlot*> g_accept_slots{nullptr};
+CONTINUITY_BUSY_DATA constinit std::atomic<std::atomic<std::uint32_t>*> g_gate{nullptr};
+CONTINUITY_BUSY_DATA constinit std::atomic<std::atomic<std::uint32_t>*> g_apart_state{nullptr};
+CONTINUITY_BUSY_DATA constinit std::atomic<bool> g_has_bell{false};
+CONTINUITY_BUSY_DATA constinit AtomicNumber g_bell_epoll;
+CONTINUITY_BUSY_BEGINNING constinit std::array<std::uint8_t, near_numbers> g_fd_table{};
+CONTINUITY_BUSY_DATA constinit AtomicNumber g_highest_fd;
+CONTINUITY_BUSY_DATA constinit std::atomic<bool> g_hides{false};
+CONTINUITY_BUSY_DATA constinit std::atomic<bool> g_has_manager{false};
+CONTINUITY_BUSY_DATA constinit AtomicNumber g_notifier;
+CONTINUITY_BUSY_DATA constinit std::atomic<bool> g_waits_early{false};
+CONTINUITY_BUSY_DATA constinit std::atomic<AcceptSlot*> g_accept_slots{nullptr};
 __attribute__((tls_model("initial-exec"))) constinit thread_local AcceptSlot* t_accept_slot =
     nullptr;
 

@@ -120,6 +120,14 @@ inline std::uint8_t fd_flags(int fd) {
                               : far_fd_flags(fd);
 }
 
+// A number of which nothing is known. False for all that the far table would hold: a wrapper
+// that calls nothing but the real call needs no frame.
+inline bool is_plain(int fd) {
+  const auto index = static_cast<std::size_t>(static_cast<unsigned>(fd));
+  return index < near_numbers &&
+         std::atomic_ref(g_fd_table[index]).load(std::memory_order_relaxed) == 0;
+}
+
 inline bool is_ours(int fd) {
   return (fd_flags(fd) & fd_flag::ours) != 0;
 }

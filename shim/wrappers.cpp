@@ -78,8 +78,9 @@ inline int real_accept(AcceptCall call, int fd, sockaddr* address, socklen_t* le
 
 // The same without a barrier between saying and looking: who retires has one
 // executed in every thread (membarrier), between its own marking and looking.
-template <AcceptCall call>
-[[gnu::noinline]] int accept_on_listener(int fd, sockaddr* address, socklen_t* length, int flags) {
+[[gnu::noinline]] CONTINUITY_BUSY_CODE int accept_on_listener(AcceptCall call, int fd,
+                                                              sockaddr* address, socklen_t* length,
+                                                              int flags) {
   AcceptSlot* slot = t_accept_slot;
   if (slot == nullptr || !slot->short_way.load(std::memory_order_relaxed)) [[unlikely]] {
     return accept_the_long_way(call, fd, address, length, flags);
@@ -97,12 +98,12 @@ template <AcceptCall call>
   return result;
 }
 
-template <AcceptCall call>
-inline int accept_wrapper(int fd, sockaddr* address, socklen_t* length, int flags) {
+inline int accept_wrapper(AcceptCall call, int fd, sockaddr* address, socklen_t* length,
+                          int flags) {
   if (!is_listener(fd) && !is_unknown_listener(fd)) [[unlikely]] {
     return real_accept(call, fd, address, length, flags);
   }
-  return accept_on_listener<call>(fd, address, length, flags);
+  return accept_on_listener(call, fd, address, length, flags);
 }
 
 }  // namespace
@@ -112,12 +113,12 @@ using namespace continuity::shim;  // NOLINT(google-build-using-namespace): as i
 
 // ---- Accepting --------------------------------------------------------------------
 
-CONTINUITY_EXPORT int WRAPPED(accept)(int fd, sockaddr* address, socklen_t* length) {
-  return accept_wrapper<AcceptCall::accept>(fd, address, length, 0);
+CONTINUITY_BUSY int WRAPPED(accept)(int fd, sockaddr* address, socklen_t* length) {
+  return accept_wrapper(AcceptCall::accept, fd, address, length, 0);
 }
 
-CONTINUITY_EXPORT int WRAPPED(accept4)(int fd, sockaddr* address, socklen_t* length, int flags) {
-  return accept_wrapper<AcceptCall::accept4>(fd, address, length, flags);
+CONTINUITY_BUSY int WRAPPED(accept4)(int fd, sockaddr* address, socklen_t* length, int flags) {
+  return accept_wrapper(AcceptCall::accept4, fd, address, length, flags);
 }
 
 CONTINUITY_EXPORT int WRAPPED(bind)(int fd, const sockaddr* address, socklen_t length) noexcept {
@@ -139,7 +140,8 @@ static bool has_bell_among(const epoll_event* events, int count) {
   return false;
 }
 
-NOT_INLINED static int look_and_epoll_wait(int epoll, epoll_event* events, int room, int timeout) {
+NOT_INLINED CONTINUITY_BUSY_CODE static int look_and_epoll_wait(int epoll, epoll_event* events,
+                                                                int room, int timeout) {
   if (hears_bell(epoll)) [[likely]] {
     timespec began{};
     if (timeout > 0) {
@@ -156,22 +158,23 @@ NOT_INLINED static int look_and_epoll_wait(int epoll, epoll_event* events, int r
                     : real().epoll_wait(epoll, events, room, timeout);
 }
 
-CONTINUITY_EXPORT int WRAPPED(epoll_wait)(int epoll, epoll_event* events, int room, int timeout) {
+CONTINUITY_BUSY int WRAPPED(epoll_wait)(int epoll, epoll_event* events, int room, int timeout) {
   if (!gate_is_open()) [[unlikely]] {
     return look_and_epoll_wait(epoll, events, room, timeout);
   }
   return real().epoll_wait(epoll, events, room, timeout);
 }
 
-NOT_INLINED static int look_and_epoll_pwait(int epoll, epoll_event* events, int room, int timeout,
-                                            const sigset_t* mask) {
+NOT_INLINED CONTINUITY_BUSY_CODE static int look_and_epoll_pwait(int epoll, epoll_event* events,
+                                                                 int room, int timeout,
+                                                                 const sigset_t* mask) {
   before_epoll_wait(epoll);
   return has_bell() ? epoll_pwait_with_bell(epoll, events, room, timeout, mask)
                     : real().epoll_pwait(epoll, events, room, timeout, mask);
 }
 
-CONTINUITY_EXPORT int WRAPPED(epoll_pwait)(int epoll, epoll_event* events, int room, int timeout,
-                                           const sigset_t* mask) {
+CONTINUITY_BUSY int WRAPPED(epoll_pwait)(int epoll, epoll_event* events, int room, int timeout,
+                                         const sigset_t* mask) {
   if (!gate_is_open()) [[unlikely]] {
     return look_and_epoll_pwait(epoll, events, room, timeout, mask);
   }
@@ -207,7 +210,7 @@ NOT_INLINED static int look_and_poll(pollfd* fds, nfds_t count, int timeout) {
   return polls_otherwise() ? poll_deaf(fds, count, timeout) : real().poll(fds, count, timeout);
 }
 
-CONTINUITY_EXPORT int WRAPPED(poll)(pollfd* fds, nfds_t count, int timeout) {
+CONTINUITY_BUSY int WRAPPED(poll)(pollfd* fds, nfds_t count, int timeout) {
   if (!gate_is_open()) [[unlikely]] {
     return look_and_poll(fds, count, timeout);
   }
@@ -295,9 +298,9 @@ CONTINUITY_EXPORT int WRAPPED(pselect)(int count, fd_set* readable, fd_set* writ
   return real().pselect(count, readable, writable, special, timeout, mask);
 }
 
-CONTINUITY_EXPORT int WRAPPED(epoll_ctl)(int epoll, int operation, int fd,
-                                         epoll_event* event) noexcept {
-  if (fd_flags(fd) == 0) [[likely]] {
+CONTINUITY_BUSY int WRAPPED(epoll_ctl)(int epoll, int operation, int fd,
+                                       epoll_event* event) noexcept {
+  if (is_plain(fd)) [[likely]] {
     return real().epoll_ctl(epoll, operation, fd, event);
   }
   return control_epoll(epoll, operation, fd, event);
@@ -305,8 +308,8 @@ CONTINUITY_EXPORT int WRAPPED(epoll_ctl)(int epoll, int operation, int fd,
 
 // ---- Descriptors --------------------------------------------------------------------
 
-CONTINUITY_EXPORT int WRAPPED(close)(int fd) {
-  if (fd_flags(fd) == 0) [[likely]] {
+CONTINUITY_BUSY int WRAPPED(close)(int fd) {
+  if (is_plain(fd)) [[likely]] {
     return real().close(fd);
   }
   return close_flagged(fd);
@@ -321,21 +324,21 @@ CONTINUITY_EXPORT void WRAPPED(closefrom)(int first) noexcept {
 }
 
 CONTINUITY_EXPORT int WRAPPED(dup)(int fd) noexcept {
-  if (fd_flags(fd) == 0) [[likely]] {
+  if (is_plain(fd)) [[likely]] {
     return real().dup(fd);
   }
   return duplicate(fd);
 }
 
 CONTINUITY_EXPORT int WRAPPED(dup2)(int from, int to) noexcept {
-  if (fd_flags(from) == 0 && fd_flags(to) == 0) [[likely]] {
+  if (is_plain(from) && is_plain(to)) [[likely]] {
     return real().dup2(from, to);
   }
   return duplicate_onto(from, to, 0, true);
 }
 
 CONTINUITY_EXPORT int WRAPPED(dup3)(int from, int to, int flags) noexcept {
-  if (fd_flags(from) == 0 && fd_flags(to) == 0) [[likely]] {
+  if (is_plain(from) && is_plain(to)) [[likely]] {
     return real().dup3(from, to, flags);
   }
   return duplicate_onto(from, to, flags, false);
@@ -343,42 +346,42 @@ CONTINUITY_EXPORT int WRAPPED(dup3)(int from, int to, int flags) noexcept {
 
 // The argument is an int or a pointer, or there is none: a register is passed
 // on in any case.
-CONTINUITY_EXPORT int WRAPPED(fcntl)(int fd, int command, ...) {
+CONTINUITY_BUSY int WRAPPED(fcntl)(int fd, int command, ...) {
   va_list arguments;
   va_start(arguments, command);
   const long argument = va_arg(arguments, long);
   va_end(arguments);
-  if (fd_flags(fd) == 0) [[likely]] {
+  if (is_plain(fd)) [[likely]] {
     return real().fcntl(fd, command, argument);
   }
   return control_file(fd, command, argument);
 }
 
-CONTINUITY_EXPORT int WRAPPED(fcntl64)(int fd, int command, ...) {
+CONTINUITY_BUSY int WRAPPED(fcntl64)(int fd, int command, ...) {
   va_list arguments;
   va_start(arguments, command);
   const long argument = va_arg(arguments, long);
   va_end(arguments);
-  if (fd_flags(fd) == 0) [[likely]] {
+  if (is_plain(fd)) [[likely]] {
     return real().fcntl64(fd, command, argument);
   }
   return control_file(fd, command, argument);
 }
 
-CONTINUITY_EXPORT int WRAPPED(ioctl)(int fd, unsigned long request, ...) noexcept {
+CONTINUITY_BUSY int WRAPPED(ioctl)(int fd, unsigned long request, ...) noexcept {
   va_list arguments;
   va_start(arguments, request);
   void* argument = va_arg(arguments, void*);
   va_end(arguments);
-  if (fd_flags(fd) == 0) [[likely]] {
+  if (is_plain(fd)) [[likely]] {
     return real().ioctl(fd, request, argument);
   }
   return control_device(fd, request, argument);
 }
 
-CONTINUITY_EXPORT int WRAPPED(setsockopt)(int fd, int level, int name, const void* value,
-                                          socklen_t length) noexcept {
-  if (fd_flags(fd) == 0) [[likely]] {
+CONTINUITY_BUSY int WRAPPED(setsockopt)(int fd, int level, int name, const void* value,
+                                        socklen_t length) noexcept {
+  if (is_plain(fd)) [[likely]] {
     return real().setsockopt(fd, level, name, value, length);
   }
   return set_option(fd, level, name, value, length);
@@ -386,21 +389,21 @@ CONTINUITY_EXPORT int WRAPPED(setsockopt)(int fd, int level, int name, const voi
 
 CONTINUITY_EXPORT int WRAPPED(getsockopt)(int fd, int level, int name, void* value,
                                           socklen_t* length) noexcept {
-  if (fd_flags(fd) == 0) [[likely]] {
+  if (is_plain(fd)) [[likely]] {
     return real().getsockopt(fd, level, name, value, length);
   }
   return get_option(fd, level, name, value, length);
 }
 
 CONTINUITY_EXPORT int WRAPPED(getsockname)(int fd, sockaddr* address, socklen_t* length) noexcept {
-  if (fd_flags(fd) == 0) [[likely]] {
+  if (is_plain(fd)) [[likely]] {
     return real().getsockname(fd, address, length);
   }
   return get_name(fd, address, length);
 }
 
-CONTINUITY_EXPORT int WRAPPED(shutdown)(int fd, int how) noexcept {
-  if (fd_flags(fd) == 0) [[likely]] {
+CONTINUITY_BUSY int WRAPPED(shutdown)(int fd, int how) noexcept {
+  if (is_plain(fd)) [[likely]] {
     return real().shutdown(fd, how);
   }
   return shut_down(fd, how);
@@ -492,7 +495,7 @@ static inline const char* shown(int directory, const char* path) {
 
 // A mode is passed on whether there is one or not: it is a register.
 
-CONTINUITY_EXPORT int WRAPPED(open)(const char* path, int flags, ...) {
+CONTINUITY_BUSY int WRAPPED(open)(const char* path, int flags, ...) {
   va_list arguments;
   va_start(arguments, flags);
   const auto mode = va_arg(arguments, mode_t);
@@ -500,7 +503,7 @@ CONTINUITY_EXPORT int WRAPPED(open)(const char* path, int flags, ...) {
   return real().open(shown(AT_FDCWD, path), flags, mode);
 }
 
-CONTINUITY_EXPORT int WRAPPED(open64)(const char* path, int flags, ...) {
+CONTINUITY_BUSY int WRAPPED(open64)(const char* path, int flags, ...) {
   va_list arguments;
   va_start(arguments, flags);
   const auto mode = va_arg(arguments, mode_t);
@@ -564,11 +567,11 @@ CONTINUITY_EXPORT FILE* WRAPPED(freopen64)(const char* path, const char* mode, F
   return real().freopen64(shown(AT_FDCWD, path), mode, file);
 }
 
-CONTINUITY_EXPORT int WRAPPED(stat)(const char* path, struct stat* status) noexcept {
+CONTINUITY_BUSY int WRAPPED(stat)(const char* path, struct stat* status) noexcept {
   return real().stat(shown(AT_FDCWD, path), status);
 }
 
-CONTINUITY_EXPORT int WRAPPED(stat64)(const char* path, struct stat64* status) noexcept {
+CONTINUITY_BUSY int WRAPPED(stat64)(const char* path, struct stat64* status) noexcept {
   return real().stat64(shown(AT_FDCWD, path), status);
 }
 
@@ -802,8 +805,8 @@ CONTINUITY_EXPORT long WRAPPED(syscall)(long number, ...) noexcept {
     case SYS_accept:
     case SYS_accept4:
       if (is_listener(fd) || is_unknown_listener(fd)) {
-        return accept_on_listener<AcceptCall::accept4>(fd, as<sockaddr>(b), as<socklen_t>(c),
-                                                       number == SYS_accept4 ? as_int(d) : 0);
+        return accept_on_listener(AcceptCall::accept4, fd, as<sockaddr>(b), as<socklen_t>(c),
+                                  number == SYS_accept4 ? as_int(d) : 0);
       }
       break;
     case SYS_bind:

@@ -1,4 +1,4 @@
-# What begins with zeros has no mapping of its own (shim/no_data.ld).
+# What begins with zeros has no mapping of its own (shim/layout.ld).
 cmake_minimum_required(VERSION 3.25)
 execute_process(COMMAND ${READELF} --section-headers --wide ${LIBRARY}
   OUTPUT_VARIABLE sections COMMAND_ERROR_IS_FATAL ANY)
