@@ -82,24 +82,17 @@ Status Channel::send(const Message& message, std::span<const int> fds, Nanosecon
   }
 }
 
-Result<Received> Channel::receive(Nanoseconds deadline, int flags) {
-  // Not zeroed: most of it is never touched.
-  const auto buffer = std::make_unique_for_overwrite<std::byte[]>(max_message_size);
-  alignas(cmsghdr) std::array<std::byte, CMSG_SPACE(kernel_max_fds * sizeof(int))> control{};
-  Received received;
-  received.fds.reserve(kernel_max_fds);  // no allocation may fail once descriptors are here
-
-  iovec body{.iov_base = buffer.get(), .iov_len = max_message_size};
-  msghdr packet{};
-  packet.msg_iov = &body;
-  packet.msg_iovlen = 1;
-  ssize_t size = -1;
+// Of the next message, which stays: 0 at the end of the conversation, too.
+Result<std::size_t> Channel::next_size(Nanoseconds deadline, int flags) {
+  iovec nothing{.iov_base = nullptr, .iov_len = 0};
   for (;;) {
-    packet.msg_control = control.data();
-    packet.msg_controllen = control.size();
-    size = sys_->recvmsg(fd_.get(), &packet, MSG_CMSG_CLOEXEC | MSG_DONTWAIT | flags);
+    msghdr packet{};
+    packet.msg_iov = &nothing;
+    packet.msg_iovlen = 1;
+    const ssize_t size =
+        sys_->recvmsg(fd_.get(), &packet, MSG_PEEK | MSG_TRUNC | MSG_DONTWAIT | flags);
     if (size >= 0) {
-      break;
+      return static_cast<std::size_t>(size);
     }
     if (errno == EINTR) {
       continue;
@@ -112,6 +105,35 @@ Result<Received> Channel::receive(Nanoseconds deadline, int flags) {
     if (auto waited = wait_for(POLLIN, deadline); !waited) {
       return waited.error();
     }
+  }
+}
+
+Result<Received> Channel::receive(Nanoseconds deadline, int flags) {
+  // Room for the longest would be a mapping of its own: to unmap that costs 100 us where the
+  // program's threads run on other processors, and nobody accepts meanwhile.
+  auto next = next_size(deadline, flags);
+  if (!next) {
+    return next.error();
+  }
+  const std::size_t room = std::min(std::max(*next, std::size_t{1}), max_message_size);
+  const auto buffer = std::make_unique_for_overwrite<std::byte[]>(room);
+  alignas(cmsghdr) std::array<std::byte, CMSG_SPACE(kernel_max_fds * sizeof(int))> control{};
+  Received received;
+  received.fds.reserve(kernel_max_fds);  // no allocation may fail once descriptors are here
+
+  iovec body{.iov_base = buffer.get(), .iov_len = room};
+  msghdr packet{};
+  packet.msg_iov = &body;
+  packet.msg_iovlen = 1;
+  ssize_t size = -1;
+  do {
+    packet.msg_control = control.data();
+    packet.msg_controllen = control.size();
+    size = sys_->recvmsg(fd_.get(), &packet, MSG_CMSG_CLOEXEC | MSG_DONTWAIT | flags);
+  } while (size < 0 && errno == EINTR);
+  if (size < 0) {
+    cut_off_ = cut_off_ || errno == ECONNRESET;
+    return last_error("receive a message");
   }
   for (cmsghdr* header = CMSG_FIRSTHDR(&packet); header != nullptr;
        header = CMSG_NXTHDR(&packet, header)) {

@@ -49,6 +49,7 @@ class Channel {
   [[nodiscard]] Result<Credentials> peer() const;
 
  private:
+  Result<std::size_t> next_size(Nanoseconds deadline, int flags);
   Result<Received> receive(Nanoseconds deadline, int flags);
   Status wait_for(short events, Nanoseconds deadline);
 

@@ -1340,6 +1340,9 @@ void Holder::go_deaf(Conversation& successor) {
   if (phase_ != phase) {
     return;  // it was gone before it could hear of it
   }
+  // Nobody accepts until it has run, and on this processor it is for what we still have to do
+  // to wait.
+  pause_for(*sys_, microsecond);
   if (!owner_->is_scattered()) {
     owner_->shut_out(left_over());
   }
