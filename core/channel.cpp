@@ -82,15 +82,10 @@ Status Channel::send(const Message& message, std::span<const int> fds, Nanosecon
   }
 }
 
-// Of the next message, which stays: 0 at the end of the conversation, too.
-Result<std::size_t> Channel::next_size(Nanoseconds deadline, int flags) {
-  iovec nothing{.iov_base = nullptr, .iov_len = 0};
+// Its size. The kernel changes the packet only where it has received.
+Result<std::size_t> Channel::receive_into(msghdr& packet, int flags, Nanoseconds deadline) {
   for (;;) {
-    msghdr packet{};
-    packet.msg_iov = &nothing;
-    packet.msg_iovlen = 1;
-    const ssize_t size =
-        sys_->recvmsg(fd_.get(), &packet, MSG_PEEK | MSG_TRUNC | MSG_DONTWAIT | flags);
+    const ssize_t size = sys_->recvmsg(fd_.get(), &packet, MSG_DONTWAIT | flags);
     if (size >= 0) {
       return static_cast<std::size_t>(size);
     }
@@ -109,9 +104,13 @@ Result<std::size_t> Channel::next_size(Nanoseconds deadline, int flags) {
 }
 
 Result<Received> Channel::receive(Nanoseconds deadline, int flags) {
+  iovec body{};
+  msghdr packet{};
+  packet.msg_iov = &body;
+  packet.msg_iovlen = 1;
   // Room for the longest would be a mapping of its own: to unmap that costs 100 us where the
   // program's threads run on other processors, and nobody accepts meanwhile.
-  auto next = next_size(deadline, flags);
+  const auto next = receive_into(packet, MSG_PEEK | MSG_TRUNC | flags, deadline);
   if (!next) {
     return next.error();
   }
@@ -121,19 +120,12 @@ Result<Received> Channel::receive(Nanoseconds deadline, int flags) {
   Received received;
   received.fds.reserve(kernel_max_fds);  // no allocation may fail once descriptors are here
 
-  iovec body{.iov_base = buffer.get(), .iov_len = room};
-  msghdr packet{};
-  packet.msg_iov = &body;
-  packet.msg_iovlen = 1;
-  ssize_t size = -1;
-  do {
-    packet.msg_control = control.data();
-    packet.msg_controllen = control.size();
-    size = sys_->recvmsg(fd_.get(), &packet, MSG_CMSG_CLOEXEC | MSG_DONTWAIT | flags);
-  } while (size < 0 && errno == EINTR);
-  if (size < 0) {
-    cut_off_ = cut_off_ || errno == ECONNRESET;
-    return last_error("receive a message");
+  body = {.iov_base = buffer.get(), .iov_len = room};
+  packet.msg_control = control.data();
+  packet.msg_controllen = control.size();
+  const auto size = receive_into(packet, MSG_CMSG_CLOEXEC | flags, deadline);
+  if (!size) {
+    return size.error();
   }
   for (cmsghdr* header = CMSG_FIRSTHDR(&packet); header != nullptr;
        header = CMSG_NXTHDR(&packet, header)) {
@@ -141,7 +133,7 @@ Result<Received> Channel::receive(Nanoseconds deadline, int flags) {
       adopt_descriptors(*sys_, *header, received.fds);
     }
   }
-  if (size == 0) {
+  if (*size == 0) {
     // The end of the conversation, or a message of no bytes: a peer's mistake.
     pollfd entry{.fd = fd_.get(), .events = POLLRDHUP, .revents = 0};
     const timespec at_once{};
@@ -154,7 +146,7 @@ Result<Received> Channel::receive(Nanoseconds deadline, int flags) {
   if ((packet.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) != 0) {
     return Error{"receive a message", EPROTO};
   }
-  auto message = decode({buffer.get(), static_cast<std::size_t>(size)});
+  auto message = decode({buffer.get(), *size});
   if (!message) {
     return message.error();
   }

@@ -6,7 +6,9 @@
 #include "core/owned_fd.hpp"
 #include "core/wire.hpp"
 
+#include <cstddef>
 #include <span>
+#include <sys/socket.h>
 #include <vector>
 
 namespace continuity {
@@ -49,7 +51,7 @@ class Channel {
   [[nodiscard]] Result<Credentials> peer() const;
 
  private:
-  Result<std::size_t> next_size(Nanoseconds deadline, int flags);
+  Result<std::size_t> receive_into(msghdr& packet, int flags, Nanoseconds deadline);
   Result<Received> receive(Nanoseconds deadline, int flags);
   Status wait_for(short events, Nanoseconds deadline);
 

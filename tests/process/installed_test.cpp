@@ -129,10 +129,9 @@ TEST_CASE("restarted under load, nothing is lost: a static program linked with w
   Place place;
   place.program = prefix / "server";
   place.environment = {"LD_PRELOAD="};
-  prefix.run_shell("cd " SOURCE_TREE "/tests/process/servers; $CC -D_GNU_SOURCE " + how +
-                   " -o $PREFIX/server "
-                   "main.c answer.c accept_loops.c poll_loops.c epoll_loops.c families.c refusal.c "
-                   "$(pkg-config --libs continuity-wrap)");
+  prefix.run_shell("cd " SOURCE_TREE "/tests/process; $CC -D_GNU_SOURCE " + how +
+                   " -o $PREFIX/server " TINY_SERVER_SOURCES
+                   " $(pkg-config --libs continuity-wrap)");
   restarts_without_loss({"threads"}, place);
 }
 

@@ -9,8 +9,6 @@
 #include <catch2/catch.hpp>
 
 #include <csignal>
-#include <cstdint>
-#include <netinet/in.h>
 #include <string>
 #include <string_view>
 #include <sys/un.h>
@@ -181,22 +179,20 @@ TEST_CASE("shutdown of its listener by a successor that is not ready does not de
 
 TEST_CASE("shutdown of a bound connection by a retired server leaves it the other half") {
   const Place place;
+  const ReservedPort own;
   const ReservedPort peer;
+  const SocketAddress address(peer.address());
   const OwnedFd listener(libc_sys(), ::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
-  sockaddr_in address{};
-  address.sin_family = AF_INET;
-  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-  address.sin_port = htons(static_cast<std::uint16_t>(peer.number()));
   const int on = 1;
   REQUIRE(::setsockopt(listener.get(), SOL_SOCKET, SO_REUSEADDR, &on, sizeof on) == 0);
-  REQUIRE(::bind(listener.get(), reinterpret_cast<sockaddr*>(&address), sizeof address) == 0);
+  REQUIRE(::bind(listener.get(), address.get(), address.length) == 0);
   REQUIRE(::listen(listener.get(), 1) == 0);
   const Process server = place.start({"threads"});
   Connection held(place.address());
   REQUIRE(held.ask("hello") == answer_of(server));
 
   const Process successor = place.restart({"threads"});
-  held.send("from-a-port " + std::to_string(peer.number()) + "\n");
+  held.send("ask " + own.address() + " " + peer.address() + "\n");
   const OwnedFd asked(libc_sys(), ::accept4(listener.get(), nullptr, nullptr, SOCK_CLOEXEC));
   char nothing = 0;
   REQUIRE(::recv(asked.get(), &nothing, 1, 0) == 0);

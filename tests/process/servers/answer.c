@@ -1,12 +1,10 @@
 // What happens on a connection, the same for every mode.
 #include "tiny.h"
 
-#include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <netinet/tcp.h>
 #include <pthread.h>
-#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -65,26 +63,22 @@ static void work_for(const char* line) {
   }
 }
 
-static struct sockaddr_in on_loopback(int port) {
-  return (struct sockaddr_in){.sin_family = AF_INET,
-                              .sin_addr.s_addr = htonl(INADDR_LOOPBACK),
-                              .sin_port = htons((uint16_t)port)};
-}
-
-// From a port of its own choice, as some protocols want it: says that it has said all, and
-// hears what the other side then says.
+// "FROM TO", both as listeners are named: says that it has said all, and hears what the other
+// side then says.
 static void ask_and_say_that_is_all(const char* line, char* answer, size_t room) {
-  struct sockaddr_in from = on_loopback(0);
-  struct sockaddr_in to = on_loopback(atoi(line));
-  socklen_t size = sizeof from;
-  int chooses = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-  bind(chooses, (struct sockaddr*)&from, sizeof from);
-  getsockname(chooses, (struct sockaddr*)&from, &size);
-  close(chooses);
-  int asks = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  char from[max_line] = "";
+  char to[max_line] = "";
+  union address own;
+  union address peer;
+  sscanf(line, "%127s %127s", from, to);
+  socklen_t own_length = parse_address(from, &own);
+  socklen_t peer_length = parse_address(to, &peer);
+  int asks = socket(own.any.sa_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  int on = 1;
+  setsockopt(asks, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
   ssize_t heard = -1;
-  if (bind(asks, (struct sockaddr*)&from, sizeof from) == 0 &&
-      connect(asks, (struct sockaddr*)&to, sizeof to) == 0 && shutdown(asks, SHUT_WR) == 0) {
+  if (bind(asks, &own.any, own_length) == 0 && connect(asks, &peer.any, peer_length) == 0 &&
+      shutdown(asks, SHUT_WR) == 0) {
     heard = read(asks, answer, room - 1);
   }
   answer[heard < 0 ? 0 : heard] = 0;
@@ -98,8 +92,8 @@ static bool answer_line(int connection, const char* line) {
   } else if (strncmp(line, "work ", 5) == 0) {
     work_for(line + 5);
   }
-  if (strncmp(line, "from-a-port ", 12) == 0) {
-    ask_and_say_that_is_all(line + 12, answer, sizeof answer - 1);
+  if (strncmp(line, "ask ", 4) == 0) {
+    ask_and_say_that_is_all(line + 4, answer, sizeof answer - 1);
   } else if (strncmp(line, "options", 7) == 0) {
     describe_options(answer, sizeof answer);
   } else if (strncmp(line, "descriptors", 11) == 0) {

@@ -65,20 +65,15 @@ static _Noreturn void wait_for_children(void) {
 }
 
 static int make_socket(bool shared) {
-  union {
-    struct sockaddr any;
-    struct sockaddr_in v4;
-  } to = {.v4 = {.sin_family = AF_INET}};
-  const char* colon = strchr(address, ':');
-  to.v4.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-  to.v4.sin_port = htons((uint16_t)atoi(colon + 1));
-  int fd = socket(AF_INET, SOCK_STREAM, 0);
+  union address to;
+  socklen_t length = parse_address(address, &to);
+  int fd = socket(to.any.sa_family, SOCK_STREAM, 0);
   int on = 1;
   setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
   if (shared) {
     setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &on, sizeof on);
   }
-  if (bind(fd, &to.any, sizeof to) != 0) {
+  if (bind(fd, &to.any, length) != 0) {
     say("bind %s", errno == EADDRINUSE ? "EADDRINUSE" : strerror(errno));
     exit(1);
   }
