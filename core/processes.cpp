@@ -262,25 +262,25 @@ std::string read_link(const Sys& sys, int directory, const std::string& path) {
 }
 
 std::string read_proc(const Sys& sys, int proc, const std::string& path) {
-  // Most are short, and what is written to here stays with the process.
-  std::size_t chunk = 2048;
-  constexpr std::size_t longest_chunk = std::size_t{64} * 1024;
+  // Most are short, and each page that is written to here for the first time costs more than
+  // another read.
+  constexpr std::size_t at_first = 2048;
+  constexpr std::size_t longest_step = std::size_t{64} * 1024;
   std::string text;
   const OwnedFd file(sys, sys.openat(proc, path.c_str(), O_RDONLY | O_CLOEXEC, 0));
   if (!file.is_open()) {
     return text;
   }
-  for (;;) {
-    const std::size_t used = text.size();
-    text.resize(used + chunk);
-    const ssize_t size = sys.read(file.get(), text.data() + used, chunk);
-    text.resize(used + (size > 0 ? static_cast<std::size_t>(size) : 0));
+  for (std::size_t used = 0;;) {
+    if (used == text.size()) {
+      text.resize(used + std::clamp(used, at_first, longest_step));
+    }
+    const ssize_t size = sys.read(file.get(), text.data() + used, text.size() - used);
     if (size <= 0) {
+      text.resize(used);
       return text;
     }
-    if (static_cast<std::size_t>(size) > chunk / 2) {
-      chunk = longest_chunk;
-    }
+    used += static_cast<std::size_t>(size);
   }
 }
 

@@ -81,7 +81,7 @@ void wake(AcceptSlot& slot) {
 
 void wake_sleepers(int fd) noexcept {
   make_accepts_visible();
-  for (AcceptSlot& slot : all_accept_slots()) {
+  for (AcceptSlot& slot : used_accept_slots()) {
     if ((slot.where.load() & ~AcceptSlot::parked) == AcceptSlot::inside(fd)) {
       wake(slot);
     }
@@ -263,7 +263,7 @@ void ProcessOwner::note_reviving(int fd) {
   process_->retired_names.erase(fd);
   add_fd_flags(fd, fd_flag::listening);
   remove_fd_flags(fd, fd_flag::retired | fd_flag::blocking);
-  for (AcceptSlot& slot : all_accept_slots()) {
+  for (AcceptSlot& slot : used_accept_slots()) {
     std::int64_t asleep = AcceptSlot::inside(fd) | AcceptSlot::parked;
     slot.where.compare_exchange_strong(asleep, AcceptSlot::inside(fd));
   }
@@ -275,9 +275,9 @@ void ProcessOwner::note_revived(int fd) {
 
 bool ProcessOwner::is_waited_for(int fd) const {
   return (fd_flags(fd) & fd_flag::polled) != 0 ||
-         std::any_of(
-             all_accept_slots().begin(), all_accept_slots().end(),
-             [&](const AcceptSlot& slot) { return slot.called.load() == AcceptSlot::inside(fd); });
+         std::ranges::any_of(used_accept_slots(), [&](const AcceptSlot& slot) {
+           return slot.called.load() == AcceptSlot::inside(fd);
+         });
 }
 
 bool ProcessOwner::clear_sends(int fd, Nanoseconds deadline) {
@@ -286,7 +286,7 @@ bool ProcessOwner::clear_sends(int fd, Nanoseconds deadline) {
   const auto sends = [&](const AcceptSlot& slot) {
     return slot.where.load() == (AcceptSlot::inside(fd) | AcceptSlot::sends);
   };
-  while (std::any_of(all_accept_slots().begin(), all_accept_slots().end(), sends)) {
+  while (std::ranges::any_of(used_accept_slots(), sends)) {
     if (now(sys) > deadline) {
       return false;
     }
@@ -303,7 +303,7 @@ bool ProcessOwner::clear_accepts(std::span<const int> fds, Nanoseconds deadline)
   make_accepts_visible();
   for (;;) {
     bool clear = true;
-    for (AcceptSlot& slot : all_accept_slots()) {
+    for (AcceptSlot& slot : used_accept_slots()) {
       const std::int64_t where = slot.where.load();
       if (std::none_of(fds.begin(), fds.end(),
                        [&](int fd) { return where == AcceptSlot::inside(fd); })) {

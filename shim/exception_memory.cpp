@@ -2,6 +2,7 @@
 // from the heap of every process at its start, for the case that an exception has
 // to be thrown when there is no memory. Ours for that case are small and few.
 #include "shim/memory.hpp"
+#include "shim/placement.hpp"
 
 #include <array>
 #include <atomic>
@@ -20,7 +21,7 @@ constexpr std::size_t reserve_count = 16;
 struct alignas(16) Reserve {
   std::array<std::byte, reserve_size> bytes;
 };
-constinit std::array<Reserve, reserve_count> g_reserves{};
+CONTINUITY_LARGE_DATA constinit std::array<Reserve, reserve_count> g_reserves{};
 constinit std::array<std::atomic<bool>, reserve_count> g_taken{};
 
 void* take_reserve(std::size_t size) noexcept {

@@ -3,6 +3,7 @@
 #include "core/clock.hpp"
 #include "shim/hooks.hpp"
 #include "shim/own_descriptors.hpp"
+#include "shim/placement.hpp"
 #include "shim/process.hpp"
 #include "shim/real_calls.hpp"
 
@@ -20,12 +21,12 @@ namespace continuity::shim {
 namespace {
 
 // The variable as it was at the start: looked at without a lock.
-constinit std::array<char, 4096> g_paths{};
+CONTINUITY_LARGE_DATA constinit std::array<char, 4096> g_paths{};
 constinit SharedHiding* g_shared = nullptr;
 // What wrappers are given, in turn: nobody makes so many calls with hidden paths at
 // once. A wrapper that had the room itself would need it on its stack for each call.
 using PathRoom = std::array<char, 4096>;
-constinit std::array<PathRoom, 32> g_rooms{};
+CONTINUITY_LARGE_DATA constinit std::array<PathRoom, 32> g_rooms{};
 constinit std::atomic<unsigned> g_next_room{0};
 
 HidingStage stage() {

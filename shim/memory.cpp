@@ -1,5 +1,7 @@
 #include "shim/memory.hpp"
 
+#include "shim/placement.hpp"
+
 #include <array>
 #include <bit>
 #include <cstddef>
@@ -37,8 +39,7 @@ constexpr std::size_t whole_mapping = kinds;
 constexpr std::size_t first_room = std::size_t{64} * 1024;
 constexpr std::size_t more_room = std::size_t{256} * 1024;
 
-// Aligned so that it comes before what is larger and less used (CMakeLists.txt).
-alignas(64) constinit std::array<std::byte, first_room> g_first_room{};
+alignas(4096) CONTINUITY_LARGE_DATA constinit std::array<std::byte, first_room> g_first_room{};
 constinit std::byte* g_unused = nullptr;  // nothing has been taken
 constinit std::size_t g_unused_size = 0;
 constinit std::array<FreeBlock*, kinds> g_free{};

@@ -1,6 +1,7 @@
 #include "shim/own_descriptors.hpp"
 
 #include "core/result.hpp"
+#include "shim/placement.hpp"
 #include "shim/real_calls.hpp"
 #include "shim/watch.hpp"
 
@@ -44,7 +45,7 @@ constexpr std::size_t handles = 65'536;
 constexpr int no_number = -1;
 
 // By handle, the number plus one: zero is a free handle.
-constinit std::array<std::atomic<int>, handles> g_numbers{};
+CONTINUITY_LARGE_DATA constinit std::array<std::atomic<int>, handles> g_numbers{};
 // No handle at or above it has ever been given out.
 constinit std::atomic<int> g_handle_limit{0};
 // Below it handles are likely to be in use: where to begin to look.

@@ -1,6 +1,6 @@
 #include "shim/real_calls.hpp"
 
-#include "shim/busy.hpp"
+#include "shim/placement.hpp"
 
 #include <array>
 #include <cerrno>

@@ -109,7 +109,8 @@ extern "C" {
 }
 #endif
 
-struct RealCalls {
+// Whole lines of the processor's cache: so what comes behind it begins one (watch.cpp).
+struct alignas(64) RealCalls {
 #ifdef CONTINUITY_WRAP
 #define CALL(name) RealCall<decltype(::name), Call::name> name{&__real_##name};
 #else

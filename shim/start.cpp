@@ -7,6 +7,7 @@
 
 #include "core/proc_text.hpp"
 #include "core/processes.hpp"
+#include "shim/placement.hpp"
 #include "shim/real_calls.hpp"
 
 #include <algorithm>
@@ -38,9 +39,10 @@ struct Kept {
   bool has_mask;
   bool is_there;
   std::array<char, 1024> directory;
-  std::array<char, std::size_t{16} * 1024> text;  // arguments and variables, as they lay there
 };
 constinit Kept g_kept{};
+// Arguments and variables, as they lay there.
+CONTINUITY_LARGE_DATA constinit std::array<char, std::size_t{16} * 1024> g_kept_text{};
 
 // The kernel puts all arguments and then all variables into one piece of memory.
 void keep_text(int argc, char** argv, char** variables) noexcept {
@@ -55,10 +57,10 @@ void keep_text(int argc, char** argv, char** variables) noexcept {
   }
   // Somebody may have changed them before us (a library's constructor, setenv).
   if (middle < begin || end < middle ||
-      static_cast<std::size_t>(end - begin) > g_kept.text.size()) {
+      static_cast<std::size_t>(end - begin) > g_kept_text.size()) {
     return;
   }
-  std::memcpy(g_kept.text.data(), begin, static_cast<std::size_t>(end - begin));
+  std::memcpy(g_kept_text.data(), begin, static_cast<std::size_t>(end - begin));
   g_kept.arguments_size = static_cast<std::size_t>(middle - begin);
   g_kept.size = static_cast<std::size_t>(end - begin);
 }
@@ -126,7 +128,7 @@ std::string program_of(const Sys& sys, int proc, const std::string& directory) {
 
 Start how_started(const Sys& sys, int proc) {
   Start start;
-  const std::string_view text(g_kept.text.data(), g_kept.size);
+  const std::string_view text(g_kept_text.data(), g_kept.size);
   if (g_kept.size != 0) {
     start.arguments = split_at_zeros(text.substr(0, g_kept.arguments_size));
     start.environment = split_at_zeros(text.substr(g_kept.arguments_size));

@@ -1,6 +1,6 @@
 #include "shim/watch.hpp"
 
-#include "shim/busy.hpp"
+#include "shim/placement.hpp"
 #include "shim/real_calls.hpp"
 
 #include <bit>
@@ -152,7 +152,7 @@ void take_short_way(AcceptSlot& slot) noexcept {
 }
 
 void leave_short_ways() noexcept {
-  for (AcceptSlot& slot : all_accept_slots()) {
+  for (AcceptSlot& slot : used_accept_slots()) {
     if (slot.short_way.load()) {
       slot.short_way.store(false);
     }

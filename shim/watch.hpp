@@ -220,6 +220,17 @@ inline std::span<AcceptSlot> all_accept_slots() {
   return {slots, slots == nullptr ? 0 : accept_slots};
 }
 
+// Those that are a thread's, or have been: they are taken from the first on. What lies behind
+// is not looked at, since a look makes the kernel find a page for it.
+inline std::span<AcceptSlot> used_accept_slots() {
+  const std::span<AcceptSlot> all = all_accept_slots();
+  std::size_t used = 0;
+  while (used < all.size() && all[used].thread.load() != 0) {
+    ++used;
+  }
+  return all.first(used);
+}
+
 // The calling thread's slot, if it has ever had one. It may be another's by now
 // in a forked child; then it says nothing of a short way.
 extern __attribute__((tls_model("initial-exec"))) constinit thread_local AcceptSlot* t_accept_slot;

@@ -1,7 +1,7 @@
 // How a wrapper is declared, in the files that hold them.
 #pragma once
 
-#include "shim/busy.hpp"
+#include "shim/placement.hpp"
 
 #ifdef CONTINUITY_WRAP
 #define WRAPPED(name) __wrap_##name

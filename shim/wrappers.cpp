@@ -148,7 +148,8 @@ NOT_INLINED CONTINUITY_BUSY_CODE static int look_and_epoll_wait(int epoll, epoll
       ::clock_gettime(CLOCK_MONOTONIC_COARSE, &began);
     }
     const int count = real().epoll_wait(epoll, events, room, timeout);
-    if (apart_state() == ApartState::apart && !has_bell_among(events, count)) [[likely]] {
+    // Whoever has asked for help meanwhile has rung the bell, or is seen by the next wait.
+    if (count > 0 && !has_bell_among(events, count)) [[likely]] {
       return count;
     }
     return end_epoll_wait_with_bell(epoll, events, room, timeout, count, began);

@@ -1,5 +1,5 @@
 # What is called for each request, and what is looked at there, is in one page each
-# (shim/busy.hpp).
+# (shim/placement.hpp).
 cmake_minimum_required(VERSION 3.25)
 execute_process(COMMAND ${READELF} --section-headers --wide ${LIBRARY}
   OUTPUT_VARIABLE sections COMMAND_ERROR_IS_FATAL ANY)
@@ -18,21 +18,19 @@ endif()
 if(NOT sections MATCHES " \\.bss\\.busy +NOBITS +([0-9a-f]+)")
   message(FATAL_ERROR "There is no section .bss.busy")
 endif()
-set(begin ${CMAKE_MATCH_1})
-# The flags of the first descriptors are in that page with what is before them.
-if(NOT symbols MATCHES "([0-9a-f]+) [0-9a-f]+ b continuity::shim::g_fd_table")
-  message(FATAL_ERROR "There is no table of descriptors")
-endif()
-math(EXPR before "0x${CMAKE_MATCH_1} - 0x${begin}" OUTPUT_FORMAT HEXADECIMAL)
-if(before GREATER 0x800)
-  message(FATAL_ERROR ".bss.busy: ${before} bytes leave no room for flags in the first page")
-endif()
-foreach(name g_real_calls g_gate g_notifier)
+math(EXPR busy "0x${CMAKE_MATCH_1} / ${page}")
+# Of the table, the flags of the first 256 descriptors.
+foreach(name g_real_calls g_gate g_notifier g_fd_table)
   if(NOT symbols MATCHES "([0-9a-f]+) ([0-9a-f]+) b continuity::shim::${name}")
     message(FATAL_ERROR "There is no ${name}")
   endif()
-  math(EXPR after "0x${CMAKE_MATCH_1} - 0x${begin}")
-  if(after LESS 0 OR after GREATER 0xfff)
+  set(size 0x${CMAKE_MATCH_2})
+  if(name STREQUAL g_fd_table)
+    set(size 256)
+  endif()
+  math(EXPR first "0x${CMAKE_MATCH_1} / ${page}")
+  math(EXPR last "(0x${CMAKE_MATCH_1} + ${size} - 1) / ${page}")
+  if(NOT first EQUAL busy OR NOT last EQUAL busy)
     message(FATAL_ERROR "${name} is not in the busy page")
   endif()
 endforeach()
