@@ -111,11 +111,8 @@ std::optional<std::int64_t> age_of(pid_t process) {
   if (started == 0) {
     return std::nullopt;
   }
-  timespec since_boot{};
-  libc_sys().clock_gettime(CLOCK_BOOTTIME, &since_boot);
   const auto ticks = static_cast<std::uint64_t>(::sysconf(_SC_CLK_TCK));
-  const std::int64_t time =
-      static_cast<std::int64_t>(since_boot.tv_sec) * second + since_boot.tv_nsec;
+  const Nanoseconds time = time_of(libc_sys(), CLOCK_BOOTTIME);
   return std::max<std::int64_t>(time - static_cast<std::int64_t>(started * (second / ticks)), 0);
 }
 

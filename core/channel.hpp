@@ -37,6 +37,9 @@ class Channel {
   Status send(const Message& message, std::span<const int> fds, Nanoseconds deadline);
   Status send(const Message& message, Nanoseconds deadline) { return send(message, {}, deadline); }
 
+  // Until there is something to receive, awake: it must not be far. For so long at most.
+  void look_out(Nanoseconds time) const;
+
   // ECONNRESET when the other side is gone; EPROTO for anything that is not a
   // message of ours: then every descriptor that came with it has been closed.
   Result<Received> receive(Nanoseconds deadline) { return receive(deadline, 0); }

@@ -14,17 +14,23 @@ constexpr Nanoseconds millisecond = 1'000'000;
 constexpr Nanoseconds second = 1'000'000'000;
 constexpr Nanoseconds never = INT64_MAX;
 
-inline Nanoseconds now(const Sys& sys) {
-  timespec time{};
-  sys.clock_gettime(CLOCK_MONOTONIC, &time);
+inline Nanoseconds to_nanoseconds(const timespec& time) {
   return static_cast<Nanoseconds>(time.tv_sec) * second + time.tv_nsec;
+}
+
+inline Nanoseconds time_of(const Sys& sys, clockid_t clock) {
+  timespec time{};
+  sys.clock_gettime(clock, &time);
+  return to_nanoseconds(time);
+}
+
+inline Nanoseconds now(const Sys& sys) {
+  return time_of(sys, CLOCK_MONOTONIC);
 }
 
 // What the calling thread has used of a processor.
 inline Nanoseconds processor_time(const Sys& sys) {
-  timespec time{};
-  sys.clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time);
-  return static_cast<Nanoseconds>(time.tv_sec) * second + time.tv_nsec;
+  return time_of(sys, CLOCK_THREAD_CPUTIME_ID);
 }
 
 inline Nanoseconds after(const Sys& sys, Nanoseconds wait) {
@@ -40,6 +46,22 @@ inline timespec to_timespec(Nanoseconds time) {
 inline void pause_for(const Sys& sys, Nanoseconds time) {
   const timespec pause = to_timespec(time);
   sys.ppoll(nullptr, 0, &pause);
+}
+
+// Looks again and again whether something is there that comes soon, for so long at most.
+// Who sleeps instead runs again only 50 to 150 us after it has been woken, where a processor
+// that has nothing to do is given back to a hypervisor or sleeps deeply. Meanwhile others run.
+constexpr Nanoseconds soon = 300 * microsecond;
+
+template <typename Look>
+bool look_for(const Sys& sys, Nanoseconds time, Look is_there) {
+  for (const Nanoseconds end = now(sys) + time; !is_there();) {
+    if (now(sys) >= end) {
+      return false;
+    }
+    sys.sched_yield();
+  }
+  return true;
 }
 
 }  // namespace continuity

@@ -187,6 +187,9 @@ pid_t Generation::expected_leader() const {
     return main;
   }
   const pid_t self = sys_->getpid();
+  if (living.empty()) {
+    return self;  // without a look at all that are above it, on the way to its READY
+  }
   constexpr int deepest = 64;
   pid_t above = self;
   for (int i = 0; i < deepest && above > 1; ++i) {
@@ -437,6 +440,7 @@ void Generation::ring() {
 bool Generation::await_others(Nanoseconds deadline, Error* failure, const Asking* asking) {
   const std::uint32_t wanted = page_->sequence.load();
   Nanoseconds next_check = 0;
+  const Nanoseconds begun = now(*sys_);
   for (;;) {
     const Nanoseconds time = now(*sys_);
     // Not at every answer: a thousand would each have a thousand looked at.
@@ -474,6 +478,9 @@ bool Generation::await_others(Nanoseconds deadline, Error* failure, const Asking
     }
     if (asking != nullptr) {
       take_offers(*asking);  // or there is no room for more
+    }
+    if (look_for(*sys_, begun + soon - time, [&] { return page_->done.load() != seen; })) {
+      continue;
     }
     const timespec pause = to_timespec(std::min(deadline, next_check) - time);
     sys_->futex(&page_->done, FUTEX_WAIT, seen, &pause);

@@ -668,10 +668,8 @@ void Holder::report_listeners(Message& report) {
 // ---- What has been ----------------------------------------------------------------
 
 void Holder::begin_record(Nanoseconds found) {
-  timespec wall{};
-  sys_->clock_gettime(CLOCK_REALTIME, &wall);
   Restart restart{.predecessor = sys_->getpid(), .successor = successor_};
-  restart.wall = static_cast<std::int64_t>(wall.tv_sec) * second + wall.tv_nsec;
+  restart.wall = time_of(*sys_, CLOCK_REALTIME);
   restart.note(RestartStep::found, found);
   restart.note(RestartStep::claimed, attempt_began_);
   owner_->journal().add(restart);
@@ -1313,6 +1311,23 @@ Nanoseconds Holder::probation() const {
   return datagrams ? std::max(options_->probation, least_time_to_answer) : options_->probation;
 }
 
+// Nobody accepts until the successor has run, and on this processor it is for what we still
+// have to do to wait. What somebody else says comes before that. (What it has said itself may
+// lie there still: Channel::look.)
+void Holder::give_way_to(const Conversation& successor) {
+  std::vector<pollfd> channels;
+  for (const Conversation& conversation : conversations_) {
+    if (conversation.channel.is_open()) {
+      channels.push_back(
+          {.fd = conversation.channel.fd(),
+           .events = static_cast<short>(&conversation == &successor ? POLLRDHUP : POLLIN),
+           .revents = 0});
+    }
+  }
+  const timespec longest = to_timespec(millisecond);
+  sys_->ppoll(channels.data(), channels.size(), &longest);
+}
+
 void Holder::go_deaf(Conversation& successor) {
   const HolderPhase phase = phase_;
   auto ids = sorted(successor.claimed);
@@ -1340,9 +1355,7 @@ void Holder::go_deaf(Conversation& successor) {
   if (phase_ != phase) {
     return;  // it was gone before it could hear of it
   }
-  // Nobody accepts until it has run, and on this processor it is for what we still have to do
-  // to wait.
-  pause_for(*sys_, microsecond);
+  give_way_to(successor);
   if (!owner_->is_scattered()) {
     owner_->shut_out(left_over());
   }

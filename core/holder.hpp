@@ -268,6 +268,7 @@ class Holder {
   void note_outcome(RestartOutcome outcome);
   void note_overlapped(Conversation& conversation, const Message& ready);
   void go_deaf(Conversation& successor);
+  void give_way_to(const Conversation& successor);
   void send_retired(Conversation& successor);
   void leave();
   void abort_attempt();

@@ -102,6 +102,8 @@ struct Page {
   // A process that has claimed nothing itself waits for work on what was claimed:
   // it has executed another program, or was given the listener.
   std::atomic<std::uint32_t> ready_requested;
+  // Counts what has been set on sockets that stand for listeners claimed.
+  std::atomic<std::uint32_t> model_changes;
   std::atomic<std::uint32_t> ready_said;  // a process has sent READY=1
   std::array<std::atomic<std::uint64_t>, max_noted_claims> claimed_inodes;
   std::atomic<std::uint32_t> claimed_count;  // may be more than there is room for

@@ -4,6 +4,7 @@
 
 #include <csignal>
 #include <fcntl.h>
+#include <sched.h>
 #include <sys/eventfd.h>
 #include <sys/file.h>
 #include <sys/ioctl.h>
@@ -116,6 +117,7 @@ const Sys& libc_sys() {
       .renameat = ::renameat,
       .renameat2 = ::renameat2,
       .rt_sigaction = shaped::rt_sigaction,
+      .sched_yield = ::sched_yield,
       .sendmsg = ::sendmsg,
       .setrlimit = shaped::setrlimit,
       .setsockopt = ::setsockopt,

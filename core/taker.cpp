@@ -835,6 +835,7 @@ bool Taker::ask(Rendezvous& rendezvous, Conversation& conversation, Evidence evi
   if (const auto sent = say_ready(conversation.channel, ready); !sent) {
     log_->debug("pid {}: {}: {}", pid, sent.error().step, error_text(sent.error().code));
   }
+  conversation.channel.look_out(soon);
   const auto received = conversation.channel.receive(after(*sys_, answer_time));
   TakerEvent event = TakerEvent::aborted;
   std::string text = "its channel is closed, though it lives";
@@ -894,6 +895,16 @@ void Taker::append_descriptors(std::vector<int>& fds) const {
       fds.push_back(offer.fd.get());
     }
   }
+}
+
+std::vector<pid_t> Taker::predecessors() const {
+  std::vector<pid_t> predecessors;
+  for (const Conversation& conversation : conversations_) {
+    if (conversation.is_wanted()) {
+      predecessors.push_back(conversation.inventory.pid);
+    }
+  }
+  return predecessors;
 }
 
 Taker::Outcome Taker::become_owner(Rendezvous& rendezvous, Share share, Evidence evidence) {

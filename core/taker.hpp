@@ -118,6 +118,9 @@ class Taker {
     Journal journal{};                  // what has been before
   };
 
+  // Who has what is to be asked for.
+  [[nodiscard]] std::vector<pid_t> predecessors() const;
+
   // Says READY for everything claimed and waits for the answers. `shared`: for
   // what other processes have too, or for what is this one's alone.
   enum class Share { all, own };

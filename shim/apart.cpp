@@ -453,10 +453,6 @@ int remove_bell(epoll_event* events, int count) noexcept {
   return static_cast<int>(end - all.begin());
 }
 
-Nanoseconds in_nanoseconds(const timespec& time) {
-  return static_cast<Nanoseconds>(time.tv_sec) * second + time.tv_nsec;
-}
-
 // Behind the time by less than a tick, and for a tenth of the price.
 timespec coarse_time() noexcept {
   timespec time{};
@@ -468,8 +464,8 @@ timespec coarse_time() noexcept {
 Nanoseconds rest_of(Nanoseconds timeout, const timespec& began) noexcept {
   timespec tick{};
   ::clock_getres(CLOCK_MONOTONIC_COARSE, &tick);
-  const Nanoseconds passed = in_nanoseconds(coarse_time()) - in_nanoseconds(began);
-  return std::max<Nanoseconds>(timeout + in_nanoseconds(tick) - passed, 0);
+  const Nanoseconds passed = to_nanoseconds(coarse_time()) - to_nanoseconds(began);
+  return std::max<Nanoseconds>(timeout + to_nanoseconds(tick) - passed, 0);
 }
 
 // wait(timeout) has returned this. Where there was nothing but the bell, again for what is
@@ -536,7 +532,7 @@ int epoll_pwait2_with_bell(int epoll, epoll_event* events, int room, const times
                            const sigset_t* mask) {
   constexpr std::int64_t longest = 1'000'000'000;  // seconds, that a number of ns has room for
   const bool ends = timeout != nullptr && timeout->tv_sec >= 0 && timeout->tv_sec < longest;
-  const Nanoseconds time = ends ? in_nanoseconds(*timeout) : never;
+  const Nanoseconds time = ends ? to_nanoseconds(*timeout) : never;
   return wait_with_bell(epoll, events, time, [&](Nanoseconds rest) {
     const timespec left = to_timespec(rest);
     return real().epoll_pwait2(epoll, events, room, rest == never ? timeout : &left, mask);

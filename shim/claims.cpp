@@ -530,11 +530,14 @@ int set_option(int fd, int level, int name, const void* value, socklen_t length)
     return -1;
   }
   const int result = real().setsockopt(stand_for(fd), level, name, value, length);
-  if (result == 0 && is_claimed(fd) && !is_carried_over(level, name)) {
+  if (result == 0 && is_claimed(fd)) {
     try {
       const SlowPath process(Process::existing());
+      if (process && process->page != nullptr) {
+        process->page->model_changes.fetch_add(1);
+      }
       ClaimedListener* claim = process ? process->claim_of(fd) : nullptr;
-      if (claim != nullptr) {
+      if (claim != nullptr && !is_carried_over(level, name)) {
         const auto* bytes = static_cast<const std::byte*>(value);
         claim->recorded.push_back({level, name, {bytes, bytes + length}});
       }

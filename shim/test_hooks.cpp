@@ -41,8 +41,8 @@ bool is_among(std::string_view name, const std::array<std::string_view, N>& name
 
 // What never fails for want of descriptors or memory, and what gives them back.
 bool may_fail(std::string_view name) {
-  constexpr std::array<std::string_view, 10> never_fails{
-      "close", "clock_gettime", "getpid", "geteuid", "number",
+  constexpr std::array<std::string_view, 11> never_fails{
+      "close", "clock_gettime", "getpid", "geteuid", "number", "sched_yield",
       "futex", "kill",          "tgkill", "gettid",  "ppoll"};
   return !is_among(name, never_fails);
 }

@@ -67,6 +67,13 @@ World::World() : proc(open_proc()) {
   taker_sys.hooks.ppoll = [this](pollfd* fds, nfds_t count, const timespec* timeout) {
     return wait(fds, count, timeout);
   };
+  taker_sys.hooks.sched_yield = [this] {
+    if (runs_at_yield) {
+      run_all();
+    }
+    time_ += microsecond;
+    return 0;
+  };
   log_sys.hooks.openat = [](int, const char*, int, mode_t) { return 1000; };
   log_sys.hooks.write = [this](int, const void* data, std::size_t size) {
     lines.emplace_back(static_cast<const char*>(data), size);

@@ -55,6 +55,7 @@ class World {
   std::vector<Predecessor*> predecessors;
   // Runs whenever somebody waits: a peer that a test plays itself.
   std::function<void()> on_wait;
+  bool runs_at_yield = false;  // who yields lets the others run, as who waits
 
  private:
   int wait(pollfd* fds, nfds_t count, const timespec* timeout);

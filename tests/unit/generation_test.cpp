@@ -103,6 +103,7 @@ struct Scene {
   OwnedFd bell = own(::eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC));
   std::unique_ptr<Page> page = std::make_unique<Page>();
   Nanoseconds time = 1000 * second;
+  bool runs_at_yield = false;  // the others, as when somebody waits
   std::vector<std::pair<pid_t, int>> signals;
   std::vector<std::unique_ptr<Peer>> peers;
   bool running = false;
@@ -204,6 +205,13 @@ struct Scene {
     };
     kernel.hooks.clock_gettime = [this](clockid_t, timespec* answered) {
       *answered = to_timespec(time);
+      return 0;
+    };
+    kernel.hooks.sched_yield = [this, self] {
+      if (runs_at_yield) {
+        let_run(self);
+      }
+      time += microsecond;
       return 0;
     };
     kernel.hooks.futex = [this, self](std::atomic<std::uint32_t>*, int, std::uint32_t,
@@ -462,6 +470,26 @@ TEST_CASE("a process that dies while it is waited for is not waited for any long
   CHECK(scene.prepare());
   REQUIRE(died != 0);
   CHECK(scene.time - died <= 3 * millisecond);
+}
+
+TEST_CASE("answers that come soon are waited for awake", "[generation]") {
+  Scene scene;
+  scene.begin();
+  scene.runs_at_yield = true;
+  const auto call = scene.at(0).kernel.hooks.futex;
+  int sleeps = 0;
+  scene.at(0).kernel.hooks.futex = [&](std::atomic<std::uint32_t>* word, int operation,
+                                       std::uint32_t value, const timespec* timeout) {
+    sleeps += operation == FUTEX_WAIT ? 1 : 0;
+    return call(word, operation, value, timeout);
+  };
+  CHECK(scene.prepare());
+  CHECK(scene.retire(id_1));
+  CHECK(sleeps == 0);
+
+  scene.at(1).stopped = true;  // and those that do not are not
+  CHECK_FALSE(scene.retire(id_2));
+  CHECK(sleeps > 0);
 }
 
 TEST_CASE("who is deaf leaves the processors to the others until all are", "[generation]") {

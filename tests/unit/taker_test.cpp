@@ -160,6 +160,32 @@ TEST_CASE("READY makes the successor the owner, and the predecessor deaf before 
   CHECK(world.logged("handed " + what + " over to pid " + pid + " in "));
 }
 
+TEST_CASE("who has said READY stays awake for an answer that comes soon", "[taker]") {
+  World world;
+  Predecessor predecessor(world);
+  Rendezvous rendezvous = world.open_rendezvous(world.taker_sys);
+  Taker taker = world.make_taker(2);
+  REQUIRE(taker.claim(rendezvous, predecessor.wanted()).found == Found::claimed);
+  world.runs_at_yield = true;
+  const auto call = world.taker_sys.hooks.ppoll;
+  Nanoseconds asleep = 0;
+  world.taker_sys.hooks.ppoll = [&](pollfd* fds, nfds_t count, const timespec* timeout) {
+    const Nanoseconds began = world.time();
+    const int ready = call(fds, count, timeout);
+    asleep += world.time() - began;
+    return ready;
+  };
+  SECTION("and sees it then") {
+    CHECK(taker.become_owner(rendezvous).owner);
+    CHECK(asleep == 0);
+  }
+  SECTION("but sleeps where none comes") {
+    predecessor.stopped = true;
+    CHECK_FALSE(taker.become_owner(rendezvous).owner);
+    CHECK(asleep > 0);
+  }
+}
+
 TEST_CASE("several listeners are granted at once and claimed one by one", "[taker]") {
   World world;
   const std::string path = world.directory.path() + "/s";
