@@ -7,8 +7,10 @@
 // Each connection to 127.0.0.1:PORT says TEXT, with \r and \n understood, and is answered
 // when "pid=NUMBER\n" has come: whoever serves says who it is. Commands come one a line on
 // standard input, each is answered by a line of JSON: "mark" forgets what was counted,
-// "stats" tells what has been since, and "who" only who has answered, first and last and how
-// often, which takes no time. It ends with its input. Times are of CLOCK_MONOTONIC.
+// "stats" tells what has been since, "who" only who has answered, first and last and how
+// often, which takes no time, and "silence FROM TO" the longest time without an answer of
+// which a part is between these. It ends with its input. Times are nanoseconds of
+// CLOCK_MONOTONIC.
 //
 // It asks for a real-time priority. What it is late with all the same, because the machine
 // did not let it run, is no server's doing, and taken out of all times.
@@ -66,8 +68,11 @@ static struct counts {
 static struct connection* connections;
 static struct server servers[max_servers];
 static size_t server_count;
-static int64_t* times;  // of what was answered
-static size_t times_room;
+static struct answer {
+  int64_t at, took;
+  int64_t lost;  // lost_time by then
+} * answers;
+static size_t answers_room;
 static int epoll, timer, highest;
 static int64_t interval, next_tick;
 static int64_t lost_time;  // in which we did not run
@@ -123,12 +128,13 @@ static void note_answer(int64_t begun, int64_t lost, long pid) {
   counts.longest_gap = gap_until(at);
   counts.last_answer = at;
   counts.lost_by_then = lost_time;
-  if ((size_t)counts.answered == times_room) {
-    times_room = times_room == 0 ? 65536 : 2 * times_room;
-    times = realloc(times, times_room * sizeof *times);
-    check(times != NULL, "realloc");
+  if ((size_t)counts.answered == answers_room) {
+    answers_room = answers_room == 0 ? 65536 : 2 * answers_room;
+    answers = realloc(answers, answers_room * sizeof *answers);
+    check(answers != NULL, "realloc");
   }
-  times[counts.answered++] = took > 0 ? took : 0;
+  answers[counts.answered++] =
+      (struct answer){.at = at, .took = took > 0 ? took : 0, .lost = lost_time};
   note_server(pid, at);
 }
 
@@ -138,10 +144,36 @@ static int compare(const void* one, const void* other) {
   return (a > b) - (a < b);
 }
 
+// The times that they took, in order, for whoever frees them.
+static int64_t* sorted_times(void) {
+  const size_t count = (size_t)counts.answered;
+  int64_t* times = malloc((count + 1) * sizeof *times);
+  check(times != NULL, "malloc");
+  for (size_t i = 0; i < count; ++i) {
+    times[i] = answers[i].took;
+  }
+  qsort(times, count, sizeof *times, compare);
+  return times;
+}
+
 // The smallest that this share of them, in thousandths, does not exceed.
-static int64_t percentile(long share) {
+static int64_t percentile(const int64_t* times, long share) {
   const long rank = (counts.answered * share + 999) / 1000;
   return counts.answered == 0 ? 0 : times[rank > 0 ? rank - 1 : 0];
+}
+
+static void tell_silence(int64_t from, int64_t to) {
+  int64_t longest = 0;
+  for (long i = 1; i < counts.answered; ++i) {
+    const struct answer* before = &answers[i - 1];
+    const struct answer* after = &answers[i];
+    if (after->at > from && before->at < to) {
+      const int64_t silence = after->at - before->at - (after->lost - before->lost);
+      longest = silence > longest ? silence : longest;
+    }
+  }
+  printf("{\"silence\":%" PRId64 "}\n", longest);
+  fflush(stdout);
 }
 
 static void tell_servers(void) {
@@ -156,16 +188,15 @@ static void tell_servers(void) {
 
 static void tell_all(void) {
   const int64_t gap = gap_until(now());
-  if (counts.answered > 0) {
-    qsort(times, (size_t)counts.answered, sizeof *times, compare);
-  }
+  int64_t* times = sorted_times();
   printf(
       "{\"answered\":%ld,\"refused\":%ld,\"reset\":%ld,\"closed\":%ld,\"timeout\":%ld,"
       "\"other\":%ld,\"begun\":%" PRId64 ",\"p50\":%" PRId64 ",\"p99\":%" PRId64
       ",\"p999\":%" PRId64 ",\"worst\":%" PRId64 ",\"gap\":%" PRId64 ",\"behind\":%" PRId64 ",",
       counts.answered, counts.refused, counts.reset, counts.closed, counts.late, counts.other,
-      counts.begun, percentile(500), percentile(990), percentile(999), percentile(1000), gap,
-      counts.most_behind);
+      counts.begun, percentile(times, 500), percentile(times, 990), percentile(times, 999),
+      percentile(times, 1000), gap, counts.most_behind);
+  free(times);
   tell_servers();
 }
 
@@ -303,8 +334,12 @@ static bool obey(void) {
   char* line = said;
   for (char* newline = strchr(line, '\n'); newline != NULL; newline = strchr(line, '\n')) {
     *newline = '\0';
+    int64_t from = 0;
+    int64_t to = 0;
     if (strcmp(line, "stats") == 0) {
       tell_all();
+    } else if (sscanf(line, "silence %" SCNd64 " %" SCNd64, &from, &to) == 2) {
+      tell_silence(from, to);
     } else {
       if (strcmp(line, "mark") == 0) {
         mark();

@@ -130,14 +130,14 @@ def judge(session: Session, sheet: Sheet, what: str, side: str, ratios: list[flo
 def take(session: Session) -> dict[tuple[str, str, str], list[Seen]]:
     seen: dict[tuple[str, str, str], list[Seen]] = {}
     names = list(sides(session).items())
-    for turn in session.repeats(session.choose(3, 16), session.choose(45, 360), 2):
+    for turn in session.repeats(session.choose(3, 60), session.choose(45, 420), 2):
         for name, server in subjects().items():
             for side, preload in names if turn % 2 == 0 else names[::-1]:
                 with Running(session, server, preload) as running:
                     length = running.await_answer()
                     for kind in kinds:
-                        ask(session, running, kind, length, session.choose(50, 100))  # warms up
-                        found = ask(session, running, kind, length, session.choose(300, 900))
+                        ask(session, running, kind, length, 50)  # warms up
+                        found = ask(session, running, kind, length, 300)
                         seen.setdefault((name, kind, side), []).append(found)
     return seen
 

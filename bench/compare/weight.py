@@ -54,8 +54,10 @@ def measure(session: Session, sheet: Sheet) -> None:
     sheet.slower.append(f"Start of a program that never listens (/bin/true): {start[1]} without, {start[2]} with, "
                         f"{start[3]}.")
     fork = recorder.find(", fork")
-    sheet.slower.append(f"Each fork of a server that has a listener: {fork[1]} without, {fork[2]} with, {fork[3]}.")
+    if fork[3].startswith("+"):
+        sheet.slower.append(f"Each fork of a server that has a listener: {fork[1]} without, {fork[2]} with, {fork[3]}.")
     memory = recorder.find("private memory of an idle server")
+    sheet.slower.append(f"Private memory of an idle server: {memory[1]} without, {memory[2]} with, {memory[3]}.")
     sheet.headlines.append(f"It adds {start[3].lstrip('+')} to the start of /bin/true and {memory[3].lstrip('+')} of "
                            "private memory to a server.")
 
