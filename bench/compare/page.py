@@ -129,7 +129,7 @@ def write_headlines(sheet: Sheet, conditions: Conditions, readme: Path) -> None:
     place = re.compile(re.escape(readme_begins) + ".*" + re.escape(readme_ends), re.DOTALL)
     if not place.search(text):
         raise Failure(f"{readme} has no place for figures")
-    lines = [readme_begins, "", "![the longest time without an answer in a restart, by server and way]"
+    lines = [readme_begins, "", "![the longest time without an answer at the hand-over, by server and way]"
              "(docs/numbers-restart.svg)", "", *(f"- {line}" for line in sheet.headlines), "",
              conditions.described(), "", readme_ends]
     readme.write_text(place.sub(lambda _: "\n".join(lines), text))
