@@ -62,7 +62,8 @@ struct server {
 
 static struct counts {
   long answered, refused, reset, closed, late, other;
-  int64_t begun, last_answer, lost_by_then, longest_gap, most_behind;
+  int64_t begun, most_behind;
+  int64_t lost;  // lost_time when it began
 } counts;
 
 static struct connection* connections;
@@ -96,8 +97,8 @@ static int64_t now(void) {
 
 static void mark(void) {
   memset(&counts, 0, sizeof counts);
-  counts.begun = counts.last_answer = now();
-  counts.lost_by_then = lost_time;
+  counts.begun = now();
+  counts.lost = lost_time;
   server_count = 0;
 }
 
@@ -117,17 +118,9 @@ static void note_server(long pid, int64_t at) {
   ++server->answers;
 }
 
-static int64_t gap_until(int64_t at) {
-  const int64_t gap = at - counts.last_answer - (lost_time - counts.lost_by_then);
-  return gap > counts.longest_gap ? gap : counts.longest_gap;
-}
-
 static void note_answer(int64_t begun, int64_t lost, long pid) {
   const int64_t at = now();
   const int64_t took = at - begun - (lost_time - lost);
-  counts.longest_gap = gap_until(at);
-  counts.last_answer = at;
-  counts.lost_by_then = lost_time;
   if ((size_t)counts.answered == answers_room) {
     answers_room = answers_room == 0 ? 65536 : 2 * answers_room;
     answers = realloc(answers, answers_room * sizeof *answers);
@@ -162,17 +155,25 @@ static int64_t percentile(const int64_t* times, long share) {
   return counts.answered == 0 ? 0 : times[rank > 0 ? rank - 1 : 0];
 }
 
-static void tell_silence(int64_t from, int64_t to) {
+// The longest time without an answer of which a part is between these. What is before the first
+// answer began with the mark, and what is after the last has not ended.
+static int64_t longest_silence(int64_t from, int64_t to) {
   int64_t longest = 0;
-  for (long i = 1; i < counts.answered; ++i) {
-    const struct answer* before = &answers[i - 1];
-    const struct answer* after = &answers[i];
-    if (after->at > from && before->at < to) {
-      const int64_t silence = after->at - before->at - (after->lost - before->lost);
+  struct answer before = {.at = counts.begun, .lost = counts.lost};
+  for (long i = 0; i <= counts.answered; ++i) {
+    const struct answer after =
+        i < counts.answered ? answers[i] : (struct answer){.at = now(), .lost = lost_time};
+    if (after.at > from && before.at < to) {
+      const int64_t silence = after.at - before.at - (after.lost - before.lost);
       longest = silence > longest ? silence : longest;
     }
+    before = after;
   }
-  printf("{\"silence\":%" PRId64 "}\n", longest);
+  return longest;
+}
+
+static void tell_silence(int64_t from, int64_t to) {
+  printf("{\"silence\":%" PRId64 "}\n", longest_silence(from, to));
   fflush(stdout);
 }
 
@@ -187,7 +188,7 @@ static void tell_servers(void) {
 }
 
 static void tell_all(void) {
-  const int64_t gap = gap_until(now());
+  const int64_t gap = longest_silence(counts.begun, now());
   int64_t* times = sorted_times();
   printf(
       "{\"answered\":%ld,\"refused\":%ld,\"reset\":%ld,\"closed\":%ld,\"timeout\":%ld,"

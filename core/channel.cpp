@@ -24,14 +24,10 @@ void adopt_descriptors(const Sys& sys, const cmsghdr& header, std::vector<OwnedF
 }  // namespace
 
 void Channel::look_out(Nanoseconds time) const {
-  look_for(*sys_, time, [&] {
-    pollfd entry{.fd = fd_.get(), .events = POLLIN, .revents = 0};
-    const timespec at_once{};
-    return sys_->ppoll(&entry, 1, &at_once) > 0;
-  });
+  look_for(*sys_, time, [&] { return static_cast<bool>(wait_for(POLLIN, 0)); });
 }
 
-Status Channel::wait_for(short events, Nanoseconds deadline) {
+Status Channel::wait_for(short events, Nanoseconds deadline) const {
   for (;;) {
     pollfd entry{.fd = fd_.get(), .events = events, .revents = 0};
     const Nanoseconds left = deadline == never ? never : deadline - now(*sys_);

@@ -48,11 +48,12 @@ inline void pause_for(const Sys& sys, Nanoseconds time) {
   sys.ppoll(nullptr, 0, &pause);
 }
 
-// Looks again and again whether something is there that comes soon, for so long at most.
-// Who sleeps instead runs again only 50 to 150 us after it has been woken, where a processor
-// that has nothing to do is given back to a hypervisor or sleeps deeply. Meanwhile others run.
+// How long to look for what comes soon: longer than the usual take-over of one listener.
 constexpr Nanoseconds soon = 300 * microsecond;
 
+// Looks again and again whether something is there, for so long at most. Who sleeps instead runs
+// again only 50 to 150 us after it has been woken, where a processor that has nothing to do is
+// given back to a hypervisor or sleeps deeply. Meanwhile others run.
 template <typename Look>
 bool look_for(const Sys& sys, Nanoseconds time, Look is_there) {
   for (const Nanoseconds end = now(sys) + time; !is_there();) {

@@ -440,7 +440,7 @@ void Generation::ring() {
 bool Generation::await_others(Nanoseconds deadline, Error* failure, const Asking* asking) {
   const std::uint32_t wanted = page_->sequence.load();
   Nanoseconds next_check = 0;
-  const Nanoseconds begun = now(*sys_);
+  const Nanoseconds awake_until = now(*sys_) + soon;
   for (;;) {
     const Nanoseconds time = now(*sys_);
     // Not at every answer: a thousand would each have a thousand looked at.
@@ -479,7 +479,7 @@ bool Generation::await_others(Nanoseconds deadline, Error* failure, const Asking
     if (asking != nullptr) {
       take_offers(*asking);  // or there is no room for more
     }
-    if (look_for(*sys_, begun + soon - time, [&] { return page_->done.load() != seen; })) {
+    if (look_for(*sys_, awake_until - time, [&] { return page_->done.load() != seen; })) {
       continue;
     }
     const timespec pause = to_timespec(std::min(deadline, next_check) - time);

@@ -1317,12 +1317,10 @@ Nanoseconds Holder::probation() const {
 void Holder::give_way_to(const Conversation& successor) {
   std::vector<pollfd> channels;
   for (const Conversation& conversation : conversations_) {
-    if (conversation.channel.is_open()) {
-      channels.push_back(
-          {.fd = conversation.channel.fd(),
-           .events = static_cast<short>(&conversation == &successor ? POLLRDHUP : POLLIN),
-           .revents = 0});
-    }
+    const bool is_successor = &conversation == &successor;
+    channels.push_back({.fd = conversation.channel.fd(),
+                        .events = static_cast<short>(is_successor ? POLLRDHUP : POLLIN),
+                        .revents = 0});
   }
   const timespec longest = to_timespec(millisecond);
   sys_->ppoll(channels.data(), channels.size(), &longest);

@@ -183,32 +183,23 @@ std::vector<OptionChange> compare_options(const Sys& sys, int model, int listene
   return changes;
 }
 
-std::vector<RecordedOption> differing_options(const Sys& sys, int model, int listener) {
-  std::vector<RecordedOption> differing;
+CarriedOver carry_over(const Sys& sys, int model, int listener) {
+  CarriedOver result;
   const OwnedFd pristine = pristine_twin(sys, model);
   for_each_option(sys, model, [&](const Option& option) {
     Value value;
     if (difference(sys, option, model, listener, pristine.get(), value)) {
-      differing.push_back({.level = option.level,
-                           .name = option.name,
-                           .value = {value.bytes.begin(), value.bytes.begin() + value.size}});
+      const bool set =
+          sys.setsockopt(listener, option.level, option.name, value.bytes.data(), value.size) == 0;
+      ++(set ? result.changed : result.failed);
     }
   });
-  return differing;
+  const CarriedOver blocking = carry_over_blocking(sys, model, listener);
+  return {.changed = result.changed + blocking.changed, .failed = result.failed + blocking.failed};
 }
 
-CarriedOver carry_over(const Sys& sys, int model, int listener) {
-  return carry_over(sys, model, listener, differing_options(sys, model, listener));
-}
-
-CarriedOver carry_over(const Sys& sys, int model, int listener,
-                       std::span<const RecordedOption> differing) {
+CarriedOver carry_over_blocking(const Sys& sys, int model, int listener) {
   CarriedOver result;
-  for (const RecordedOption& option : differing) {
-    const bool set = sys.setsockopt(listener, option.level, option.name, option.value.data(),
-                                    static_cast<socklen_t>(option.value.size())) == 0;
-    ++(set ? result.changed : result.failed);
-  }
   const int wanted = sys.fcntl(model, F_GETFL, 0);
   const int current = sys.fcntl(listener, F_GETFL, 0);
   if (wanted >= 0 && current >= 0 && ((wanted ^ current) & O_NONBLOCK) != 0) {

@@ -10,12 +10,11 @@
 #include "core/sys.hpp"
 
 #include <cstddef>
-#include <span>
 #include <vector>
 
 namespace continuity {
 
-// An option to be set.
+// An option that cannot be read back from the model.
 struct RecordedOption {
   int level = 0;
   int name = 0;
@@ -30,16 +29,13 @@ struct CarriedOver {
   int failed = 0;   // options the kernel would not change
 };
 
-// What has to be set to make `listener` like `model`: every option that differs. A fresh
-// socket of the same kind tells which buffer sizes the program chose: setting one ends the
-// kernel's own tuning, and cannot be undone. To ask takes long: a hundred calls.
-std::vector<RecordedOption> differing_options(const Sys& sys, int model, int listener);
-
-// Sets these, and O_NONBLOCK like the model's.
-CarriedOver carry_over(const Sys& sys, int model, int listener,
-                       std::span<const RecordedOption> differing);
-// Both in one.
+// Makes `listener` like `model`: O_NONBLOCK and every option that differs, one after the
+// other, since some change others: IP_TOS the priority, SO_TIMESTAMP its twin. A fresh socket of
+// the same kind tells which buffer sizes the program chose: setting one ends the kernel's own
+// tuning, and cannot be undone. Takes a hundred calls to find out.
 CarriedOver carry_over(const Sys& sys, int model, int listener);
+// The part of it that is no option: O_NONBLOCK.
+CarriedOver carry_over_blocking(const Sys& sys, int model, int listener);
 
 // What carry_over would change, and nothing is: numbers as the kernel has them, of a longer
 // value its beginning.

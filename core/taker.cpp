@@ -897,10 +897,14 @@ void Taker::append_descriptors(std::vector<int>& fds) const {
   }
 }
 
-std::vector<pid_t> Taker::predecessors() const {
+bool Taker::asks(const Conversation& conversation, Share share) {
+  return conversation.is_wanted() && (share == Share::all || !conversation.shared);
+}
+
+std::vector<pid_t> Taker::predecessors(Share share) const {
   std::vector<pid_t> predecessors;
   for (const Conversation& conversation : conversations_) {
-    if (conversation.is_wanted()) {
+    if (asks(conversation, share)) {
       predecessors.push_back(conversation.inventory.pid);
     }
   }
@@ -911,10 +915,7 @@ Taker::Outcome Taker::become_owner(Rendezvous& rendezvous, Share share, Evidence
   Outcome outcome;
   outcome.owner = true;
   for (Conversation& conversation : conversations_) {
-    if (share == Share::own && conversation.shared) {
-      continue;
-    }
-    if (conversation.is_wanted() && !ask(rendezvous, conversation, evidence, outcome)) {
+    if (asks(conversation, share) && !ask(rendezvous, conversation, evidence, outcome)) {
       outcome.owner = false;
       break;
     }

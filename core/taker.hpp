@@ -118,14 +118,13 @@ class Taker {
     Journal journal{};                  // what has been before
   };
 
-  // Who has what is to be asked for.
-  [[nodiscard]] std::vector<pid_t> predecessors() const;
-
   // Says READY for everything claimed and waits for the answers. `shared`: for
   // what other processes have too, or for what is this one's alone.
   enum class Share { all, own };
   Outcome become_owner(Rendezvous& rendezvous, Share share = Share::all,
                        Evidence evidence = Evidence::unknown);
+  // Who leads those that it would ask.
+  [[nodiscard]] std::vector<pid_t> predecessors(Share share) const;
 
  private:
   // A listener a predecessor has offered.
@@ -189,6 +188,7 @@ class Taker {
   bool is_dead(Rendezvous& rendezvous, const Conversation& conversation);
   void log_stranger(const Conversation& conversation, const Listener& wanted);
   Status say_ready(Channel& channel, const Message& ready);
+  static bool asks(const Conversation& conversation, Share share);
   bool ask(Rendezvous& rendezvous, Conversation& conversation, Evidence evidence, Outcome& outcome);
 
   const Sys* sys_;

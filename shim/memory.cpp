@@ -39,6 +39,7 @@ constexpr std::size_t whole_mapping = kinds;
 constexpr std::size_t first_room = std::size_t{64} * 1024;
 constexpr std::size_t more_room = std::size_t{256} * 1024;
 
+// From the beginning of a page: so fewer of them are written to.
 alignas(4096) CONTINUITY_LARGE_DATA constinit std::array<std::byte, first_room> g_first_room{};
 constinit std::byte* g_unused = nullptr;  // nothing has been taken
 constinit std::size_t g_unused_size = 0;

@@ -40,6 +40,7 @@ struct ClaimedListener {
   bool grouped = false;  // SO_REUSEPORT as the program has it
   std::vector<int> fds;  // the program's numbers, most often one
   OwnedFd model;         // what the program bound: takes what must wait
+  bool alike = false;    // the listener had the model's options before READY
   std::vector<RecordedOption> recorded;
   int backlog = -1;     // of the program's listen; -1: not called
   bool shared = false;  // with processes forked since: one of them asks for all

@@ -25,38 +25,8 @@
 namespace continuity::shim {
 namespace {
 
-// What is to be done, and known, once the predecessor has let go: found out before, since
-// nobody accepts meanwhile.
-struct Prepared {
-  struct Predecessor {
-    pid_t leader;
-    pid_t main;
-    std::uint64_t started;
-  };
-  std::uint32_t model_changes = 0;
-  std::vector<std::vector<RecordedOption>> options{};  // of each claim
-  std::vector<Predecessor> predecessors{};
-};
-
-Prepared prepare(const Process& process) {
-  const Sys& sys = real_sys();
-  Prepared prepared{.model_changes = process.page->model_changes.load()};
-  for (const ClaimedListener& claim : process.claims) {
-    prepared.options.push_back(claim.native
-                                   ? std::vector<RecordedOption>()
-                                   : differing_options(sys, claim.model.get(), claim.fds.front()));
-  }
-  const Processes processes(sys, process.proc.get());
-  for (const pid_t leader : process.taker->predecessors()) {
-    const pid_t main = processes.topmost(leader);
-    prepared.predecessors.push_back({leader, main, processes.start_time(main)});
-  }
-  return prepared;
-}
-
 // What the program did to the listener while it was not its own.
-void apply_recorded(Process& process, const ClaimedListener& claim,
-                    std::span<const RecordedOption> differing) {
+void apply_recorded(Process& process, const ClaimedListener& claim) {
   const Sys& sys = real_sys();
   const int fd = claim.fds.front();
   if (claim.native) {
@@ -64,7 +34,8 @@ void apply_recorded(Process& process, const ClaimedListener& claim,
     sys.setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &grouped, sizeof grouped);
     return;
   }
-  CarriedOver carried = carry_over(sys, claim.model.get(), fd, differing);
+  CarriedOver carried = claim.alike ? carry_over_blocking(sys, claim.model.get(), fd)
+                                    : carry_over(sys, claim.model.get(), fd);
   for (const RecordedOption& option : claim.recorded) {
     const bool set = sys.setsockopt(fd, option.level, option.name, option.value.data(),
                                     static_cast<socklen_t>(option.value.size())) == 0;
@@ -149,7 +120,24 @@ void tell_generation(Process& process, GenerationPhase phase) {
   ring_bell(process);
 }
 
-void note_outlived(Page& page, const Prepared::Predecessor& predecessor) {
+// Who of a predecessor is told again later on, should it bind.
+struct Predecessor {
+  pid_t leader;
+  pid_t main;
+  std::uint64_t started;
+};
+
+std::vector<Predecessor> find_predecessors(const Process& process, Taker::Share share) {
+  const Processes processes(real_sys(), process.proc.get());
+  std::vector<Predecessor> found;
+  for (const pid_t leader : process.taker->predecessors(share)) {
+    const pid_t main = processes.topmost(leader);
+    found.push_back({leader, main, processes.start_time(main)});
+  }
+  return found;
+}
+
+void note_outlived(Page& page, const Predecessor& predecessor) {
   const auto at = page.outlived_count.fetch_add(1) % page.outlived.size();
   page.outlived.at(at).process.store(predecessor.main);
   page.outlived.at(at).started.store(predecessor.started);
@@ -173,7 +161,13 @@ bool become_owner(Process& process, Taker::Share share) {
   if (!listen_beside_all(process, true)) {
     give_up(cannot_listen);
   }
-  Prepared prepared = prepare(process);
+  // So is what takes a hundred calls to find out: nobody accepts once it has let go.
+  const std::uint32_t model_changes = process.page->model_changes.load();
+  for (ClaimedListener& claim : process.claims) {
+    claim.alike =
+        !claim.native && compare_options(real_sys(), claim.model.get(), claim.fds.front()).empty();
+  }
+  const std::vector<Predecessor> predecessors = find_predecessors(process, share);
   Taker::Outcome outcome =
       process.taker->become_owner(*process.rendezvous(), share, process.evidence);
   if (!outcome.owner) {
@@ -183,15 +177,12 @@ bool become_owner(Process& process, Taker::Share share) {
     give_up(cannot_listen);  // who handed over sees us end, and takes everything back
   }
   // Another process of this generation may have set something on a model meanwhile.
-  const bool is_as_prepared = process.page->model_changes.load() == prepared.model_changes;
-  auto options = prepared.options.begin();
-  for (const ClaimedListener& claim : process.claims) {
-    if (!is_as_prepared && !claim.native) {
-      *options = differing_options(real_sys(), claim.model.get(), claim.fds.front());
-    }
-    apply_recorded(process, claim, *options++);
+  const bool models_are_as_before = process.page->model_changes.load() == model_changes;
+  for (ClaimedListener& claim : process.claims) {
+    claim.alike = claim.alike && models_are_as_before;
+    apply_recorded(process, claim);
   }
-  for (const Prepared::Predecessor& predecessor : prepared.predecessors) {
+  for (const Predecessor& predecessor : predecessors) {
     if (std::ranges::find(outcome.outlived, predecessor.leader) != outcome.outlived.end()) {
       note_outlived(*process.page, predecessor);
     }

@@ -282,8 +282,7 @@ def judge(sheet: Sheet, group: Group, seen: dict[str, list[Measured]]) -> None:
     if group.title in ("nginx", "haproxy"):
         others = ", ".join(f"{title.partition(', ')[2] or title} {bar_text(seen[title])}" for title in times)
         sheet.headlines.append(f"{group.title} restarted under load, the longest time without an answer where old and "
-                               "new meet: "
-                               f"Continuity {bar_text(runs)}; {others}.")
+                               f"new meet: Continuity {bar_text(runs)}; {others}.")
 
 
 @dataclass

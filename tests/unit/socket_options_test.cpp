@@ -116,6 +116,23 @@ TEST_CASE("each option of a datagram socket that was set is carried over", "[opt
   CHECK(is_carried_over(setting.level, setting.name));
 }
 
+TEST_CASE("an option that is changed by setting another one is as the program has it",
+          "[options][socket]") {
+  const OwnedFd listener = own(::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+  const OwnedFd model = own(::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+  // IP_TOS sets the priority; each of the two kinds of times ends the other.
+  REQUIRE(set(model.get(), IPPROTO_IP, IP_TOS, 0x10));
+  REQUIRE(set(model.get(), SOL_SOCKET, SO_PRIORITY, 0));
+  REQUIRE(set(model.get(), SOL_SOCKET, SO_TIMESTAMP, 1));
+  REQUIRE(set(listener.get(), SOL_SOCKET, SO_TIMESTAMPNS, 1));
+
+  CHECK(carry_over(libc_sys(), model.get(), listener.get()).failed == 0);
+
+  CHECK(get(listener.get(), SOL_SOCKET, SO_PRIORITY) == 0);
+  CHECK(get(listener.get(), SOL_SOCKET, SO_TIMESTAMP) == 1);
+  CHECK(compare_options(libc_sys(), model.get(), listener.get()).empty());
+}
+
 TEST_CASE("an option that the predecessor had and the program did not set is set back",
           "[options][socket]") {
   const OwnedFd listener = listen_at("127.0.0.1:0");
