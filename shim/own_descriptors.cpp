@@ -28,12 +28,14 @@ namespace {
 // select knows no number above it.
 constexpr int highest_own = 1023;
 
-// Where ours are put: the highest numbers of the first of these that has room. Fork copies
-// the table of descriptors up to its highest number, and few programs have more than the
-// first leaves them; who has many needs all numbers below 1,024 but so few.
+// Where ours are put: the highest numbers of the first of these that has room. Up to 63 the
+// kernel's table of descriptors is a part of what it has for every process
+// (include/linux/fdtable.h, NR_OPEN_DEFAULT); with one above, all calls on any cost more, and a
+// fork copies the table up to its highest number. Who has many needs all numbers below 1,024
+// but so few.
 constexpr int range_size = 32;
 constinit std::atomic<int> g_low_count{0};
-constexpr auto ranges = std::to_array({255, highest_own});
+constexpr auto ranges = std::to_array({63, 255, highest_own});
 // How many numbers from a range's highest down are likely not to be free, so that many
 // descriptors are not looked through for each.
 constinit std::array<std::atomic<int>, ranges.size()> g_used{};
@@ -536,9 +538,10 @@ void close_own_descriptors(std::span<const int> kept) noexcept {
 bool move_own_descriptor(int number) noexcept {
   const OwnHeld held;
   const int moved = copy_high(number);
-  for (std::atomic<int>& slot : g_numbers) {
+  const auto limit = moved < 0 ? 0 : static_cast<std::size_t>(g_handle_limit.load());
+  for (std::size_t i = 0; i < limit; ++i) {
     int expected = number + 1;
-    if (moved >= 0 && slot.compare_exchange_strong(expected, moved + 1)) {
+    if (g_numbers[i].compare_exchange_strong(expected, moved + 1)) {
       forget_own(number);
       return true;
     }

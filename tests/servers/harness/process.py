@@ -6,6 +6,7 @@ descend, however they are forked and whatever session or group they move to.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import signal
@@ -16,7 +17,9 @@ from collections.abc import Iterable
 from pathlib import Path
 
 _family = Path(__file__).with_name("family.py")
-library_numbers = frozenset((*range(224, 256), *range(992, 1024)))  # where its descriptors are
+_listening = "0A"  # of TCP's states
+# Where its descriptors are; in the first of these a server may have some of its own.
+library_numbers = frozenset((*range(32, 64), *range(224, 256), *range(992, 1024)))
 
 
 def _children_of_all() -> dict[int, list[int]]:
@@ -29,6 +32,16 @@ def _children_of_all() -> dict[int, list[int]]:
             continue
         children.setdefault(int(fields[1]), []).append(int(name))
     return children
+
+
+def _connections() -> set[str]:
+    found = set()
+    for table in ("tcp", "tcp6"):
+        for line in Path("/proc/net", table).read_text().splitlines()[1:]:
+            state, inode = line.split()[3:10:6]
+            if state != _listening:
+                found.add(f"socket:[{inode}]")
+    return found
 
 
 def environment_without_ours() -> dict[str, str]:
@@ -65,13 +78,16 @@ class Process:
         return found
 
     def library_descriptors(self) -> int:
-        """How many the library has in that of its processes where it has most."""
+        """How many the library has in that of its processes where it has most. A server's own may be
+        among them, but no connection."""
         counts = [0]
         for member in self.members():
-            try:
-                counts.append(sum(int(name) in library_numbers for name in os.listdir(f"/proc/{member}/fd")))
-            except OSError:
-                continue  # it has ended
+            links = []
+            for number in library_numbers:
+                with contextlib.suppress(OSError):  # there is none, or the process has ended
+                    links.append(os.readlink(f"/proc/{member}/fd/{number}"))
+            connections = _connections() if links else set()
+            counts.append(sum(link not in connections for link in links))
         return max(counts)
 
     def how_it_ended(self) -> str:
