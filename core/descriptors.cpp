@@ -100,8 +100,7 @@ Result<std::size_t> Descriptors::find_in_epoll(int epoll, std::span<const std::u
     return last_error("open the list of an epoll");
   }
   // Few large reads: 10,000 registrations take 20 ms so, 118 ms through stdio.
-  // The first is small: most lists are short.
-  std::size_t chunk = 4096;
+  std::size_t chunk = first_read;
   constexpr std::size_t longest_chunk = 262'144;
   std::string text;
   std::size_t used = 0;

@@ -10,6 +10,10 @@
 
 namespace continuity {
 
+// How much is read of a file at first. Most are short, and each page that is written to for
+// the first time costs more than another read; what one has had, the next finds there.
+constexpr std::size_t first_read = 2048;
+
 // The next word of a line of words, taken off its front.
 inline std::string_view take_word(std::string_view& line) {
   line.remove_prefix(std::min(line.find_first_not_of(" \t"), line.size()));
@@ -36,6 +40,7 @@ void for_each_line(std::string_view text, Visit visit) {
 // The parts of a text in which each ends with a zero byte, as arguments and environments do.
 inline std::vector<std::string> split_at_zeros(std::string_view text) {
   std::vector<std::string> parts;
+  parts.reserve(static_cast<std::size_t>(std::count(text.begin(), text.end(), '\0')));
   while (!text.empty()) {
     const std::size_t end = std::min(text.find('\0'), text.size());
     parts.emplace_back(text.substr(0, end));

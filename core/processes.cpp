@@ -262,9 +262,6 @@ std::string read_link(const Sys& sys, int directory, const std::string& path) {
 }
 
 std::string read_proc(const Sys& sys, int proc, const std::string& path) {
-  // Most are short, and each page that is written to here for the first time costs more than
-  // another read.
-  constexpr std::size_t at_first = 2048;
   constexpr std::size_t longest_step = std::size_t{64} * 1024;
   std::string text;
   const OwnedFd file(sys, sys.openat(proc, path.c_str(), O_RDONLY | O_CLOEXEC, 0));
@@ -273,7 +270,7 @@ std::string read_proc(const Sys& sys, int proc, const std::string& path) {
   }
   for (std::size_t used = 0;;) {
     if (used == text.size()) {
-      text.resize(used + std::clamp(used, at_first, longest_step));
+      text.resize(used + std::clamp(used, first_read, longest_step));
     }
     const ssize_t size = sys.read(file.get(), text.data() + used, text.size() - used);
     if (size <= 0) {

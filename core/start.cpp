@@ -72,10 +72,25 @@ bool read_item(char kind, std::string_view item, Start& start) {
   }
 }
 
+// So that what is written is not moved, and each of its places is memory for good.
+std::size_t likely_size(const Start& start) {
+  constexpr std::size_t limit = 48;
+  constexpr std::size_t others = 32;
+  std::size_t size = start.program.size() + start.directory.size() + others;
+  size += start.limits.size() * limit;
+  for (const auto* items : {&start.arguments, &start.environment}) {
+    for (const std::string& item : *items) {
+      size += item.size() + 2;
+    }
+  }
+  return size;
+}
+
 }  // namespace
 
 std::string write_start(const Start& start) {
   std::string text;
+  text.reserve(likely_size(start));
   add(text, 'p', start.program);
   add(text, 'd', start.directory);
   add(text, 'm', compose("{:o}", start.mask));

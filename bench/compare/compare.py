@@ -37,7 +37,7 @@ sections = {"steady": steady.measure, "restarts": restarts.measure, "scale": sca
 longest = 20.5 * 60  # seconds; no repeat begins later, and what is left takes less than four minutes
 tools = ("binutils", "strace", "valgrind")
 targets = ["continuity_preload", "continuity-load", "tiny-server", "bench-asking", "bench-calls", "bench-clients",
-           "bench-forks", "bench-paced", "bench-passing", "bench-server", "bench-slow", "bench-stamp"]
+           "bench-empty", "bench-forks", "bench-paced", "bench-passing", "bench-server", "bench-slow", "bench-stamp"]
 built = source / "build" / "release"
 
 
