@@ -257,12 +257,13 @@ Exit check(const Arguments& given) {
 }  // namespace
 
 void add_check(CLI::App& application, Exit& exit) {
-  CLI::App* command = application.add_subcommand("check", "Rehearse a restart, and change nothing");
+  Command command(application, "check", "Rehearse a restart, and change nothing");
   auto given = std::make_shared<Arguments>();
-  command->add_option("COMMAND", given->command, "after --: what a restart would be")->required();
-  add_duration(*command, "--timeout", given->timeout, "to be ready (1m)");
-  command->add_flag("--json", given->as_json, "as JSON, on a terminal too");
-  command->callback([given, &exit] { exit = check(*given); });
+  command.add_texts("COMMAND", given->command, "after --: what a restart would be",
+                    Command::Need::yes);
+  command.add_duration("--timeout", given->timeout, "to be ready (1m)");
+  command.add_flag("--json", given->as_json, "as JSON, on a terminal too");
+  command.on_call([given, &exit] { exit = check(*given); });
 }
 
 }  // namespace continuity::cli

@@ -424,14 +424,13 @@ std::vector<Finding> look_at_unit_settings(const std::string& shown, bool has_di
 }
 
 void add_doctor(CLI::App& application, Exit& exit) {
-  CLI::App* command =
-      application.add_subcommand("doctor", "Whether it will work here, and if not, why");
+  Command command(application, "doctor", "Whether it will work here, and if not, why");
   auto question = std::make_shared<Question>();
-  command->add_flag("--json", question->as_json, "as JSON, on a terminal too");
-  command->add_flag("--command", question->is_command, "what follows is a command, as after --");
-  command->add_option("ABOUT", question->about, "NAME, PID, or -- COMMAND");
-  command->positionals_at_end();
-  command->callback([question, &exit] {
+  command.add_flag("--json", question->as_json, "as JSON, on a terminal too");
+  command.add_flag("--command", question->is_command, "what follows is a command, as after --");
+  command.add_texts("ABOUT", question->about, "NAME, PID, or -- COMMAND");
+  command.end_with_arguments();
+  command.on_call([question, &exit] {
     exit =
         question->is_command && question->about.empty()
             ? complain(Exit::usage, "doctor wants a command after --; see continuity doctor --help")

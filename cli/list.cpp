@@ -76,10 +76,10 @@ Exit list(bool as_json) {
 }  // namespace
 
 void add_list(CLI::App& application, Exit& exit) {
-  CLI::App* command = application.add_subcommand("list", "Who can be restarted");
+  Command command(application, "list", "Who can be restarted");
   auto as_json = std::make_shared<bool>(false);
-  command->add_flag("--json", *as_json, "as JSON, on a terminal too");
-  command->callback([as_json, &exit] { exit = list(*as_json); });
+  command.add_flag("--json", *as_json, "as JSON, on a terminal too");
+  command.on_call([as_json, &exit] { exit = list(*as_json); });
 }
 
 }  // namespace continuity::cli

@@ -149,12 +149,12 @@ void add_status(CLI::App& application, Exit& exit) {
     bool as_json = false;
     bool watch = false;
   };
-  CLI::App* command = application.add_subcommand("status", "One server in depth");
+  Command command(application, "status", "One server in depth");
   auto given = std::make_shared<Arguments>();
-  command->add_option("NAME", given->name, "what it is called, or a pid")->required();
-  command->add_flag("--json", given->as_json, "as JSON, on a terminal too");
-  command->add_flag("--watch", given->watch, "again every second");
-  command->callback([given, &exit] {
+  command.add_text("NAME", given->name, "what it is called, or a pid", Command::Need::yes);
+  command.add_flag("--json", given->as_json, "as JSON, on a terminal too");
+  command.add_flag("--watch", given->watch, "again every second");
+  command.on_call([given, &exit] {
     exit = given->watch ? watch(given->name, given->as_json) : show(given->name, given->as_json);
   });
 }

@@ -141,12 +141,12 @@ Exit stop(const Arguments& given) {
 }  // namespace
 
 void add_stop(CLI::App& application, Exit& exit) {
-  CLI::App* command = application.add_subcommand("stop", "End a server, all its generations");
+  Command command(application, "stop", "End a server, all its generations");
   auto given = std::make_shared<Arguments>();
-  command->add_option("NAME", given->name, "what it is called, or a pid")->required();
-  add_duration(*command, "--timeout", given->timeout, "how long to wait for that (30s)");
-  command->add_flag("--json", given->as_json, "as JSON");
-  command->callback([given, &exit] { exit = stop(*given); });
+  command.add_text("NAME", given->name, "what it is called, or a pid", Command::Need::yes);
+  command.add_duration("--timeout", given->timeout, "how long to wait for that (30s)");
+  command.add_flag("--json", given->as_json, "as JSON");
+  command.on_call([given, &exit] { exit = stop(*given); });
 }
 
 }  // namespace continuity::cli

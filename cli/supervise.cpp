@@ -49,31 +49,26 @@ Exit reload(pid_t supervisor) {
 }  // namespace
 
 void add_supervise(CLI::App& application, Exit& exit) {
-  CLI::App* command =
-      application.add_subcommand("supervise", "Run a server in the foreground, and restart it");
+  Command command(application, "supervise", "Run a server in the foreground, and restart it");
   auto choices = std::make_shared<SupervisorChoices>();
-  add_duration(*command, "--start-timeout", choices->start_timeout,
-               "of a run that is to take over");
-  add_duration(*command, "--stop-timeout", choices->stop_timeout,
-               "after which what is told to stop is killed");
-  command->add_option("--again", choices->again, "starts in a row after failures (5)");
-  command->add_flag_callback(
-      "--no-keep", [choices] { choices->keeps = false; },
-      "let go of its listeners while it is started again");
-  command->add_option("COMMAND", choices->command, "the server, after --")->required();
-  command->positionals_at_end();
-  command->callback(
+  command.add_duration("--start-timeout", choices->start_timeout, "of a run that is to take over");
+  command.add_duration("--stop-timeout", choices->stop_timeout,
+                       "after which what is told to stop is killed");
+  command.add_number("--again", choices->again, "starts in a row after failures (5)");
+  command.add_flag("--no-keep", choices->keeps, "let go of its listeners while it is started again",
+                   false);
+  command.add_texts("COMMAND", choices->command, "the server, after --", Command::Need::yes);
+  command.end_with_arguments();
+  command.on_call(
       [choices, &exit] { exit = static_cast<Exit>(Supervisor(libc_sys(), *choices).run()); });
 }
 
 void add_reload(CLI::App& application, Exit& exit) {
-  CLI::App* command =
-      application.add_subcommand("reload", "Have a supervisor restart its server, and wait");
+  Command command(application, "reload", "Have a supervisor restart its server, and wait");
   auto supervisor = std::make_shared<pid_t>(0);
-  command->add_option("--supervisor", *supervisor, "the pid of continuity supervise")
-      ->required()
-      ->check(CLI::PositiveNumber);
-  command->callback([supervisor, &exit] { exit = reload(*supervisor); });
+  command.add_pid("--supervisor", *supervisor, "the pid of continuity supervise",
+                  Command::Need::yes);
+  command.on_call([supervisor, &exit] { exit = reload(*supervisor); });
 }
 
 }  // namespace continuity::cli

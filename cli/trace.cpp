@@ -165,11 +165,11 @@ void add_trace(CLI::App& application, Exit& exit) {
     std::string name;
     std::string path;
   };
-  CLI::App* command = application.add_subcommand("trace", "The last restarts, step by step");
+  Command command(application, "trace", "The last restarts, step by step");
   auto given = std::make_shared<Arguments>();
-  command->add_option("NAME", given->name, "what it is called, or a pid")->required();
-  command->add_option("--out", given->path, "X.svg: a picture; else events for chrome://tracing");
-  command->callback([given, &exit] { exit = trace(given->name, given->path); });
+  command.add_text("NAME", given->name, "what it is called, or a pid", Command::Need::yes);
+  command.add_text("--out", given->path, "X.svg: a picture; else events for chrome://tracing");
+  command.on_call([given, &exit] { exit = trace(given->name, given->path); });
 }
 
 }  // namespace continuity::cli

@@ -310,18 +310,16 @@ Exit upgrade(const Arguments& given) {
 }  // namespace
 
 void add_upgrade(CLI::App& application, Exit& exit) {
-  CLI::App* command =
-      application.add_subcommand("upgrade", "Start a server again and see it take over");
+  Command command(application, "upgrade", "Start a server again and see it take over");
   auto given = std::make_shared<Arguments>();
-  command->add_option("NAME", given->name, "what it is called, or a pid")->required();
-  command->add_option("--exec", given->program, "another program");
-  command->add_option("--env", given->variables, "NAME=VALUE, on top of what it had")
-      ->allow_extra_args(false);
-  add_duration(*command, "--timeout", given->timeout, "to be ready and healthy (2m)");
-  command->add_flag("--json", given->as_json, "what came of it, as JSON");
-  command->add_option("ARGUMENT", given->arguments,
-                      "after --: instead of those that it was started with");
-  command->callback([given, &exit] { exit = upgrade(*given); });
+  command.add_text("NAME", given->name, "what it is called, or a pid", Command::Need::yes);
+  command.add_text("--exec", given->program, "another program");
+  command.add_texts("--env", given->variables, "NAME=VALUE, on top of what it had");
+  command.add_duration("--timeout", given->timeout, "to be ready and healthy (2m)");
+  command.add_flag("--json", given->as_json, "what came of it, as JSON");
+  command.add_texts("ARGUMENT", given->arguments,
+                    "after --: instead of those that it was started with");
+  command.on_call([given, &exit] { exit = upgrade(*given); });
 }
 
 }  // namespace continuity::cli
