@@ -1,5 +1,6 @@
 // continuity check: a restart that is not one.
 #include "command.hpp"
+#include "support/root.hpp"
 #include "support/temp_dir.hpp"
 
 #include <catch2/catch.hpp>
@@ -7,7 +8,6 @@
 #include <csignal>
 #include <fstream>
 #include <sys/stat.h>
-#include <unistd.h>
 
 namespace continuity::test {
 namespace {
@@ -74,8 +74,7 @@ TEST_CASE("check of the same command changes nothing, and a restart afterwards w
 }
 
 TEST_CASE("check hears of it from a worker of another user, in a directory of its own as well") {
-  if (::geteuid() != 0) {
-    WARN("skipped: not root");
+  if (needs_root()) {
     return;
   }
   const TempDir root;

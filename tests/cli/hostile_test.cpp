@@ -3,6 +3,7 @@
 #include "command.hpp"
 #include "core/rendezvous.hpp"
 #include "core/start.hpp"
+#include "support/root.hpp"
 
 #include <catch2/catch.hpp>
 
@@ -67,8 +68,7 @@ class BrokenInto {
 }  // namespace
 
 TEST_CASE("root starts nothing, and ends nobody, that a worker of another user names") {
-  if (::geteuid() != 0) {
-    WARN("skipped: not root");
+  if (needs_root()) {
     return;
   }
   const Place place;

@@ -2,19 +2,18 @@
 // they meet, and neither sees a process of the other's.
 #include "place.hpp"
 #include "support/load_driver.hpp"
+#include "support/root.hpp"
 #include "support/waiting.hpp"
 
 #include <catch2/catch.hpp>
 
 #include <csignal>
-#include <unistd.h>
 
 namespace continuity::test {
 namespace {
 
 bool can_unshare() {
-  if (::geteuid() != 0) {
-    WARN("skipped: not root");
+  if (needs_root()) {
     return false;
   }
   return true;

@@ -3,6 +3,7 @@
 #include "manager.hpp"
 #include "place.hpp"
 #include "support/load_driver.hpp"
+#include "support/root.hpp"
 #include "support/waiting.hpp"
 
 #include <catch2/catch.hpp>
@@ -589,8 +590,7 @@ Process come_to(const Supervised& supervised, int connections, bool floods = fal
 }
 
 TEST_CASE("another user who comes to the name of a supervisor keeps nobody from a reload") {
-  if (::geteuid() != 0) {
-    WARN("skipped: only root can be another user as well");
+  if (needs_root()) {
     return;
   }
   const bool floods = GENERATE(false, true);
@@ -618,8 +618,7 @@ TEST_CASE("who comes to the name of a supervisor and says nothing keeps nobody f
 }
 
 TEST_CASE("as the first process of a container a supervisor reaps orphans, restarts and stops") {
-  if (::geteuid() != 0) {
-    WARN("skipped: not root");
+  if (needs_root()) {
     return;
   }
   Supervised supervised;

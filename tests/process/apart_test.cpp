@@ -2,6 +2,7 @@
 // the program's thread gives it the other one back when somebody comes.
 #include "family_tree.hpp"
 #include "restarts.hpp"
+#include "support/root.hpp"
 #include "threads.hpp"
 
 #include <catch2/catch.hpp>
@@ -208,8 +209,7 @@ TEST_CASE("who made the library's thread through a filter of system calls lets i
 }
 
 TEST_CASE("a program that cannot help who waits apart does when it can") {
-  if (::geteuid() != 0) {
-    WARN("skipped: not root");
+  if (needs_root()) {
     return;
   }
   Waiting server;
@@ -228,8 +228,7 @@ TEST_CASE("a program that cannot help who waits apart does when it can") {
 }
 
 TEST_CASE("where the program becomes another user, who waits apart does") {
-  if (::geteuid() != 0) {
-    WARN("skipped: not root");
+  if (needs_root()) {
     return;
   }
   const Arguments arguments = GENERATE(Arguments{}, Arguments{"joined"});

@@ -2,6 +2,8 @@
 // whole, and nobody of the old generation accepts afterwards or stays.
 #include "families.hpp"
 
+#include "support/root.hpp"
+
 #include <catch2/catch.hpp>
 
 #include <algorithm>
@@ -9,7 +11,6 @@
 #include <filesystem>
 #include <optional>
 #include <sys/stat.h>
-#include <unistd.h>
 #include <utility>
 
 namespace continuity::test {
@@ -301,8 +302,7 @@ TEST_CASE("workers whose parent has bound and gone are restarted, and all of the
 // ---- Users ------------------------------------------------------------------------
 
 TEST_CASE("restarted under load, nothing is lost: by a server that becomes another user") {
-  if (::geteuid() != 0) {
-    WARN("skipped: not root");
+  if (needs_root()) {
     return;
   }
   const Arguments arguments = GENERATE(
@@ -319,8 +319,7 @@ TEST_CASE("restarted under load, nothing is lost: by a server that becomes anoth
 }
 
 TEST_CASE("restarted under load, nothing is lost: by workers in a root directory of their own") {
-  if (::geteuid() != 0) {
-    WARN("skipped: not root");
+  if (needs_root()) {
     return;
   }
   const bool as_nobody = GENERATE(false, true);

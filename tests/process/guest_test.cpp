@@ -1,5 +1,6 @@
 // The library is a guest: the program sees none of its descriptors, and it
 // leaves nothing behind, however often the server is restarted.
+#include "support/root.hpp"
 #include "threads.hpp"
 
 #include <catch2/catch.hpp>
@@ -8,7 +9,6 @@
 #include <csignal>
 #include <set>
 #include <string>
-#include <unistd.h>
 
 namespace continuity::test {
 namespace {
@@ -217,8 +217,7 @@ TEST_CASE("the thread that libc does not know never uses libc's malloc") {
 #endif
 
 TEST_CASE("where the program becomes another user, all of its threads do") {
-  if (::geteuid() != 0) {
-    WARN("skipped: not root");
+  if (needs_root()) {
     return;
   }
   const OneThread followed({"becomes-nobody"}, CONTINUITY_LIBRARY);

@@ -2,13 +2,13 @@
 // restarted all the same. Without it they refuse, or the trial would say nothing.
 #include "place.hpp"
 #include "restarts.hpp"
+#include "support/root.hpp"
 
 #include <catch2/catch.hpp>
 
 #include <algorithm>
 #include <csignal>
 #include <filesystem>
-#include <unistd.h>
 
 namespace continuity::test {
 namespace {
@@ -219,8 +219,7 @@ TEST_CASE("hidden files follow a server through its forks") {
 
 // As apache does it: those who wait for work may not rename the files.
 TEST_CASE("the master exchanges hidden files that its workers may not touch") {
-  if (::geteuid() != 0) {
-    WARN("skipped: not root");
+  if (needs_root()) {
     return;
   }
   const std::string shape = GENERATE("prefork", "prefork-epoll");
@@ -249,8 +248,7 @@ TEST_CASE("the master exchanges hidden files that its workers may not touch") {
 
 // Root may still do it when it binds, and nobody when it serves.
 TEST_CASE("what may not be exchanged is said, and the server serves") {
-  if (::geteuid() != 0) {
-    WARN("skipped: not root");
+  if (needs_root()) {
     return;
   }
   Refusing place("flock");

@@ -3,6 +3,7 @@
 #include "core/wire.hpp"
 #include "place.hpp"
 #include "restarts.hpp"
+#include "support/root.hpp"
 
 #include <catch2/catch.hpp>
 
@@ -25,14 +26,6 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr uid_t nobody = 65'534;
-
-bool needs_root() {
-  if (::geteuid() == 0) {
-    return false;
-  }
-  WARN("skipped: only root can be another user as well");
-  return true;
-}
 
 // A process of another user, which does something, says so, and goes on existing with
 // what it has opened until the test is over.

@@ -1,6 +1,7 @@
 // continuity-run: a start script without an environment gets the library from
 // beside the script, and the process it has started is the server itself.
 #include "restarts.hpp"
+#include "support/root.hpp"
 
 #include <catch2/catch.hpp>
 
@@ -372,8 +373,7 @@ TEST_CASE("continuity-run refuses a command that is not there, or cannot be exec
 }
 
 TEST_CASE("continuity-run refuses what gains privileges, unless that gains nothing") {
-  if (::geteuid() != 0) {
-    WARN("skipped: not root");
+  if (needs_root()) {
     return;
   }
   const Tree tree;
