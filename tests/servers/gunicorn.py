@@ -15,9 +15,10 @@ def _gunicorn(title: str, bind: str, *options: str, **rest) -> Server:
         title=title,
         packages=["gunicorn"],
         version=["/usr/bin/gunicorn", "--version"],
-        # A half-sent request occupies a worker.
-        command=["/usr/bin/gunicorn", "--bind", bind, "--workers", "8", "--pythonpath", "@PROGRAMS@",
-                 *options, "wsgi"],
+        # A half-sent request occupies a worker, which gunicorn kills after --timeout (30 s), restart or not; one
+        # is held through two restarts.
+        command=["/usr/bin/gunicorn", "--bind", bind, "--workers", "8", "--timeout", "300", "--pythonpath",
+                 "@PROGRAMS@", *options, "wsgi"],
         keeps_alive=False,
         environment={"PYTHONDONTWRITEBYTECODE": "1"},
         **rest)
