@@ -56,7 +56,7 @@ class Channel {
  private:
   Result<std::size_t> receive_into(msghdr& packet, int flags, Nanoseconds deadline);
   Result<Received> receive(Nanoseconds deadline, int flags);
-  Status wait_for(short events, Nanoseconds deadline) const;
+  [[nodiscard]] Status wait_for(short events, Nanoseconds deadline) const;
 
   const Sys* sys_ = nullptr;
   OwnedFd fd_;
