@@ -12,13 +12,6 @@
 namespace continuity::test {
 namespace {
 
-bool can_unshare() {
-  if (needs_root()) {
-    return false;
-  }
-  return true;
-}
-
 // A server in namespaces of its own, the first process there. What it says of pids is true
 // in there only.
 Process start_container(const Place& place, const Arguments& loop) {
@@ -37,7 +30,7 @@ Process start_container(const Place& place, const Arguments& loop) {
 }  // namespace
 
 TEST_CASE("two sets of namespaces hand over to each other, and nothing is lost") {
-  if (!can_unshare()) {
+  if (needs_root()) {
     return;
   }
   const std::string loop = GENERATE("threads", "prefork-epoll");
@@ -59,7 +52,7 @@ TEST_CASE("two sets of namespaces hand over to each other, and nothing is lost")
 }
 
 TEST_CASE("a successor in another set of namespaces that crashes on probation is replaced") {
-  if (!can_unshare()) {
+  if (needs_root()) {
     return;
   }
   Place place;
@@ -75,7 +68,7 @@ TEST_CASE("a successor in another set of namespaces that crashes on probation is
 }
 
 TEST_CASE("the first process of a container leaves though it has no handler for the signal") {
-  if (!can_unshare()) {
+  if (needs_root()) {
     return;
   }
   Place place;

@@ -2,6 +2,7 @@
 // and one line says what is wrong.
 #include "core/wire.hpp"
 #include "place.hpp"
+#include "support/root.hpp"
 
 #include <catch2/catch.hpp>
 
@@ -225,7 +226,7 @@ TEST_CASE("with a rendezvous directory on a file system without room a server ru
   try {
     server.next_line();
   } catch (const std::runtime_error&) {
-    WARN("this user may not mount");
+    WARN("skipped: this user may not mount");
     return;
   }
 
@@ -295,8 +296,7 @@ TEST_CASE("an inventory of another protocol is ignored") {
 }
 
 TEST_CASE("a socket at the rendezvous that belongs to another user is named and ignored") {
-  if (::geteuid() != 0) {
-    WARN("needs root");
+  if (needs_root()) {
     return;
   }
   Place place;

@@ -8,7 +8,8 @@
 namespace continuity::test {
 
 // Nobody else becomes another user, or makes a namespace. Whoever gets true returns: CTest
-// calls the case skipped, by what is said here.
+// calls the whole case skipped, by what is said here (SKIP_REGULAR_EXPRESSION), so this is not
+// for a case of which something has been tried.
 inline bool needs_root() {
   if (::geteuid() == 0) {
     return false;

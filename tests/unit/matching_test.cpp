@@ -175,7 +175,7 @@ char who_gets(const Address& to, const OwnedFd& held, const OwnedFd& wanted) {
 TEST_CASE("which of two overlapping listeners a connection comes to is what the kernel does",
           "[matching]") {
   if (!has_ipv6()) {
-    WARN("no IPv6 on this machine");
+    WARN("skipped: no IPv6 on this machine");
     return;
   }
   for (const Row& row : rows) {
@@ -241,7 +241,7 @@ TEST_CASE("a mapped address on a V6ONLY socket is left to the kernel, which refu
   const OwnedFd held = listen_at("127.0.0.1:0");
   const OwnedFd wanted = make({"[::ffff:127.0.0.1]", true});
   if (!wanted.is_open()) {
-    WARN("no IPv6 on this machine");
+    WARN("skipped: no IPv6 on this machine");
     return;
   }
   const Address same = mapped.at(name_of(held.get()).port());

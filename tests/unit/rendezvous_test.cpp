@@ -3,6 +3,7 @@
 
 #include "fake_sys.hpp"
 #include "sockets.hpp"
+#include "support/root.hpp"
 
 #include <catch2/catch.hpp>
 
@@ -115,8 +116,7 @@ TEST_CASE("the directory of a user is made, 0700 whatever the umask is", "[rende
 }
 
 TEST_CASE("a user who is not root gets a directory under any umask", "[rendezvous]") {
-  if (::geteuid() != 0) {
-    WARN("needs root, to become somebody else");
+  if (needs_root()) {
     return;
   }
   const TempDirectory base;
@@ -136,8 +136,7 @@ TEST_CASE("a user who is not root gets a directory under any umask", "[rendezvou
 }
 
 TEST_CASE("the directory of another user is there only when it is that user's", "[rendezvous]") {
-  if (::geteuid() != 0) {
-    WARN("needs root, to give a directory away");
+  if (needs_root()) {
     return;
   }
   const TempDirectory base;
@@ -213,8 +212,7 @@ TEST_CASE("a directory under our name that belongs to somebody else is refused",
   sys.hooks.geteuid = [] { return somebody_else; };
   std::filesystem::create_directory(base.path() + "/" + std::to_string(somebody_else));
   ::chmod((base.path() + "/" + std::to_string(somebody_else)).c_str(), 0700);
-  if (::geteuid() != 0) {
-    WARN("needs root: a base of ours is foreign to the other user");
+  if (needs_root()) {
     return;
   }
   CHECK_THAT(problem_of(sys, base.path()),
@@ -223,8 +221,7 @@ TEST_CASE("a directory under our name that belongs to somebody else is refused",
 }
 
 TEST_CASE("a base that belongs to another user is refused", "[rendezvous]") {
-  if (::geteuid() != 0) {
-    WARN("needs root, to give a directory away");
+  if (needs_root()) {
     return;
   }
   const TempDirectory base;
@@ -433,8 +430,7 @@ TEST_CASE("a link in the directory is not followed, wherever it leads", "[rendez
 }
 
 TEST_CASE("root looks at so many sockets of another user and no more", "[rendezvous]") {
-  if (::geteuid() != 0) {
-    WARN("needs root");
+  if (needs_root()) {
     return;
   }
   const TempDirectory base;
@@ -532,8 +528,7 @@ TEST_CASE("a directory however deep works, with a name of 64 characters", "[rend
 }
 
 TEST_CASE("a name of 64 characters is found in the directory of any user", "[rendezvous]") {
-  if (::geteuid() != 0) {
-    WARN("needs root, to open another user's directory");
+  if (needs_root()) {
     return;
   }
   const TempDirectory base;
@@ -549,8 +544,7 @@ TEST_CASE("a name of 64 characters is found in the directory of any user", "[ren
 }
 
 TEST_CASE("root finds what other users have published, and who they are", "[rendezvous]") {
-  if (::geteuid() != 0) {
-    WARN("needs root");
+  if (needs_root()) {
     return;
   }
   const TempDirectory base;
