@@ -14,12 +14,11 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
-from harness.process import Process, library_numbers
+from harness.process import Process, library_numbers, tcp_sockets
 
 _looks = 5
 _between_looks = 0.02
 _shared_memory = Path("/dev/shm")
-_tcp_listen = "0A"
 # Of who was killed before it could be announced a socket without its name stays, for the library
 # cannot tell it from one that is being made. The next process removes it when it is a minute old.
 _unpublished = re.compile(r"\.[0-9a-f]{16}\.sock")
@@ -77,7 +76,7 @@ def count(generations: Iterable[Process], where: Where, removed_next: Collection
     lasting["descriptors"] -= {(pid, number, link) for pid, number, link in lasting["descriptors"]
                                if link == str(where.log) and number == max(
                                    one[1] for one in lasting["descriptors"] if one[0] == pid and one[2] == link)}
-    listeners = _listening()
+    listeners = tcp_sockets(listening=True)
     kinds = {(pid, number): _kind(link, listeners) for pid, number, link in lasting["descriptors"]}
     links = {link for _, _, link in lasting["descriptors"]}
     beside = [path for path in where.directory.rglob("*")
@@ -131,16 +130,6 @@ def _mapped_objects(maps: str) -> set[int]:
         _, _, _, _, inode, *path = line.split(maxsplit=5)
         if path and (path[0].startswith(("/dev/shm/", "/memfd:", "/SYSV")) or path[0].endswith(" (deleted)")):
             found.add(int(inode))
-    return found
-
-
-def _listening() -> set[str]:
-    found = set()
-    for table in ("tcp", "tcp6"):
-        for line in Path("/proc/net", table).read_text().splitlines()[1:]:
-            words = line.split()
-            if words[3] == _tcp_listen:
-                found.add(f"socket:[{words[9]}]")
     return found
 
 

@@ -17,7 +17,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 _family = Path(__file__).with_name("family.py")
-_listening = "0A"  # of TCP's states
+_tcp_listen = "0A"
 # Where its descriptors are; in the first of these a server may have some of its own.
 library_numbers = frozenset((*range(32, 64), *range(224, 256), *range(992, 1024)))
 
@@ -34,12 +34,13 @@ def _children_of_all() -> dict[int, list[int]]:
     return children
 
 
-def _connections() -> set[str]:
+def tcp_sockets(*, listening: bool) -> set[str]:
+    """Those that listen, or all others, as links of /proc/PID/fd name them."""
     found = set()
     for table in ("tcp", "tcp6"):
         for line in Path("/proc/net", table).read_text().splitlines()[1:]:
             state, inode = line.split()[3:10:6]
-            if state != _listening:
+            if (state == _tcp_listen) == listening:
                 found.add(f"socket:[{inode}]")
     return found
 
@@ -80,15 +81,15 @@ class Process:
     def library_descriptors(self) -> int:
         """How many the library has in that of its processes where it has most. A server's own may be
         among them, but no connection."""
-        counts = [0]
+        found = []
         for member in self.members():
             links = []
             for number in library_numbers:
                 with contextlib.suppress(OSError):  # there is none, or the process has ended
                     links.append(os.readlink(f"/proc/{member}/fd/{number}"))
-            connections = _connections() if links else set()
-            counts.append(sum(link not in connections for link in links))
-        return max(counts)
+            found.append(links)
+        connections = tcp_sockets(listening=False)
+        return max((sum(link not in connections for link in links) for links in found), default=0)
 
     def how_it_ended(self) -> str:
         """How the command itself ended."""
