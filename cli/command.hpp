@@ -6,7 +6,6 @@
 #include "core/sys.hpp"
 
 #include <functional>
-#include <memory>
 #include <string>
 #include <sys/types.h>
 #include <vector>
@@ -60,7 +59,7 @@ class Command {
   void add_pid(const char* name, pid_t& value, const char* about, Need need);
   // 500ms, 5s, 2m or 1h; all else is wrong usage.
   void add_duration(const char* name, Nanoseconds& value, const char* about);
-  // Of its arguments; what looks like an option after the first is one of them.
+  // Of its arguments; what looks like an option behind the first is an argument, too.
   void end_with_arguments();
   void on_call(std::function<void()> run);
 

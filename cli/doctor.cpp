@@ -21,6 +21,7 @@
 #include <linux/filter.h>
 #include <linux/membarrier.h>
 #include <map>
+#include <memory>
 #include <nlohmann/json.hpp>
 #include <set>
 #include <unistd.h>

@@ -6,6 +6,7 @@
 #include "core/proc_text.hpp"
 
 #include <array>
+#include <memory>
 
 namespace continuity::cli {
 namespace {

@@ -538,7 +538,10 @@ void close_own_descriptors(std::span<const int> kept) noexcept {
 bool move_own_descriptor(int number) noexcept {
   const OwnHeld held;
   const int moved = copy_high(number);
-  const auto limit = moved < 0 ? 0 : static_cast<std::size_t>(g_handle_limit.load());
+  if (moved < 0) {
+    return false;
+  }
+  const auto limit = static_cast<std::size_t>(g_handle_limit.load());
   for (std::size_t i = 0; i < limit; ++i) {
     int expected = number + 1;
     if (g_numbers[i].compare_exchange_strong(expected, moved + 1)) {
