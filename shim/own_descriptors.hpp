@@ -8,7 +8,7 @@
 namespace continuity::shim {
 
 // The kernel for core, by real functions. Every descriptor that core is given
-// is moved to a high number below 256, or 1,024, and marked as ours: fork copies
+// is moved to a high number below 64 (256, or 1,024), and marked as ours: fork copies
 // the table up to its highest number, and programs care for low ones.
 // What core holds are handles, far above any number: Sys::number tells the
 // number of one.
