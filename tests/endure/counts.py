@@ -39,8 +39,8 @@ class Counts:
     files: int = 0  # in the directory of the server and in its TMPDIR
     memory: int = 0  # KiB: anonymous and shared memory; of pages that several have each has its part
 
-    def differences(self, other: Counts, memory_bound: int) -> list[str]:
-        """What is not the same there, memory by more than so many KiB."""
+    def differences(self, other: Counts, memory_bound: int, helpers: int) -> list[str]:
+        """What is not the same there, memory by more than so many KiB, threads by more than so many."""
         found = []
         for name in (one.name for one in fields(self)):
             mine, others = getattr(self, name), getattr(other, name)
@@ -48,7 +48,8 @@ class Counts:
                 found += [f"{name}, {kind}: {mine[kind]}, then {others[kind]}"
                           for kind in sorted(mine.keys() | others.keys()) if mine[kind] != others[kind]]
             elif name != "memory":
-                found += [f"{name}: {mine}, then {others}"] * (mine != others)
+                allowed = helpers if name == "threads" else 0
+                found += [f"{name}: {mine}, then {others}"] * (abs(mine - others) > allowed)
             elif others > mine + memory_bound:
                 found.append(f"memory: {mine} KiB, then {others} KiB")
         return found

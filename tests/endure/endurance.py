@@ -59,6 +59,7 @@ class Killed:
 
 
 class Endurance(Trial):
+    helpers_each = 0  # threads that a process may have for a while
     told_to_end = threading.Event()  # all runs
 
     def __init__(self, server: Server, library: Path | None, client: Path, restarts: int, clients: int) -> None:
@@ -94,7 +95,8 @@ class Endurance(Trial):
         return now
 
     def grown(self, before: Counts, after: Counts) -> list[str]:
-        return before.differences(after, memory_bound_each * max(before.processes, 1))
+        processes = max(before.processes, 1)
+        return before.differences(after, memory_bound_each * processes, self.helpers_each * processes)
 
     def count(self) -> Counts:
         where = Where(self.rendezvous, self.place.directory, self.log.path, _not_the_servers)
@@ -144,6 +146,9 @@ class StoppedAndStarted(Endurance):
 
 
 class Killing(Endurance):
+    # Who waited for nothing but its end when it was given everything back has a helper until it waits again.
+    helpers_each = 1
+
     def __init__(self, server: Server, library: Path, client: Path, restarts: int, clients: int, seed: int,
                  good_every: int) -> None:
         super().__init__(server, library, client, restarts, clients)
@@ -197,7 +202,7 @@ class Killing(Endurance):
         new = self.start(number + 1)
         self.dead.discard(new.pid)  # a number may come again
         self.load.ask(f"watch {new.pid}")
-        command = self.await_moment(chosen, new, said)
+        command = self.await_moment(chosen, new, said, takes_over=number == base)
         is_seen = chosen.random() < 0.5
         had_ended = new.ended()
         if is_seen:
@@ -219,13 +224,14 @@ class Killing(Endurance):
             self.killed.before += 1
         self.note_losses(of_a_kill=True, unseen=not is_seen)
 
-    def await_moment(self, chosen: random.Random, new: Generation, said: int) -> list[int]:
-        """Half of them before, or about when, they take over, half of them later. The command's process."""
+    def await_moment(self, chosen: random.Random, new: Generation, said: int, *, takes_over: bool) -> list[int]:
+        """Half of them before, or about when, they take over, half of them later; or this one later.
+        The command's process."""
         while not (command := new.top()):
             if new.ended(0.001):
                 return []
         begun = time.monotonic()
-        if chosen.random() < 0.5:
+        if chosen.random() < 0.5 and not takes_over:
             time.sleep(chosen.uniform(0, 1.2 * statistics.median(self.starts[-20:] or [0.1])))
         else:
             self.await_take_over(new, said)
