@@ -984,8 +984,15 @@ void Agent::wait_apart() {
     if (credentials_version_.load() != followed) {
       take_credentials();  // the helper has, for itself
     }
-    apart_.watch(watched());
+    watch_apart();
   }
+}
+
+// The program's thread may move them, and have others at their numbers.
+void Agent::watch_apart() noexcept {
+  lock_own_descriptors();
+  apart_.watch(watched());
+  unlock_own_descriptors();
 }
 
 void Agent::help(void* self) {

@@ -153,6 +153,7 @@ class Agent {
   Nanoseconds until_rest(Nanoseconds until);
   void rest();
   [[noreturn]] void wait_apart();
+  void watch_apart() noexcept;
   [[nodiscard]] Apart::Watched watched() const;
   static void help(void* self);
 

@@ -104,6 +104,17 @@ int close_descriptors(unsigned first, unsigned last, int flags) noexcept {
   return result | close_part(begin, last, flags);
 }
 
+void make_way_for(int fd) noexcept {
+  if (!in_own_process()) {
+    return;
+  }
+  const SlowPath process(Process::existing());
+  const DescriptorsHeld held;
+  if (process && make_way(fd) && process->agent != nullptr) {
+    process->agent->notice_moved();
+  }
+}
+
 int duplicate(int fd) noexcept {
   if (is_ours(fd)) {
     errno = EBADF;

@@ -77,6 +77,8 @@ int close_flagged(int fd);
 int close_descriptors(unsigned first, unsigned last, int flags) noexcept;
 int duplicate(int fd) noexcept;
 int duplicate_onto(int from, int to, int flags, bool is_dup2) noexcept;
+// The program has this descriptor, which is near to ours: these go where it will not come so soon.
+void make_way_for(int fd) noexcept;
 
 // Listeners. `arguments` as the program passed them.
 int control_file(int fd, int command, long argument);

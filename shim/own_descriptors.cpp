@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <array>
 #include <atomic>
+#include <climits>
 #include <csignal>
 #include <cstring>
 #include <fcntl.h>
@@ -39,6 +40,10 @@ constexpr auto ranges = std::to_array({63, 255, highest_own});
 // How many numbers from a range's highest down are likely not to be free, so that many
 // descriptors are not looked through for each.
 constinit std::array<std::atomic<int>, ranges.size()> g_used{};
+// A high number costs the kernel a table as long as that.
+constexpr int long_table = 65'536;
+// So many numbers before ours they begin to be in the program's way.
+constexpr int near_ours = 8;
 
 // Core never sees the numbers of its descriptors but handles for them, so that
 // one can be moved when the program wants its number: dup2 onto it is allowed.
@@ -79,8 +84,35 @@ std::atomic<int>& slot_of(int handle) {
 }
 
 // What the kernel knows it by; the program's own numbers are what they are.
-int number_of(int fd) {
+int plain_number_of(int fd) {
   return is_handle(fd) ? slot_of(fd).load() - 1 : fd;
+}
+
+// How many calls are being made on numbers that have been read before: who takes ours away
+// from a number closes it when there are none. Whoever comes later reads the new one.
+constinit std::atomic<int> g_calls{0};
+
+class InCall {
+ public:
+  InCall() noexcept { g_calls.fetch_add(1); }
+  ~InCall() { g_calls.fetch_sub(1); }
+  InCall(const InCall&) = delete;
+  InCall& operator=(const InCall&) = delete;
+};
+
+// The same for as long as the whole expression: the call that it is made for.
+class NumberInCall {
+ public:
+  explicit NumberInCall(int fd) noexcept : number_(plain_number_of(fd)) {}
+  [[nodiscard]] int get() const { return number_; }
+
+ private:
+  InCall in_call_;
+  int number_;
+};
+
+NumberInCall number_of(int fd) {
+  return NumberInCall(fd);
 }
 
 int highest_allowed() {
@@ -192,8 +224,6 @@ int copy_high(int number) {
   const int wanted = find_in_ranges(highest);
   int copy = wanted >= 0 ? copy_at(wanted) : -1;
   if (copy < 0) {
-    // A high number costs the kernel a table as long as that.
-    constexpr int long_table = 65'536;
     const HigherLimit limit;
     const int above = std::max(limit.before(), highest_own + 1);
     copy = limit.is_higher() ? copy_at(above <= long_table ? above : highest_own + 1) : -1;
@@ -207,12 +237,57 @@ int copy_high(int number) {
   if (copy >= 0) {
     note_own(copy);
   }
+  if (copy >= 0 && copy == wanted) {
+    set_crowded_from(std::clamp(copy - near_ours, near_ours, crowded_from()));
+  }
   return copy;
 }
 
-void close_number(int number) {
+// By number, as libc's close is where a thread of the program's may be cancelled: not in here.
+int close_number(int number) noexcept {
   forget_own(number);
-  real().close(number);
+  return static_cast<int>(real().syscall(SYS_close, number));
+}
+
+// Numbers that ours have moved away from, still open. With the lock of own descriptors held.
+CONTINUITY_LARGE_DATA constinit std::array<int, std::size_t{2} * range_size> g_left{};
+constinit std::size_t g_left_count = 0;
+
+// Not while a call is under way that may be on one of them.
+void close_left() noexcept {
+  if (g_calls.load() == 0) {
+    std::for_each_n(g_left.begin(), g_left_count, close_number);
+    g_left_count = 0;
+  }
+}
+
+// Whether this is one. From now on it is the program's.
+bool take_left(int number) noexcept {
+  const std::span<int> left(g_left.data(), g_left_count);
+  const auto found = std::find(left.begin(), left.end(), number);
+  if (found == left.end()) {
+    return false;
+  }
+  *found = left.back();
+  --g_left_count;
+  forget_own(number);
+  return true;
+}
+
+// The lowest number that ours go to, so that they are not near to this one any more; -1: there
+// is none. Below the program's limit no further than to four times what it has: the kernel's
+// table is as long as its highest number.
+int find_floor(int number, const HigherLimit& limit) {
+  for (const int top : {255, highest_own, 4095, 16'383, long_table - 1}) {
+    const int floor = top + 1 - range_size;
+    if (top >= limit.before()) {
+      break;
+    }
+    if (floor >= number) {
+      return floor;
+    }
+  }
+  return limit.is_higher() && limit.before() <= long_table ? limit.before() : -1;
 }
 
 // A handle for a number that is ours already.
@@ -279,10 +354,10 @@ void change_fds(msghdr& message, Change change) {
 
 namespace placed {
 int accept4(int fd, sockaddr* address, socklen_t* length, int flags) {
-  return make([&] { return real().accept4(number_of(fd), address, length, flags); });
+  return make([&] { return real().accept4(number_of(fd).get(), address, length, flags); });
 }
 int bind(int fd, const sockaddr* address, socklen_t length) {
-  return real().bind(number_of(fd), address, length);
+  return real().bind(number_of(fd).get(), address, length);
 }
 int close(int fd) {
   if (!is_handle(fd)) {
@@ -293,63 +368,62 @@ int close(int fd) {
   const int number = slot.exchange(0) - 1;
   const auto index = static_cast<std::size_t>(&slot - g_numbers.data());
   g_next_handle.store(std::min(g_next_handle.load(), index));
-  forget_own(number);
-  return real().close(number);
+  return close_number(number);
 }
 int connect(int fd, const sockaddr* address, socklen_t length) {
-  return real().connect(number_of(fd), address, length);
+  return real().connect(number_of(fd).get(), address, length);
 }
 int dup3(int from, int to, int flags) {
-  return real().dup3(number_of(from), number_of(to), flags);
+  return real().dup3(number_of(from).get(), number_of(to).get(), flags);
 }
 int epoll_ctl(int epoll, int operation, int fd, epoll_event* event) {
-  return real().epoll_ctl(number_of(epoll), operation, number_of(fd), event);
+  return real().epoll_ctl(number_of(epoll).get(), operation, number_of(fd).get(), event);
 }
 int epoll_create1(int flags) {
   return make([&] { return ::epoll_create1(flags); });
 }
 int epoll_wait(int epoll, epoll_event* events, int room, int timeout) {
-  return real().epoll_wait(number_of(epoll), events, room, timeout);
+  return real().epoll_wait(number_of(epoll).get(), events, room, timeout);
 }
 int eventfd(unsigned value, int flags) {
   return make([&] { return ::eventfd(value, flags); });
 }
 int fchmodat(int directory, const char* path, mode_t mode) {
-  return real().fchmodat(number_of(directory), path, mode, 0);
+  return real().fchmodat(number_of(directory).get(), path, mode, 0);
 }
 int fchown(int fd, uid_t user, gid_t group) {
-  return ::fchown(number_of(fd), user, group);
+  return ::fchown(number_of(fd).get(), user, group);
 }
 int fcntl(int fd, int command, long argument) {
   if (command == F_DUPFD_CLOEXEC) {
     const OwnHeld held;
-    return hand_out(copy_high(number_of(fd)));
+    return hand_out(copy_high(number_of(fd).get()));
   }
-  return real().fcntl(number_of(fd), command, argument);
+  return real().fcntl(number_of(fd).get(), command, argument);
 }
 int flock(int fd, int operation) {
-  return ::flock(number_of(fd), operation);
+  return ::flock(number_of(fd).get(), operation);
 }
 int fstat(int fd, struct stat* status) {
-  return ::fstat(number_of(fd), status);
+  return ::fstat(number_of(fd).get(), status);
 }
 int fstatat(int directory, const char* path, struct stat* status, int flags) {
-  return real().fstatat(number_of(directory), path, status, flags);
+  return real().fstatat(number_of(directory).get(), path, status, flags);
 }
 ssize_t getdents(int fd, void* buffer, std::size_t size) {
-  return real().syscall(SYS_getdents64, number_of(fd), buffer, size);
+  return real().syscall(SYS_getdents64, number_of(fd).get(), buffer, size);
 }
 int getsockname(int fd, sockaddr* address, socklen_t* length) {
-  return real().getsockname(number_of(fd), address, length);
+  return real().getsockname(number_of(fd).get(), address, length);
 }
 int getsockopt(int fd, int level, int name, void* value, socklen_t* length) {
-  return real().getsockopt(number_of(fd), level, name, value, length);
+  return real().getsockopt(number_of(fd).get(), level, name, value, length);
 }
 int getpeername(int fd, sockaddr* address, socklen_t* length) {
-  return ::getpeername(number_of(fd), address, length);
+  return ::getpeername(number_of(fd).get(), address, length);
 }
 int ioctl(int fd, unsigned long request, int* value) {
-  return real().ioctl(number_of(fd), request, value);
+  return real().ioctl(number_of(fd).get(), request, value);
 }
 // The first process of a namespace of pids (a container) hears nothing that its own
 // namespace sends it, unless it has a handler; not even SIGKILL.
@@ -367,32 +441,34 @@ int kill(pid_t process, int signal) {
   return real().kill(process, signal);
 }
 int listen(int fd, int backlog) {
-  return real().listen(number_of(fd), backlog);
+  return real().listen(number_of(fd).get(), backlog);
 }
 int memfd_create(const char* name, unsigned flags) {
   return make([&] { return ::memfd_create(name, flags); });
 }
 int mkdirat(int directory, const char* path, mode_t mode) {
-  return ::mkdirat(number_of(directory), path, mode);
+  return ::mkdirat(number_of(directory).get(), path, mode);
 }
 int number(int fd) {
-  return number_of(fd);
+  return plain_number_of(fd);
 }
 int openat(int directory, const char* path, int flags, mode_t mode) {
-  return make([&] { return real().openat(number_of(directory), path, flags, mode); });
+  return make([&] { return real().openat(number_of(directory).get(), path, flags, mode); });
 }
 int pidfd_open(pid_t pid, unsigned flags) {
   return make([&] { return static_cast<int>(real().syscall(SYS_pidfd_open, pid, flags)); });
 }
 int pidfd_send_signal(int pidfd, int signal) {
-  return libc_sys().pidfd_send_signal(number_of(pidfd), signal);
+  return libc_sys().pidfd_send_signal(number_of(pidfd).get(), signal);
 }
 int ppoll(pollfd* fds, nfds_t count, const timespec* timeout) {
   constexpr nfds_t most = 256;
   std::array<pollfd, most> numbered;  // NOLINT: as much of it as is used is filled
   count = std::min(count, most);
+  // Not told as a call: it may last for ever, and only looks. From the wrong one comes nothing
+  // worse than a moment too early.
   for (nfds_t i = 0; i < count; ++i) {
-    numbered[i] = {.fd = number_of(fds[i].fd), .events = fds[i].events, .revents = 0};
+    numbered[i] = {.fd = plain_number_of(fds[i].fd), .events = fds[i].events, .revents = 0};
   }
   const int result = real().ppoll(numbered.data(), count, timeout, nullptr);
   for (nfds_t i = 0; i < count; ++i) {
@@ -401,17 +477,17 @@ int ppoll(pollfd* fds, nfds_t count, const timespec* timeout) {
   return result;
 }
 ssize_t read(int fd, void* buffer, std::size_t size) {
-  return real().read(number_of(fd), buffer, size);
+  return real().read(number_of(fd).get(), buffer, size);
 }
 ssize_t readlinkat(int directory, const char* path, char* buffer, std::size_t size) {
-  return real().readlinkat(number_of(directory), path, buffer, size);
+  return real().readlinkat(number_of(directory).get(), path, buffer, size);
 }
 ssize_t recvmsg(int fd, msghdr* message, int flags) {
   const OwnHeld held;
   const ssize_t size = [&] {
     // What has no room is lost, and that it was so is not told beforehand.
     const HigherLimit limit;
-    return real().recvmsg(number_of(fd), message, flags);
+    return real().recvmsg(number_of(fd).get(), message, flags);
   }();
   if (size >= 0 && message->msg_controllen > 0) {
     change_fds(*message, place);
@@ -419,13 +495,15 @@ ssize_t recvmsg(int fd, msghdr* message, int flags) {
   return size;
 }
 int renameat(int from_directory, const char* from, int to_directory, const char* to) {
-  return real().renameat(number_of(from_directory), from, number_of(to_directory), to);
+  return real().renameat(number_of(from_directory).get(), from, number_of(to_directory).get(), to);
 }
 int renameat2(int from_directory, const char* from, int to_directory, const char* to,
               unsigned flags) {
-  return real().renameat2(number_of(from_directory), from, number_of(to_directory), to, flags);
+  return real().renameat2(number_of(from_directory).get(), from, number_of(to_directory).get(), to,
+                          flags);
 }
 ssize_t sendmsg(int fd, const msghdr* message, int flags) {
+  const InCall in_call;
   msghdr numbered = *message;
   alignas(cmsghdr) std::array<std::byte, 4096> control;  // NOLINT: filled as far as it is used
   if (message->msg_controllen > control.size()) {
@@ -435,15 +513,15 @@ ssize_t sendmsg(int fd, const msghdr* message, int flags) {
   if (message->msg_controllen > 0) {
     std::memcpy(control.data(), message->msg_control, message->msg_controllen);
     numbered.msg_control = control.data();
-    change_fds(numbered, number_of);
+    change_fds(numbered, plain_number_of);
   }
-  return real().sendmsg(number_of(fd), &numbered, flags);
+  return real().sendmsg(number_of(fd).get(), &numbered, flags);
 }
 int setsockopt(int fd, int level, int name, const void* value, socklen_t length) {
-  return real().setsockopt(number_of(fd), level, name, value, length);
+  return real().setsockopt(number_of(fd).get(), level, name, value, length);
 }
 int shutdown(int fd, int how) {
-  return real().shutdown(number_of(fd), how);
+  return real().shutdown(number_of(fd).get(), how);
 }
 int socket(int family, int type, int protocol) {
   return make([&] { return ::socket(family, type, protocol); });
@@ -458,10 +536,10 @@ int socketpair(int family, int type, int protocol, int* pair) {
   return result;
 }
 int unlinkat(int directory, const char* path, int flags) {
-  return real().unlinkat(number_of(directory), path, flags);
+  return real().unlinkat(number_of(directory).get(), path, flags);
 }
 ssize_t write(int fd, const void* buffer, std::size_t size) {
-  return real().write(number_of(fd), buffer, size);
+  return real().write(number_of(fd).get(), buffer, size);
 }
 }  // namespace placed
 
@@ -524,6 +602,8 @@ const Sys& real_sys() {
 
 void close_own_descriptors(std::span<const int> kept) noexcept {
   const auto limit = static_cast<std::size_t>(g_handle_limit.load());
+  g_calls.store(0);  // other threads' of the parent
+  close_left();
   for (std::size_t i = 0; i < limit; ++i) {
     const int handle = first_handle + static_cast<int>(i);
     if (std::find(kept.begin(), kept.end(), handle) != kept.end()) {
@@ -537,6 +617,9 @@ void close_own_descriptors(std::span<const int> kept) noexcept {
 
 bool move_own_descriptor(int number) noexcept {
   const OwnHeld held;
+  if (take_left(number)) {
+    return true;
+  }
   const int moved = copy_high(number);
   if (moved < 0) {
     return false;
@@ -550,6 +633,38 @@ bool move_own_descriptor(int number) noexcept {
     }
   }
   return false;
+}
+
+bool make_way(int number) noexcept {
+  const OwnHeld held;
+  close_left();
+  const int goal = number + near_ours;
+  const HigherLimit limit;
+  const int floor = find_floor(goal, limit);
+  const auto handles_used = static_cast<std::size_t>(g_handle_limit.load());
+  bool has_moved = false;
+  for (std::size_t i = 0; floor >= 0 && i < handles_used && g_left_count < g_left.size(); ++i) {
+    int expected = g_numbers[i].load();
+    const int old = expected - 1;
+    if (old < 0 || old >= floor) {
+      continue;
+    }
+    const int copy = real().fcntl(old, F_DUPFD_CLOEXEC, floor);
+    if (copy < 0) {
+      break;
+    }
+    note_own(copy);
+    g_numbers[i].store(copy + 1);
+    g_left.at(g_left_count++) = old;
+    has_moved = true;
+  }
+  close_left();
+  if (g_left_count > 0) {
+    set_crowded_from(number + 1);
+  } else {
+    set_crowded_from(floor < 0 || floor >= limit.before() ? INT_MAX : floor - near_ours);
+  }
+  return has_moved;
 }
 
 }  // namespace continuity::shim

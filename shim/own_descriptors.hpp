@@ -28,4 +28,10 @@ void close_own_descriptors(std::span<const int> kept) noexcept;
 // the number still holds what it held. False: there is no room.
 bool move_own_descriptor(int number) noexcept;
 
+// The program's numbers have come up to this one. Those of ours that it would soon have to go
+// round move above all that it may have, or as far as four times that: a program may count on
+// having so many, and refuse a client that comes by a number too high (haproxy), or be refused
+// one by the kernel before its limit. False: nothing has moved.
+bool make_way(int number) noexcept;
+
 }  // namespace continuity::shim

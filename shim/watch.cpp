@@ -61,6 +61,7 @@ CONTINUITY_BUSY_DATA constinit std::atomic<bool> g_has_bell{false};
 CONTINUITY_BUSY_DATA constinit AtomicNumber g_bell_epoll;
 CONTINUITY_BUSY_BEGINNING constinit std::array<std::uint8_t, near_numbers> g_fd_table{};
 CONTINUITY_BUSY_DATA constinit AtomicNumber g_highest_fd;
+CONTINUITY_BUSY_DATA constinit std::atomic<int> g_below_highest{0};
 CONTINUITY_BUSY_DATA constinit std::atomic<bool> g_hides{false};
 CONTINUITY_BUSY_DATA constinit std::atomic<bool> g_has_manager{false};
 CONTINUITY_BUSY_DATA constinit AtomicNumber g_notifier;

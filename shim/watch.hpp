@@ -11,6 +11,7 @@
 #include <array>
 #include <atomic>
 #include <cerrno>
+#include <climits>
 #include <cstddef>
 #include <cstdint>
 #include <span>
@@ -111,6 +112,16 @@ constexpr std::size_t near_numbers = std::size_t{1} << 16;
 extern constinit std::array<std::uint8_t, near_numbers> g_fd_table;
 // No number above this one has ever had a flag.
 extern constinit AtomicNumber g_highest_fd;
+// So far below the highest number that there can be: zero at first.
+extern constinit std::atomic<int> g_below_highest;
+
+// A descriptor of the program's with this number, or a higher one, has come near to ours.
+inline int crowded_from() {
+  return INT_MAX - g_below_highest.load(std::memory_order_relaxed);
+}
+inline void set_crowded_from(int number) {
+  g_below_highest.store(INT_MAX - number, std::memory_order_relaxed);
+}
 
 std::uint8_t far_fd_flags(int fd) noexcept;
 

@@ -30,6 +30,15 @@ inline int real_accept(AcceptCall call, int fd, sockaddr* address, socklen_t* le
                                     : real().accept4(fd, address, length, flags);
 }
 
+// A number that the program has got. Those of clients, and of what is connected to for them,
+// become more until there are as many as it may have.
+inline int make_way_if_near(int fd) {
+  if (fd >= crowded_from()) [[unlikely]] {
+    make_way_for(fd);
+  }
+  return fd;
+}
+
 // The thread says where it is before it looks whether the listener has been
 // retired, and whoever retires it does so the other way round: one of the two
 // sees the other.
@@ -66,7 +75,7 @@ inline int real_accept(AcceptCall call, int fd, sockaddr* address, socklen_t* le
     if (result < 0 && has_gone(fd) && must_look_again(slot)) [[unlikely]] {
       continue;
     }
-    return result;
+    return make_way_if_near(result);
   }
 }
 
@@ -95,7 +104,7 @@ inline int real_accept(AcceptCall call, int fd, sockaddr* address, socklen_t* le
   if (result < 0 && has_gone(fd)) [[unlikely]] {
     return accept_failed(call, fd, address, length, flags);
   }
-  return result;
+  return make_way_if_near(result);
 }
 
 inline int accept_wrapper(AcceptCall call, int fd, sockaddr* address, socklen_t* length,
@@ -753,6 +762,7 @@ CONTINUITY_EXPORT int WRAPPED(ftruncate64)(int fd, off64_t length) noexcept {
 }
 
 CONTINUITY_EXPORT int WRAPPED(connect)(int fd, const sockaddr* address, socklen_t length) {
+  make_way_if_near(fd);
   if (!hides() && !g_has_manager.load(std::memory_order_relaxed)) [[likely]] {
     return real().connect(fd, address, length);
   }

@@ -227,6 +227,33 @@ TEST_CASE("where the program becomes another user, all of its threads do") {
   CHECK(OneThread({"becomes-nobody-by-number"}, CONTINUITY_LIBRARY).identities().size() == 2);
 }
 
+TEST_CASE("a server has as many descriptors as its limit allows, and hands over with them") {
+  // Below what the kernel's table has at first, and two and three times further.
+  const std::string limit = GENERATE("64", "300", "1100");
+  const std::string how = GENERATE("accepts", "connects");
+  CAPTURE(limit, how);
+  const auto had = [](Process& server) { return number_in(server.next_line(), "had"); };
+  Place native_place;
+  native_place.program = FILLING_SERVER;
+  native_place.with_library = false;
+  Process native = native_place.spawn({limit, how});
+  const long all = had(native);
+  REQUIRE(all > std::stol(limit) / 2);
+
+  Place place;
+  place.program = FILLING_SERVER;
+  Process server = place.spawn({limit, how});
+  CHECK(had(server) == all);
+  for (int i = 0; i < 2; ++i) {
+    Process successor = place.spawn({limit, how});
+    CHECK(had(successor) == all);
+    successor.await_log("took over " + place.printed_address());
+    CHECK(answer_from(place.address()) == answer_of(successor));
+    CHECK(left_by_itself(server));
+    server = std::move(successor);
+  }
+}
+
 TEST_CASE("failed attempts leave no descriptors behind") {
   const Place place;
   Process server = place.start({"epoll-level"});
