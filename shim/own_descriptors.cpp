@@ -236,9 +236,9 @@ int copy_high(int number) {
   }
   if (copy >= 0) {
     note_own(copy);
-  }
-  if (copy >= 0 && copy == wanted) {
-    set_crowded_from(std::clamp(copy - near_ours, near_ours, crowded_from()));
+    if (copy == wanted) {
+      set_crowded_from(std::clamp(copy - near_ours, near_ours, crowded_from()));
+    }
   }
   return copy;
 }
@@ -638,14 +638,12 @@ bool move_own_descriptor(int number) noexcept {
 bool make_way(int number) noexcept {
   const OwnHeld held;
   close_left();
-  const int goal = number + near_ours;
   const HigherLimit limit;
-  const int floor = find_floor(goal, limit);
+  const int floor = find_floor(number + near_ours, limit);
   const auto handles_used = static_cast<std::size_t>(g_handle_limit.load());
   bool has_moved = false;
   for (std::size_t i = 0; floor >= 0 && i < handles_used && g_left_count < g_left.size(); ++i) {
-    int expected = g_numbers[i].load();
-    const int old = expected - 1;
+    const int old = g_numbers[i].load() - 1;
     if (old < 0 || old >= floor) {
       continue;
     }

@@ -21,8 +21,8 @@ static void fail(const char* what) {
   exit(1);
 }
 
-// Below it, for these are all that there are.
-static void close_above(int fd, int limit) {
+// All that have been made after this one: none has a number from `limit` on.
+static void close_later_than(int fd, int limit) {
   while (++fd < limit) {
     close(fd);
   }
@@ -88,7 +88,7 @@ int main(int argc, char** argv) {
   if (errno != EMFILE) {
     fail("socket");
   }
-  close_above(listener, most);
+  close_later_than(listener, most);
   printf("had=%d\n", had);
   fflush(stdout);
   serve(listener);
