@@ -81,6 +81,10 @@ class Trial {
       return;
     }
     successor_->await_log("took over");
+    if (conditions_.probation == "0s") {
+      // It may still hear of a death for a moment, as long as it rests after RETIRED.
+      predecessor_->wait_exit();
+    }
     const std::map<std::string, int> signals{
         {"kill", SIGKILL}, {"segv", SIGSEGV}, {"stop", SIGSTOP}};
     victim().signal(signals.at(cell_.action));
