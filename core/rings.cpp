@@ -101,6 +101,17 @@ int Rings::cancel(int ring, int fd, std::uint8_t operation, By& by) const {
   return -errno;
 }
 
+// Whoever uses it may be off its processor meanwhile, for as long as a busy machine likes.
+RingInfo Rings::look_patiently(int ring) const {
+  constexpr Nanoseconds longest = 300 * millisecond;
+  const Nanoseconds deadline = after(*sys_, longest);
+  RingInfo info = look(ring);
+  while (!info.complete && now(*sys_) < deadline) {
+    info = look(ring);
+  }
+  return info;
+}
+
 // Who asks for one connection at a time has just been given one, perhaps.
 RingInfo Rings::look_for_accepts(int ring) const {
   constexpr int most_looks = 10;
@@ -127,7 +138,7 @@ const char* Rings::why_not(int ring, const Listeners& listeners) const {
   if (refusal == EEXIST && issuer_ != nullptr && issuer_->reach(ring)) {
     refusal = 0;
   }
-  RingInfo info = look(ring);
+  RingInfo info = look_patiently(ring);
   if (info.complete && (refusal > 0 || info.has_kernel_thread)) {
     info = look_for_accepts(ring);
   }

@@ -71,6 +71,7 @@ class Rings {
 
  private:
   [[nodiscard]] RingInfo look_once(int ring) const;
+  [[nodiscard]] RingInfo look_patiently(int ring) const;
   [[nodiscard]] RingInfo look_for_accepts(int ring) const;
   // Whose thread has made the call.
   enum class By { us, issuer };

@@ -154,27 +154,22 @@ std::uint64_t inode_of(const Sys& sys, int fd) {
 
 // The only thread there is besides ours; or one that sleeps on just this ring.
 pid_t ThreadIssuer::find_thread(int ring) const {
-  constexpr int most_looks = 100;
-  constexpr Nanoseconds between = millisecond;
-  for (int look = 0; look < most_looks; ++look) {
-    std::vector<pid_t> others;
-    const OwnedFd tasks(*sys_, sys_->openat(proc_, "self/task", O_RDONLY | O_CLOEXEC, 0));
-    const auto read = for_each_number(*sys_, tasks.get(), [&](int thread) {
-      if (thread != sys_->gettid()) {
-        others.push_back(thread);
-      }
-    });
-    if (!read || others.size() == 1) {
-      return read ? others.front() : 0;
+  std::vector<pid_t> others;
+  const OwnedFd tasks(*sys_, sys_->openat(proc_, "self/task", O_RDONLY | O_CLOEXEC, 0));
+  const auto read = for_each_number(*sys_, tasks.get(), [&](int thread) {
+    if (thread != sys_->gettid()) {
+      others.push_back(thread);
     }
-    for (const pid_t thread : others) {
-      const Place place = place_of(*sys_, proc_, thread);
-      if (place.number == SYS_io_uring_enter && place.first_argument == ring &&
-          (place.flags & by_index) == 0) {
-        return thread;
-      }
+  });
+  if (!read || others.size() == 1) {
+    return read ? others.front() : 0;
+  }
+  for (const pid_t thread : others) {
+    const Place place = place_of(*sys_, proc_, thread);
+    if (place.number == SYS_io_uring_enter && place.first_argument == ring &&
+        (place.flags & by_index) == 0) {
+      return thread;
     }
-    pause_for(*sys_, between);
   }
   return 0;
 }
@@ -191,13 +186,20 @@ bool ThreadIssuer::takes_signal(pid_t thread) const {
   return is_still_ours(signal) && (blocked >> (signal - 1) & 1) == 0;
 }
 
+// It may be at work, or have every signal blocked for a moment, as who forks or makes a
+// thread has; and on a busy machine off its processor meanwhile.
 bool ThreadIssuer::reach(int ring) {
-  const pid_t thread = find_thread(ring);
-  if (thread == 0 || !takes_signal(thread)) {
-    return false;
+  constexpr Nanoseconds longest = 300 * millisecond;
+  constexpr Nanoseconds between = millisecond;
+  for (const Nanoseconds deadline = after(*sys_, longest); now(*sys_) < deadline;) {
+    const pid_t thread = find_thread(ring);
+    if (thread != 0 && takes_signal(thread)) {
+      threads_[inode_of(*sys_, ring)] = thread;
+      return true;
+    }
+    pause_for(*sys_, between);
   }
-  threads_[inode_of(*sys_, ring)] = thread;
-  return true;
+  return false;
 }
 
 int ThreadIssuer::call(int ring, unsigned operation, void* argument, unsigned count) {

@@ -87,6 +87,9 @@ TEST_CASE("restarted under load, nothing is lost: io_uring that obeys one thread
 TEST_CASE("restarted under load, nothing is lost: io_uring that obeys one thread of several") {
   restarts_ring_server({"--threads", "issuer"});
 }
+TEST_CASE("restarted under load, nothing is lost: io_uring that obeys one thread, at times") {
+  restarts_ring_server({"--masked-by-turns", "issuer"});
+}
 TEST_CASE("restarted under load, nothing is lost: io_uring, all in fixed files") {
   if (has_rings()) {
     restarts_without_owners({"direct"}, RingPlace());

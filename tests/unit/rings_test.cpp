@@ -9,10 +9,12 @@
 #include <catch2/catch.hpp>
 
 #include <cerrno>
+#include <cstring>
 #include <fcntl.h>
 #include <liburing.h>
 #include <netinet/in.h>
 #include <optional>
+#include <string_view>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -29,6 +31,14 @@ bool has_rings() {
   }
   WARN("skipped: no io_uring here: errno " << errno);
   return false;
+}
+
+// As read() of a file of /proc that says this; `told`: so much of it has been read.
+ssize_t tell(std::string_view text, std::size_t& told, void* buffer, std::size_t size) {
+  const std::size_t part = std::min(size, text.size() - told);
+  std::memcpy(buffer, text.data() + told, part);
+  told = part == 0 ? 0 : told + part;
+  return static_cast<ssize_t>(part);
 }
 
 // A program with one listener, that accepts by a ring.
@@ -524,6 +534,38 @@ TEST_CASE("what a ring refuses us, its own thread is asked to do", "[rings]") {
   CHECK(rings.why_not(scene.ring.ring_fd, {}) != nullptr);
 }
 
+TEST_CASE("a ring in use is looked at until it is not, for a while", "[rings]") {
+  if (!has_rings()) {
+    return;
+  }
+  const Nanoseconds used_until = GENERATE(1, 10) * 100 * millisecond + second;
+  CAPTURE(used_until);
+  Scene scene;
+  Nanoseconds time = second;
+  FakeSys<10> sys;
+  sys.hooks.clock_gettime = [&](clockid_t, timespec* answer) {
+    *answer = to_timespec(time);
+    return 0;
+  };
+  sys.hooks.ppoll = [&](pollfd*, nfds_t, const timespec* timeout) {
+    time += to_nanoseconds(*timeout);
+    return 0;
+  };
+  std::size_t told = 0;
+  sys.hooks.read = [&](int, void* buffer, std::size_t size) {
+    return tell(time < used_until ? "" : "PollList:\n", told, buffer, size);
+  };
+
+  const char* reason = Rings(sys, scene.proc.get()).why_not(scene.ring.ring_fd, {});
+  if (used_until < 2 * second) {
+    CHECK(reason == nullptr);
+  } else {
+    REQUIRE(reason != nullptr);
+    CHECK(std::string(reason).find("it is in use all the time") != std::string::npos);
+    CHECK(time < used_until);
+  }
+}
+
 TEST_CASE("a ring whose table the kernel does not name is not taken from", "[rings]") {
   if (!has_rings()) {
     return;
@@ -533,10 +575,7 @@ TEST_CASE("a ring whose table the kernel does not name is not taken from", "[rin
   FakeSys<10> old;
   std::size_t told = 0;
   old.hooks.read = [&](int, void* buffer, std::size_t size) {
-    const std::size_t part = std::min(size, text.size() - told);
-    std::memcpy(buffer, text.data() + told, part);
-    told = part == 0 ? 0 : told + part;
-    return static_cast<ssize_t>(part);
+    return tell(text, told, buffer, size);
   };
   const char* reason = Rings(old, scene.proc.get()).why_not(scene.ring.ring_fd, {});
   REQUIRE(reason != nullptr);

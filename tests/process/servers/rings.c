@@ -15,6 +15,7 @@
 //   --by-syscall   sets the ring up by syscall(2)
 //   --idle         waits on the ring for nothing
 //   --masked       blocks every signal
+//   --masked-by-turns  the same, 20 ms of every 40
 //   --threads      has another thread, which is somewhere else
 //   --worker       two forked children have a ring each, and the parent looks on
 //   --idle-parent  the same, and the parent does not look
@@ -39,6 +40,7 @@
 #include <sys/epoll.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
+#include <time.h>
 #include <unistd.h>
 
 enum { most_seconds = 240, entries = 64, max_connections = 128, max_line = 128, listener_slot = 0 };
@@ -55,6 +57,7 @@ static int listener;
 static pid_t self;  // as it answers: its parent, if it is a worker
 static bool direct;
 static bool multishot = true;
+static bool masked_by_turns;
 
 void say(const char* format, ...) {
   va_list arguments;
@@ -178,12 +181,33 @@ static void completed(const struct io_uring_cqe* cqe) {
   }
 }
 
+static void block_signals(bool blocked) {
+  sigset_t all;
+  sigfillset(&all);
+  sigprocmask(blocked ? SIG_BLOCK : SIG_UNBLOCK, &all, NULL);
+}
+
+static int wait_for_one(struct io_uring_cqe** cqe) {
+  if (!masked_by_turns) {
+    return io_uring_wait_cqe(&ring, cqe);
+  }
+  enum { turn = 20 * 1000 * 1000 };
+  struct __kernel_timespec longest = {.tv_nsec = turn};
+  struct timespec now;
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  block_signals(now.tv_nsec / turn % 2 == 0);
+  return io_uring_wait_cqe_timeout(&ring, cqe, &longest);
+}
+
 static _Noreturn void serve_by_ring(void) {
   for (;;) {
     struct io_uring_cqe* cqe = NULL;
     io_uring_submit(&ring);
     // Many servers take an interruption for the end: nobody of ours may cause one.
-    const int failure = io_uring_wait_cqe(&ring, &cqe);
+    const int failure = wait_for_one(&cqe);
+    if (failure == -ETIME) {
+      continue;
+    }
     if (failure != 0) {
       errno = -failure;
       fail("wait");
@@ -330,15 +354,12 @@ static void fork_workers(bool past_libc, bool idle_parent) {
 }
 
 int main(int argc, char** argv) {
-  static const struct option options[] = {{"by-syscall", no_argument, NULL, 's'},
-                                          {"idle", no_argument, NULL, 'i'},
-                                          {"masked", no_argument, NULL, 'm'},
-                                          {"threads", no_argument, NULL, 't'},
-                                          {"worker", no_argument, NULL, 'w'},
-                                          {"idle-parent", no_argument, NULL, 'p'},
-                                          {"past-libc", no_argument, NULL, 'l'},
-                                          {"daemon", no_argument, NULL, 'd'},
-                                          {0}};
+  static const struct option options[] = {
+      {"by-syscall", no_argument, NULL, 's'},  {"idle", no_argument, NULL, 'i'},
+      {"masked", no_argument, NULL, 'm'},      {"masked-by-turns", no_argument, NULL, 'M'},
+      {"threads", no_argument, NULL, 't'},     {"worker", no_argument, NULL, 'w'},
+      {"idle-parent", no_argument, NULL, 'p'}, {"past-libc", no_argument, NULL, 'l'},
+      {"daemon", no_argument, NULL, 'd'},      {0}};
   bool by_syscall = false;
   bool idle = false;
   bool workers = false;
@@ -357,9 +378,9 @@ int main(int argc, char** argv) {
     } else if (option == 'd') {
       becomes_daemon = true;
     } else if (option == 'm') {
-      sigset_t all;
-      sigfillset(&all);
-      sigprocmask(SIG_BLOCK, &all, NULL);
+      block_signals(true);
+    } else if (option == 'M') {
+      masked_by_turns = true;
     } else if (option == 't') {
       pthread_t thread;
       pthread_create(&thread, NULL, stay_away, NULL);
