@@ -12,8 +12,10 @@
 namespace continuity {
 namespace {
 
-// Who has not followed by then is stopped, or hangs.
+// Who has not followed by then is stopped, or hangs. On a busy machine one that runs may well
+// need the first second; the successor waits for longer than this (grant_time).
 constexpr Nanoseconds prepare_time = second;
+constexpr Nanoseconds longest_prepare_time = 3 * second;
 constexpr Nanoseconds follow_time = 200 * millisecond;
 // Who is asked what it has besides, and does not answer by then, is asked again.
 constexpr Nanoseconds late_time = 50 * millisecond;
@@ -437,7 +439,8 @@ void Generation::ring() {
   }
 }
 
-bool Generation::await_others(Nanoseconds deadline, Error* failure, const Asking* asking) {
+bool Generation::await_others(Nanoseconds deadline, Error* failure, const Asking* asking,
+                              Nanoseconds longest) {
   const std::uint32_t wanted = page_->sequence.load();
   Nanoseconds next_check = 0;
   const Nanoseconds awake_until = now(*sys_) + soon;
@@ -470,6 +473,11 @@ bool Generation::await_others(Nanoseconds deadline, Error* failure, const Asking
     }
     if (time >= deadline && asking != nullptr && asking->late) {
       return false;
+    }
+    const auto is_at_work = [&](pid_t process) { return processes_.is_at_work(process); };
+    if (time >= deadline && deadline < longest &&
+        std::all_of(missing.begin(), missing.end(), is_at_work)) {
+      deadline = longest;
     }
     if (time >= deadline) {
       log_->warn("pid {} of this generation does not answer (stopped?){}", missing.front(),
@@ -832,7 +840,8 @@ Status Generation::prepare(std::vector<Item> items) {
     page_->stage.store(static_cast<std::uint32_t>(Stage::prepared));
   });
   Error failure{"", 0};
-  if (!await_others(after(*sys_, prepare_time), &failure)) {
+  if (!await_others(after(*sys_, prepare_time), &failure, nullptr,
+                    after(*sys_, longest_prepare_time))) {
     failure = Error{"reach every process of this generation", ETIMEDOUT};
   }
   if (failure.code != 0) {

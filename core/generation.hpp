@@ -159,8 +159,9 @@ class Generation : public Owner {
   void for_each_listener(std::span<const std::uint32_t> ids, Visit visit);
   void note_shut_out(std::span<const std::uint32_t> ids);
   [[nodiscard]] Channel channel_of(int tie) const;
-  // True if all others have followed.
-  bool await_others(Nanoseconds deadline, Error* failure = nullptr, const Asking* asking = nullptr);
+  // True if all others have followed. `longest`: until then, where none of them is stopped.
+  bool await_others(Nanoseconds deadline, Error* failure = nullptr, const Asking* asking = nullptr,
+                    Nanoseconds longest = 0);
   template <typename Visit>
   void for_each_other(Visit visit, bool only_living = true) const;
   [[nodiscard]] pid_t newcomer() const;

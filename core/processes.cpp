@@ -210,6 +210,11 @@ bool parse_ending(std::string_view stat) {
   return read_field(stat, stat_flags, flags) && (flags & exiting) != 0;
 }
 
+bool parse_stopped(std::string_view stat) {
+  const std::string_view state = stat_field(stat, stat_state);
+  return state == "T" || state == "t";
+}
+
 ProcessEnd parse_end(std::string_view stat) {
   const std::string_view state = stat_field(stat, stat_state);
   int status = 0;
@@ -340,6 +345,11 @@ std::vector<std::string> Processes::names_of(pid_t process) const {
 
 bool Processes::is_ending(pid_t process) const {
   return parse_ending(read(compose("{}/stat", process))) || !is_running(*sys_, process);
+}
+
+bool Processes::is_at_work(pid_t process) const {
+  const std::string stat = read(compose("{}/stat", process));
+  return !stat.empty() && !parse_stopped(stat);
 }
 
 std::map<pid_t, pid_t> Processes::parents() const {

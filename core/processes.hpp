@@ -74,6 +74,8 @@ class Processes {
   // Whether it has ended or is about to: its memory has gone already, and its
   // files go last.
   [[nodiscard]] bool is_ending(pid_t process) const;
+  // Whether it is not stopped; false if that cannot be told.
+  [[nodiscard]] bool is_at_work(pid_t process) const;
 
   // How it has ended, if nobody has waited for it yet. To who may not look at the process
   // the kernel says 0 (do_task_stat in fs/proc/array.c).
@@ -168,6 +170,8 @@ std::optional<SocketLine> parse_unix_line(std::string_view line);
 pid_t parse_parent(std::string_view stat);
 // Whether such a line is of a process on its way out.
 bool parse_ending(std::string_view stat);
+// Whether it is stopped, by a signal or by who traces it.
+bool parse_stopped(std::string_view stat);
 // Whether it has ended, and nobody has waited for it.
 bool parse_remains(std::string_view stat);
 // How it has ended; unknown if it has not, or the line is none, or cut short.

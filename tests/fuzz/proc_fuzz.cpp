@@ -73,6 +73,7 @@ void check_lines(std::string_view text) {
   });
   static_cast<void>(parse_parent(text));
   static_cast<void>(parse_ending(text));
+  static_cast<void>(parse_stopped(text));
   static_cast<void>(parse_remains(text));
 }
 

@@ -14,6 +14,7 @@
 #include <map>
 #include <memory>
 #include <sys/eventfd.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 namespace continuity::test {
@@ -427,6 +428,43 @@ TEST_CASE("a process that is stopped makes getting ready fail, named, within two
   CHECK(scene.stage() == Stage::serving);
   scene.at(1).stopped = false;
   CHECK(scene.prepare());
+}
+
+namespace {
+
+int file_with(const std::string& text) {
+  const int file = ::memfd_create("text", MFD_CLOEXEC);
+  REQUIRE(::pwrite(file, text.data(), text.size(), 0) == static_cast<ssize_t>(text.size()));
+  return file;
+}
+
+}  // namespace
+
+TEST_CASE("a process that runs has three seconds to get ready, on a busy machine", "[generation]") {
+  const Nanoseconds needed = GENERATE(2, 5) * second;
+  CAPTURE(needed);
+  Scene scene;
+  scene.begin();
+  Peer& slow = scene.at(1);
+  slow.stopped = true;
+  const std::string stat = std::to_string(slow.pid) + " (slow) R 1 ";
+  scene.at(0).kernel.hooks.openat = [&, proc = scene.proc.get()](int directory, const char* path,
+                                                                 int flags, mode_t mode) {
+    return std::string_view(path) == std::to_string(slow.pid) + "/stat"
+               ? file_with(stat)
+               : libc_sys().openat(directory, path, flags, mode);
+  };
+  const Nanoseconds began = scene.time;
+  scene.at(0).kernel.hooks.clock_gettime = [&](clockid_t, timespec* answered) {
+    slow.stopped = scene.time < began + needed;
+    *answered = to_timespec(scene.time);
+    return 0;
+  };
+
+  const bool in_time = needed < 3 * second;
+  CHECK(code_of(scene.prepare()) == (in_time ? 0 : ETIMEDOUT));
+  CHECK(scene.time - began < 4 * second);
+  CHECK(scene.logged("does not answer") == !in_time);
 }
 
 TEST_CASE("a process that is stopped or not clear makes a retirement unfinished", "[generation]") {

@@ -68,6 +68,7 @@ TEST_CASE("what is no process's line has no parent, and does not say that one en
     CAPTURE(line);
     CHECK(parse_parent(line) == 0);
     CHECK_FALSE(parse_ending(line));
+    CHECK_FALSE(parse_stopped(line));
   }
 }
 
@@ -200,6 +201,19 @@ TEST_CASE("a path longer than an address has room for is cut, not written beyond
 }
 
 // ---- Processes --------------------------------------------------------------------
+
+TEST_CASE("a process is at work unless it is stopped, or has been waited for", "[processes]") {
+  const Scene scene;
+  Child child;
+  CHECK(scene.processes.is_at_work(child.pid()));
+  REQUIRE(::kill(child.pid(), SIGSTOP) == 0);
+  int status = 0;
+  REQUIRE(::waitpid(child.pid(), &status, WUNTRACED) == child.pid());
+  CHECK_FALSE(scene.processes.is_at_work(child.pid()));
+  child.kill();
+  child.reap();
+  CHECK_FALSE(scene.processes.is_at_work(child.pid()));
+}
 
 TEST_CASE("a process runs until it has ended, waited for or not", "[processes]") {
   const Scene scene;
