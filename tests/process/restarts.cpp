@@ -4,6 +4,7 @@
 
 #include <csignal>
 #include <cstdlib>
+#include <stdexcept>
 
 namespace continuity::test {
 namespace {
@@ -34,6 +35,20 @@ struct InFlight {
   bool single;
 };
 
+// Why a restart was refused is in what the running server says.
+Process spawn_after(Process& server, const Place& place, const Arguments& arguments) {
+  try {
+    return place.spawn_listening(arguments);
+  } catch (const std::exception& failure) {
+    std::string text =
+        std::string(failure.what()) + "\nand pid " + std::to_string(server.pid()) + ":";
+    for (const std::string& line : server.log()) {
+      text += "\n  " + line;
+    }
+    throw std::runtime_error(text);
+  }
+}
+
 }  // namespace
 
 int restarts_to_make(int usually) {
@@ -44,7 +59,7 @@ int restarts_to_make(int usually) {
 void restart_under_load(const Place& place, const Arguments& arguments, Load& load, Process& server,
                         Leaving leaving) {
   InFlight in_flight(load, !arguments.empty() && arguments.back() == "loop");
-  Process successor = place.spawn_listening(arguments);
+  Process successor = spawn_after(server, place, arguments);
   load.watch(successor.pid());
   successor.await_log("took over " + place.printed_address() + " from pid " +
                       (place.main_leads ? std::to_string(server.pid()) : ""));

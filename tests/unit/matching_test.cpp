@@ -7,12 +7,15 @@
 
 #include <catch2/catch.hpp>
 
+#include <cerrno>
 #include <filesystem>
 #include <fstream>
 #include <net/if.h>
 #include <netinet/in.h>
+#include <optional>
 #include <ostream>
 #include <unistd.h>
+#include <utility>
 
 namespace continuity::test {
 namespace {
@@ -159,6 +162,37 @@ TEST_CASE("what matches is the same socket address, and natively conflicts", "[m
 
 namespace {
 
+struct Pair {
+  OwnedFd held;
+  OwnedFd wanted;
+  std::uint16_t port;
+  Overlap predicted;
+};
+
+// Nothing, if there are no such sockets on this machine.
+std::optional<Pair> listen_beside(const Row& row) {
+  constexpr int attempts = 10;
+  for (int attempt = 0; attempt < attempts; ++attempt) {
+    OwnedFd held = make(row.held);
+    OwnedFd wanted = make(row.wanted);
+    if (!held.is_open() || !wanted.is_open()) {
+      return {};
+    }
+    REQUIRE(listen_in_group(held, row.held.at(0)));  // first, as a predecessor does
+    const std::uint16_t port = name_of(held.get()).port();
+    const Address same = row.wanted.at(port);
+    const auto asked = describe_socket(libc_sys(), wanted.get(), &same);
+    REQUIRE(asked.has_value());
+    const Overlap predicted = overlap(described(held.get()), *asked);
+    if (listen_in_group(wanted, same)) {
+      return Pair{std::move(held), std::move(wanted), port, predicted};
+    }
+    REQUIRE(errno == EADDRINUSE);  // another process has the port at the other address
+  }
+  FAIL("of " << attempts << " ports none is free at both addresses: " << row);
+  return {};
+}
+
 // Whom a connection to this address comes to: 'h'eld, 'w'anted, or nobody, '-'.
 char who_gets(const Address& to, const OwnedFd& held, const OwnedFd& wanted) {
   const OwnedFd client = own(::socket(to.family(), SOCK_STREAM | SOCK_CLOEXEC, 0));
@@ -184,19 +218,12 @@ TEST_CASE("which of two overlapping listeners a connection comes to is what the 
       continue;  // of those the library does nothing
     }
     CAPTURE(row);
-    const OwnedFd held = make(row.held);
-    const OwnedFd wanted = make(row.wanted);
-    if (!held.is_open() || !wanted.is_open()) {
+    const std::optional<Pair> pair = listen_beside(row);
+    if (!pair) {
       WARN("not on this machine: " << row);
       continue;
     }
-    REQUIRE(listen_in_group(held, row.held.at(0)));  // first, as a predecessor does
-    const std::uint16_t port = name_of(held.get()).port();
-    const Address same = row.wanted.at(port);
-    const auto asked = describe_socket(libc_sys(), wanted.get(), &same);
-    REQUIRE(asked.has_value());
-    const Overlap predicted = overlap(described(held.get()), *asked);
-    REQUIRE(listen_in_group(wanted, same));
+    const auto& [held, wanted, port, predicted] = *pair;
 
     // An address that both are reached at.
     std::string seen;
