@@ -7,8 +7,10 @@
 
 #include <catch2/catch.hpp>
 
+#include <csignal>
 #include <linux/netlink.h>
 #include <sys/un.h>
+#include <sys/wait.h>
 
 namespace continuity::test {
 namespace {
