@@ -222,6 +222,7 @@ Status Retirement::prepare_rings(const Holdings& holdings) {
   for (const int ring : holdings.rings) {
     if (const char* reason = ring_control_.why_not(ring, listeners); reason != nullptr) {
       obstacle_ = compose("io_uring {}: {}", ring, reason);
+      break;  // each more may take its time
     }
   }
   rings_ = holdings.rings;

@@ -191,15 +191,18 @@ bool ThreadIssuer::takes_signal(pid_t thread) const {
 bool ThreadIssuer::reach(int ring) {
   constexpr Nanoseconds longest = 300 * millisecond;
   constexpr Nanoseconds between = millisecond;
-  for (const Nanoseconds deadline = after(*sys_, longest); now(*sys_) < deadline;) {
+  const Nanoseconds deadline = after(*sys_, longest);
+  for (;;) {
     const pid_t thread = find_thread(ring);
     if (thread != 0 && takes_signal(thread)) {
       threads_[inode_of(*sys_, ring)] = thread;
       return true;
     }
+    if (now(*sys_) >= deadline) {
+      return false;
+    }
     pause_for(*sys_, between);
   }
-  return false;
 }
 
 int ThreadIssuer::call(int ring, unsigned operation, void* argument, unsigned count) {
