@@ -223,24 +223,23 @@ TEST_CASE("which of two overlapping listeners a connection comes to is what the 
       WARN("not on this machine: " << row);
       continue;
     }
-    const auto& [held, wanted, port, predicted] = *pair;
 
     // An address that both are reached at.
     std::string seen;
     for (const char* host : {"127.0.0.1", "[::1]"}) {
-      const Address to = address(std::string(host) + ":" + std::to_string(port));
+      const Address to = address(std::string(host) + ":" + std::to_string(pair->port));
       const auto reaches = [&](const Kind& kind) {
-        const Address own = without_mapping(kind.at(port));
+        const Address own = without_mapping(kind.at(pair->port));
         const bool any = own.is_wildcard();
         return own.family() == to.family() ? any || same_endpoint(own, to)
                                            : any && own.family() == AF_INET6 && !kind.v6only;
       };
       if (reaches(row.held) && reaches(row.wanted)) {
-        seen += who_gets(to, held, wanted);
+        seen += who_gets(to, pair->held, pair->wanted);
       }
     }
-    CHECK(seen == (predicted == Overlap::held_first ? "h" : "w"));
-    CHECK(predicted != Overlap::none);
+    CHECK(seen == (pair->predicted == Overlap::held_first ? "h" : "w"));
+    CHECK(pair->predicted != Overlap::none);
   }
 }
 
