@@ -82,7 +82,10 @@ def prepare(options: argparse.Namespace) -> list[System]:
     compared = all_systems()
     if not options.no_install and not building.install(compared, *tools):
         raise Failure("not everything could be installed")
-    building.build(compared, targets)
+    try:
+        building.build(compared, targets)
+    except FileNotFoundError as missing:
+        raise Failure(f"{missing.filename} is not installed: leave out --no-install") from missing
     return compared
 
 
