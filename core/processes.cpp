@@ -201,6 +201,10 @@ void await_end(const Sys& sys, pid_t process, Nanoseconds deadline) {
   const OwnedFd handle(sys, process > 0 ? sys.pidfd_open(process, 0) : -1);
   if (handle.is_open()) {
     await_end_of(sys, handle.get(), deadline);
+    return;
+  }
+  while (process > 0 && is_running(sys, process) && now(sys) < deadline) {
+    pause_for(sys, millisecond);
   }
 }
 

@@ -234,6 +234,26 @@ TEST_CASE("a process runs until it has ended, waited for or not", "[processes]")
   CHECK(scene.sys.open().empty());
 }
 
+TEST_CASE("the end of a process is waited for without a pidfd, too", "[processes]") {
+  Scene scene;
+  Child child;
+  scene.sys.hooks.pidfd_open = [](pid_t, unsigned) {
+    errno = ENOSYS;
+    return -1;
+  };
+  int pauses = 0;
+  scene.sys.hooks.ppoll = [&](pollfd*, nfds_t, const timespec*) {
+    if (++pauses == 3) {
+      child.kill();
+    }
+    return 0;
+  };
+  await_end(scene.sys, child.pid(), 0);
+  CHECK(pauses == 0);
+  await_end(scene.sys, child.pid(), after(scene.sys, 60 * second));
+  CHECK(pauses == 3);
+}
+
 TEST_CASE("without a pidfd, a process is taken to run until /proc or its number tells",
           "[processes]") {
   Scene scene;
