@@ -217,10 +217,7 @@ TEST_CASE("a signal does not end a wait", "[channel]") {
 TEST_CASE("time goes on over signals that interrupt a wait", "[channel]") {
   Pair pair;
   Nanoseconds time = second;
-  pair.sys.hooks.clock_gettime = [&](clockid_t, timespec* answer) {
-    *answer = to_timespec(time);
-    return 0;
-  };
+  play_clock(pair.sys, time);
   int interruptions = 0;
   pair.sys.hooks.ppoll = [&](pollfd*, nfds_t, const timespec* timeout) {
     if (timeout->tv_sec == 0 && timeout->tv_nsec == 0) {

@@ -47,12 +47,8 @@ OwnedFd publish(Rendezvous& rendezvous, const std::string& identity, std::uint64
 }  // namespace
 
 World::World() : proc(open_proc()) {
-  const auto clock = [this](clockid_t, timespec* answer) {
-    *answer = to_timespec(time_);
-    return 0;
-  };
-  holder_sys.hooks.clock_gettime = clock;
-  taker_sys.hooks.clock_gettime = clock;
+  play_clock(holder_sys, time_);
+  play_clock(taker_sys, time_);
   // A round of the predecessor's never waits: time passes elsewhere.
   holder_sys.hooks.ppoll = [this](pollfd* fds, nfds_t count, const timespec* timeout) {
     if (fds == nullptr) {  // a pause of its own

@@ -7,6 +7,7 @@
 // core/sys_calls.def, so a call that is added there cannot be forgotten here.
 #pragma once
 
+#include "core/clock.hpp"
 #include "core/sys.hpp"
 
 #include <array>
@@ -205,6 +206,23 @@ class FakeSys : public FakeKernel {
 #undef SYS_CALL
   };
 };
+
+// Every clock shows `time`, whatever that is by then.
+inline void play_clock(FakeKernel& kernel, const Nanoseconds& time) {
+  kernel.hooks.clock_gettime = [&time](clockid_t, timespec* answer) {
+    *answer = to_timespec(time);
+    return 0;
+  };
+}
+
+// The same, and it goes on by each wait, which is over at once.
+inline void play_time(FakeKernel& kernel, Nanoseconds& time) {
+  play_clock(kernel, time);
+  kernel.hooks.ppoll = [&time](pollfd*, nfds_t, const timespec* timeout) {
+    time += to_nanoseconds(*timeout);
+    return 0;
+  };
+}
 
 // Runs `body` with its n-th call failing, for n = 1, 2, ... until a run has no
 // failure left. `body` is handed n. Answers how many calls were failed.

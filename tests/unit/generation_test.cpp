@@ -204,10 +204,7 @@ struct Scene {
     kernel.hooks.pidfd_open = [this](pid_t process, unsigned) {
       return answer(process) == 0 ? ::eventfd(0, EFD_CLOEXEC) : -1;
     };
-    kernel.hooks.clock_gettime = [this](clockid_t, timespec* answered) {
-      *answered = to_timespec(time);
-      return 0;
-    };
+    play_clock(kernel, time);
     kernel.hooks.sched_yield = [this, self] {
       if (runs_at_yield) {
         let_run(self);

@@ -136,14 +136,7 @@ TEST_CASE("a program that does not accept holds the closing up for a second, not
   const auto name = name_of(scene.unclaimed.get());
   const OwnedFd client = connect_to(name);
   Nanoseconds time = second;
-  scene.sys.hooks.clock_gettime = [&](clockid_t, timespec* answer) {
-    *answer = to_timespec(time);
-    return 0;
-  };
-  scene.sys.hooks.ppoll = [&](pollfd*, nfds_t, const timespec* timeout) {
-    time += timeout->tv_sec * second + timeout->tv_nsec;
-    return 0;
-  };
+  play_time(scene.sys, time);
   scene.owner.close_listeners(second_one);
   CHECK(time < 3 * second);
   CHECK_FALSE(connect_to(name).is_open());

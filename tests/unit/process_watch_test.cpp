@@ -204,10 +204,7 @@ TEST_CASE("workers that are killed with their main process have ended as it did"
   const bool later = GENERATE(false, true);
   Family family(0);
   Nanoseconds time = now(family.sys);
-  family.sys.hooks.clock_gettime = [&](clockid_t, timespec* answer) {
-    *answer = to_timespec(time);
-    return 0;
-  };
+  play_clock(family.sys, time);
   family.parent.leave();
   REQUIRE(family.await().how == How::exited);
   REQUIRE(family.watch.move_on());

@@ -543,14 +543,7 @@ TEST_CASE("a ring in use is looked at until it is not, for a while", "[rings]") 
   Scene scene;
   Nanoseconds time = second;
   FakeSys<10> sys;
-  sys.hooks.clock_gettime = [&](clockid_t, timespec* answer) {
-    *answer = to_timespec(time);
-    return 0;
-  };
-  sys.hooks.ppoll = [&](pollfd*, nfds_t, const timespec* timeout) {
-    time += to_nanoseconds(*timeout);
-    return 0;
-  };
+  play_time(sys, time);
   std::size_t told = 0;
   sys.hooks.read = [&](int, void* buffer, std::size_t size) {
     return tell(time < used_until ? "" : "PollList:\n", told, buffer, size);
