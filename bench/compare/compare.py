@@ -85,6 +85,8 @@ def prepare(options: argparse.Namespace) -> list[System]:
     try:
         building.build(compared, targets)
     except FileNotFoundError as missing:
+        if not options.no_install:
+            raise
         raise Failure(f"{missing.filename} is not installed: leave out --no-install") from missing
     return compared
 
